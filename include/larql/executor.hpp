@@ -5,33 +5,20 @@
 #ifndef LARQL_EXECUTOR_HPP
 #define LARQL_EXECUTOR_HPP
 
+#include <larql/detail/function_ref.hpp>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
-#include <memory>
 #include <mutex>
 #include <thread>
-#include <type_traits>
 #include <vector>
 
 namespace larql {
 
-/// A reference to a callable `void(std::size_t task)`. It does not own: valid while the callable lives.
-class task_ref {
-public:
-    template <class F>
-        requires(!std::is_same_v<std::remove_cvref_t<F>, task_ref>)
-    task_ref(F&& f) noexcept  // NOLINT(google-explicit-constructor): a parameter type, like std::string_view
-        : m_object(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
-          m_call([](void* object, std::size_t i) { (*static_cast<std::remove_reference_t<F>*>(object))(i); }) {}
-
-    void operator()(std::size_t i) const { m_call(m_object, i); }
-
-private:
-    void* m_object;
-    void (*m_call)(void*, std::size_t);
-};
+/// A reference to a callable `void(std::size_t task)`; it does not own the callable.
+using task_ref = detail::function_ref<void(std::size_t)>;
 
 /// Runs numbered tasks. Derive from it to lend an engine's own threads to larql.
 class executor {
