@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Permission to use the matrix unit of recent x86 processors (AMX).
+#ifndef LARQL_AMX_HPP
+#define LARQL_AMX_HPP
+
+#include <larql/detail/amx.hpp>
+
+namespace larql {
+
+/// Asks the operating system to let this process use AMX, after which larql's large float products use it.
+///
+/// Linux hands out the unit's 8 KiB of registers per process, once and for all threads: a change to process-wide state
+/// (larger signal frames), which larql makes only here. Harmless to repeat and from any thread.
+///
+/// @return  whether AMX with bfloat16 may be used now; false on processors and systems that have none
+inline bool enable_amx() noexcept { return detail::request_amx(); }
+
+}  // namespace larql
+
+#endif
