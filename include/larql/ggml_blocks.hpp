@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Numbers as checkpoints store them, to float and back: ggml's block formats, and the floating-point and integer
+// formats of GGUF and safetensors. Decoding gives bit for bit what ggml's own scalar code gives, on every processor.
+#ifndef LARQL_GGML_BLOCKS_HPP
+#define LARQL_GGML_BLOCKS_HPP
+
+#include <larql/detail/cpu.hpp>
+#include <larql/detail/ggml_convert.hpp>
+#include <larql/detail/ggml_formats.hpp>
+#include <larql/detail/ggml_quantize.hpp>
+#include <larql/dtype.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace larql {
+
+namespace detail {
+
+/// Refuses sizes that do not fit each other: `elements` floats and `size_bytes` bytes of `type`.
+inline void check_block_sizes(dtype type, std::size_t elements, std::size_t size_bytes) {
+    const dtype_traits& traits = traits_of(type);
+    if (elements % traits.block_elements != 0)
+        fail(errc::shape_mismatch, std::string(traits.name) + ": " + std::to_string(elements) +
+                                       " elements are not a multiple of its block of " +
+                                       std::to_string(traits.block_elements));
+    const std::size_t blocks = elements / traits.block_elements;
+    // Compared by division, since the product could overflow.
+    if (size_bytes % traits.block_bytes != 0 || size_bytes / traits.block_bytes != blocks)
+        fail(errc::shape_mismatch, std::string(traits.name) + ": " + std::to_string(elements) + " elements take " +
+                                       std::to_string(blocks) + " x " + std::to_string(traits.block_bytes) +
+                                       " bytes, got " + std::to_string(size_bytes));
+}
+
+}  // namespace detail
+
+/// Decodes a run of elements with the named level of vector code; the result does not depend on the level.
+///
+/// @param type    a floating-point or block format
+/// @param blocks  the stored bytes, of any alignment; exactly as many as out.size() elements take
+/// @param out     [n] the values, n a multiple of the format's block
+/// @param level   at most what the processor has (detail::detected_simd_level())
+/// @throws error unsupported_dtype for an integer format (see dequantize_integers), shape_mismatch if the sizes
+/// disagree
+/// @note   A NaN stays a NaN; its payload is not specified. Must not overlap. O(n), no allocation.
+/// @source ggml-quants.c of llama.cpp, functions dequantize_row_*; values in tests/data/ggml_types
+inline void dequantize(dtype type, std::span<const std::byte> blocks, std::span<float> out, detail::simd_level level) {
+    static_cast<void>(level);
+    const dtype_traits& traits = traits_of(type);
+    if (traits.kind == dtype_kind::integer)
+        detail::fail(errc::unsupported_dtype,
+                     std::string(traits.name) + " holds integers, which are not read as float unless asked for");
+    detail::check_block_sizes(type, out.size(), blocks.size());
+    if (detail::convert_portable(type, blocks.data(), out.data(), out.size())) return;
+    switch (type) {
+        case dtype::q4_0:
+            return detail::decode_portable<detail::q4_0_format>(blocks.data(), out.data(), out.size() / 32);
+        case dtype::q8_0:
+            return detail::decode_portable<detail::q8_0_format>(blocks.data(), out.data(), out.size() / 32);
+        default: detail::fail(errc::unsupported_dtype, std::string(traits.name) + " is not decoded");
+    }
+}
+
+/// Decodes a run of elements with the best vector code of this machine.
+inline void dequantize(dtype type, std::span<const std::byte> blocks, std::span<float> out) {
+    dequantize(type, blocks, out, detail::active_simd_level());
+}
+
+/// Converts integers (I8 to I64, U8 to U64, BOOL as 0 and 1) to the nearest float.
+///
+/// @throws error unsupported_dtype for a format that holds no integers, shape_mismatch if the sizes disagree
+inline void dequantize_integers(dtype type, std::span<const std::byte> blocks, std::span<float> out) {
+    const dtype_traits& traits = traits_of(type);
+    if (traits.kind != dtype_kind::integer)
+        detail::fail(errc::unsupported_dtype, std::string(traits.name) + " holds no integers");
+    detail::check_block_sizes(type, out.size(), blocks.size());
+    detail::convert_integers(type, blocks.data(), out.data(), out.size());
+}
+
+/// Encodes a run of elements: to F32 (a copy), F16 or BF16 (nearest, ties to even; NaN stays NaN), Q8_0, Q4_0, Q4_K or
+/// Q6_K.
+///
+/// @param in      [n] n a multiple of the format's block
+/// @param blocks  where the bytes go; exactly as many as n elements take
+/// @throws error unsupported_dtype for any other format, shape_mismatch if the sizes disagree
+inline quantize_report quantize(dtype type, std::span<const float> in, std::span<std::byte> blocks) {
+    detail::check_block_sizes(type, in.size(), blocks.size());
+    return detail::quantize_run(type, in.data(), blocks.data(), in.size());
+}
+
+}  // namespace larql
+
+#endif
