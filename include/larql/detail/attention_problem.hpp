@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One attention call as plain numbers and pointers: what the kernels see once shapes are checked. Letters as
+// everywhere in larql: T query tokens, S keys, H query heads, G key/value heads, D key size, V value size.
+#ifndef LARQL_DETAIL_ATTENTION_PROBLEM_HPP
+#define LARQL_DETAIL_ATTENTION_PROBLEM_HPP
+
+#include <larql/executor.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <new>
+
+namespace larql::detail {
+
+/// Rows of D contiguous elements: element d of head h of token t is data[t * token_stride + h * head_stride + d].
+template <class E>
+struct attention_rows {
+    E* data = nullptr;
+    std::ptrdiff_t token_stride = 0;
+    std::ptrdiff_t head_stride = 0;
+
+    [[nodiscard]] E* row(std::size_t token, std::size_t head) const noexcept {
+        return data + static_cast<std::ptrdiff_t>(token) * token_stride +
+               static_cast<std::ptrdiff_t>(head) * head_stride;
+    }
+};
+
+/// A half-open range of keys.
+struct key_range {
+    std::size_t begin = 0;
+    std::size_t end = 0;
+};
+
+/// Which keys a query token may see. Always a range, whose ends never fall as the token rises.
+struct attention_mask {
+    std::ptrdiff_t first = 0;   // position of token 0; negative when there are more tokens than keys
+    std::ptrdiff_t window = 0;  // 0 = no window
+    std::size_t keys = 0;
+    bool causal = true;
+
+    [[nodiscard]] key_range visible(std::size_t token) const noexcept {
+        const auto last_key = static_cast<std::ptrdiff_t>(keys);
+        const std::ptrdiff_t position = first + static_cast<std::ptrdiff_t>(token);
+        const std::ptrdiff_t end = causal ? std::clamp<std::ptrdiff_t>(position + 1, 0, last_key) : last_key;
+        const std::ptrdiff_t begin = window > 0 ? std::clamp<std::ptrdiff_t>(position - window + 1, 0, end) : 0;
+        return {static_cast<std::size_t>(begin), static_cast<std::size_t>(end)};
+    }
+};
+
+/// T is the type of the arithmetic, K and V the storage of keys and values.
+template <class T, class K, class V>
+struct attention_problem {
+    attention_rows<const T> q{};
+    attention_rows<const K> k{};
+    attention_rows<const V> v{};
+    attention_rows<T> out{};
+    std::size_t tokens = 0;      // T
+    std::size_t keys = 0;        // S
+    std::size_t heads = 0;       // H
+    std::size_t kv_heads = 0;    // G
+    std::size_t key_size = 0;    // D
+    std::size_t value_size = 0;  // V
+    attention_mask mask{};
+    double scale = 1.0;
+    double softcap = 0.0;          // 0 = none
+    const float* sinks = nullptr;  // H logits, or null
+    bool v_is_k = false;           // row j of V is the first V elements of row j of K: the same memory
+
+    [[nodiscard]] std::size_t group() const noexcept { return heads / kv_heads; }
+    /// Query rows that share one key/value head. Row r is token r / group(), head r % group() of the group.
+    [[nodiscard]] std::size_t rows() const noexcept { return tokens * group(); }
+    /// Multiplications and additions without a mask.
+    [[nodiscard]] double flops() const noexcept {
+        return 2.0 * static_cast<double>(tokens) * static_cast<double>(heads) * static_cast<double>(keys) *
+               static_cast<double>(key_size + value_size);
+    }
+};
+
+/// A grow-only block of memory on cache-line (and vector) boundaries. Its content does not survive growth.
+class aligned_buffer {
+public:
+    static constexpr std::size_t alignment = 64;
+
+    template <class E>
+    [[nodiscard]] E* get(std::size_t count) {
+        const std::size_t bytes = (count * sizeof(E) + alignment - 1) / alignment * alignment;
+        if (bytes > m_bytes) {
+            m_data.reset();
+            m_bytes = 0;
+            m_data.reset(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment})));
+            m_bytes = bytes;
+        }
+        return reinterpret_cast<E*>(m_data.get());
+    }
+    [[nodiscard]] std::size_t size_bytes() const noexcept { return m_bytes; }
+
+private:
+    struct release {
+        void operator()(std::byte* p) const noexcept { ::operator delete(p, std::align_val_t{alignment}); }
+    };
+    std::unique_ptr<std::byte, release> m_data{};
+    std::size_t m_bytes = 0;
+};
+
+constexpr std::size_t round_up(std::size_t n, std::size_t step) noexcept { return (n + step - 1) / step * step; }
+constexpr std::size_t ceil_div(std::size_t n, std::size_t d) noexcept { return (n + d - 1) / d; }
+
+}  // namespace larql::detail
+
+#endif

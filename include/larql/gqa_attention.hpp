@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Scaled dot-product attention of H query heads over G shared key/value heads: plain multi-head (G = H), grouped, and
+// multi-query (G = 1) attention, key and value heads of unequal size, and the latent form of MLA whose values are a
+// prefix of the keys. Scores are never stored whole: keys are taken in blocks with a running softmax (arXiv
+// 2205.14135), so memory beyond the result is O(block) per thread.
+//
+// Sizes: T new tokens, S keys, H query heads, G key/value heads, D key size, V value size.
+#ifndef LARQL_GQA_ATTENTION_HPP
+#define LARQL_GQA_ATTENTION_HPP
+
+#include <larql/detail/attention_generic.hpp>
+#include <larql/detail/attention_operand.hpp>
+#include <larql/detail/attention_problem.hpp>
+#include <larql/detail/attention_weights.hpp>
+#include <larql/detail/xtensor.hpp>
+#include <larql/error.hpp>
+#include <larql/executor.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+/// What gqa_attention computes beyond its three tensors. Set fields by name: `{.num_q_heads = 32, .scale = s}`.
+struct attention_options {
+    std::size_t num_q_heads = 0;    ///< H; needed when q has 2 dimensions, else checked unless 0
+    std::size_t num_kv_heads = 0;   ///< G; needed when k or v has 2 dimensions, else checked unless 0
+    std::optional<double> scale{};  ///< multiplies q.k before everything else; default 1/sqrt(D)
+    bool causal = true;             ///< a token sees no key after its own position
+    /// Position of q's row 0, in tokens from 0: row t has position p = first_position + t, and sees keys 0..p when
+    /// causal (all keys when there are fewer). Default S - T: the last row sees the last key, and when T > S the first
+    /// rows see nothing.
+    std::optional<std::size_t> first_position{};
+    double softcap = 0;              ///< scores become softcap * tanh(score / softcap); 0 = off
+    std::size_t sliding_window = 0;  ///< the token at p sees key j only if p - j < sliding_window; 0 = off
+    /// One logit per query head that takes part in the softmax and has no value; empty = none. Not scaled or capped.
+    std::span<const float> sinks{};
+    executor* threads = nullptr;  ///< null: threads of the call's own when the work is worth starting them
+};
+
+/// Working memory that calls can share, so that a decode loop allocates nothing. Grows to the largest call; holds
+/// nothing between calls. One call at a time.
+class attention_scratch {
+public:
+    [[nodiscard]] std::size_t size_bytes() const noexcept { return m_memory.size_bytes(); }
+    [[nodiscard]] detail::aligned_buffer& memory() noexcept { return m_memory; }
+
+private:
+    detail::aligned_buffer m_memory{};
+};
+
+/// Attention together with the weights of the softmax.
+template <class T, std::size_t Rank>
+struct attention_with_weights {
+    tensor<T, 3> output;      ///< [T, H, V]
+    tensor<T, Rank> weights;  ///< of every token [H, T, S], or of the last one [H, S]; sinks left out
+};
+
+namespace detail {
+
+struct attention_shapes {
+    operand_shape q, k, v;
+};
+
+inline void check_attention_shapes(const attention_shapes& s, const attention_options& options) {
+    const auto disagree = [](const char* subject, const std::string& problem) {
+        fail(errc::shape_mismatch, problem, {.subject = subject});
+    };
+    if (s.k.size != s.q.size)
+        disagree("k", "head size " + std::to_string(s.k.size) + ", q has " + std::to_string(s.q.size));
+    if (s.v.tokens != s.k.tokens)
+        disagree("v", std::to_string(s.v.tokens) + " tokens, k has " + std::to_string(s.k.tokens));
+    if (s.v.heads != s.k.heads) disagree("v", std::to_string(s.v.heads) + " heads, k has " + std::to_string(s.k.heads));
+    if (s.k.heads == 0 ? s.q.heads != 0 : s.q.heads % s.k.heads != 0)
+        disagree("q", std::to_string(s.q.heads) + " heads are not a multiple of the " + std::to_string(s.k.heads) +
+                          " key/value heads");
+    if (!options.sinks.empty() && options.sinks.size() != s.q.heads)
+        disagree("sinks",
+                 std::to_string(options.sinks.size()) + " logits, q has " + std::to_string(s.q.heads) + " heads");
+    if (!(options.softcap >= 0) || std::isinf(options.softcap))
+        fail(errc::bad_value, "is " + std::to_string(options.softcap) + ", expected 0 or a positive number",
+             {.subject = "softcap"});
+}
+
+template <class Q, class K, class V>
+attention_shapes read_attention_shapes(const Q& q, const K& k, const V& v, const attention_options& options) {
+    static_assert(is_attention_element<attention_element_t<Q>> && is_attention_element<attention_element_t<K>> &&
+                      is_attention_element<attention_element_t<V>>,
+                  "larql: q, k and v must hold float, double, larql::bf16 or larql::f16");
+    const attention_shapes shapes{read_operand_shape(q.shape(), options.num_q_heads, "q", "num_q_heads"),
+                                  read_operand_shape(k.shape(), options.num_kv_heads, "k", "num_kv_heads"),
+                                  read_operand_shape(v.shape(), options.num_kv_heads, "v", "num_kv_heads")};
+    check_attention_shapes(shapes, options);
+    return shapes;
+}
+
+inline attention_mask make_attention_mask(const attention_shapes& s, const attention_options& options) {
+    constexpr std::size_t far = std::size_t{1} << 60;  // beyond any tensor, and safe to add to
+    attention_mask mask;
+    mask.keys = s.k.tokens;
+    mask.causal = options.causal;
+    mask.window = static_cast<std::ptrdiff_t>(std::min(options.sliding_window, far));
+    mask.first = options.first_position
+                     ? static_cast<std::ptrdiff_t>(std::min(*options.first_position, far))
+                     : static_cast<std::ptrdiff_t>(s.k.tokens) - static_cast<std::ptrdiff_t>(s.q.tokens);
+    return mask;
+}
+
+/// Calls `use(problem, executor)` on the checked operands in memory. float arithmetic never meets double storage;
+/// double arithmetic reads any.
+template <class T, class Q, class K, class V, class F>
+void with_attention_problem(const Q& q, const K& k, const V& v, const attention_shapes& shapes,
+                            const attention_options& options, F&& use) {
+    const attention_operand<T> q_rows(q, shapes.q);
+    const attention_operand<attention_element_t<K>> k_rows(k, shapes.k);
+    const attention_operand<attention_element_t<V>> v_rows(v, shapes.v);
+    attention_problem<T, attention_element_t<K>, attention_element_t<V>> p;
+    p.q = q_rows.rows();
+    p.k = k_rows.rows();
+    p.v = v_rows.rows();
+    p.tokens = shapes.q.tokens;
+    p.keys = shapes.k.tokens;
+    p.heads = shapes.q.heads;
+    p.kv_heads = shapes.k.heads;
+    p.key_size = shapes.q.size;
+    p.value_size = shapes.v.size;
+    p.mask = make_attention_mask(shapes, options);
+    p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
+    p.softcap = options.softcap;
+    p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
+    if (p.tokens == 0 || p.heads == 0) return;
+    constexpr double worth_threads = 5e7;  // about a millisecond on one core, ten times what starting threads takes
+    with_executor(options.threads, p.flops() > worth_threads, [&](executor& threads) { use(p, threads); });
+}
+
+/// Fills `out`, whose rows are in memory.
+template <class T, class Q, class K, class V>
+void attend(const Q& q, const K& k, const V& v, const attention_shapes& shapes, const attention_options& options,
+            attention_rows<T> out, attention_scratch& scratch) {
+    if (shapes.v.size == 0) return;
+    with_attention_problem<T>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
+        problem.out = out;
+        attention_generic::attend(problem, threads, scratch.memory());
+    });
+}
+
+template <class T, class Q, class K, class V>
+tensor<T, 3> attend_to_tensor(const Q& q, const K& k, const V& v, const attention_shapes& shapes,
+                              const attention_options& options, attention_scratch& scratch) {
+    tensor<T, 3> out(typename tensor<T, 3>::shape_type{shapes.q.tokens, shapes.q.heads, shapes.v.size});
+    attend<T>(q, k, v, shapes, options,
+              attention_rows<T>{out.data(), static_cast<std::ptrdiff_t>(shapes.q.heads * shapes.v.size),
+                                static_cast<std::ptrdiff_t>(shapes.v.size)},
+              scratch);
+    return out;
+}
+
+}  // namespace detail
+
+/// Attends H query heads over G shared key/value heads of the same or another value size; G divides H.
+///
+/// Query head h reads key/value head h / (H / G). Any xtensor expression will do: containers, views and transposed
+/// views of any strides (a head-major cache [G, S, D] seen as [S, G, D]), xt::adapt over an engine's memory, and lazy
+/// arithmetic, which is evaluated once. A last dimension that is contiguous is read in place. V may be a view of K's
+/// memory (the latent form: K [S, 1, R + P], V its first R columns); it is then read once.
+///
+/// @param q  [T, H, D]  queries, rope already applied; or [T, H * D] with options.num_q_heads
+/// @param k  [S, G, D]  keys, rope already applied, row s is position s; or [S, G * D] with options.num_kv_heads.
+///                      float, bf16, f16, or double
+/// @param v  [S, G, V]  values, likewise
+/// @return   [T, H, V]  new row-major tensor; double if any input is double, else float. Rows that may see no key
+///                      (S = 0 included) are zero
+/// @throws error errc::shape_mismatch if S, G or D disagree, or H is not a multiple of G
+/// @note   The row maximum is subtracted before exp; arithmetic is float (double for double). NaN and infinity stay
+///         within the rows that see them. O(T*S*H*(D+V)) time, O(block) scratch per thread.
+/// @source arXiv 2305.13245 section 2.2 (grouped queries), 2205.14135 (running softmax)
+template <class Q, class K, class V>
+auto gqa_attention_asym(const Q& q, const K& k, const V& v, const attention_options& options = {})
+    -> tensor<detail::attention_compute_t<Q, K, V>, 3> {
+    attention_scratch scratch;
+    return detail::attend_to_tensor<detail::attention_compute_t<Q, K, V>>(
+        q, k, v, detail::read_attention_shapes(q, k, v, options), options, scratch);
+}
+
+/// gqa_attention_asym for values of the same size as keys (V = D), as in plain multi-head attention.
+///
+/// @throws error errc::shape_mismatch also if V != D; the call for that is gqa_attention_asym
+template <class Q, class K, class V>
+auto gqa_attention(const Q& q, const K& k, const V& v, const attention_options& options = {})
+    -> tensor<detail::attention_compute_t<Q, K, V>, 3> {
+    const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
+    if (shapes.v.size != shapes.k.size)
+        detail::fail(errc::shape_mismatch,
+                     "value head size " + std::to_string(shapes.v.size) + ", key head size " +
+                         std::to_string(shapes.k.size) + "; gqa_attention_asym takes unequal sizes",
+                     {.subject = "v"});
+    attention_scratch scratch;
+    return detail::attend_to_tensor<detail::attention_compute_t<Q, K, V>>(q, k, v, shapes, options, scratch);
+}
+
+/// gqa_attention_asym into memory of the caller's: no allocation once `scratch` has grown (nor any copy, if every
+/// tensor's last dimension is contiguous).
+///
+/// @param out      [T, H, V] or [T, H * V]  any assignable expression (container, view, xt::adapt); must not share
+///                 memory with q, k or v
+/// @param scratch  reused from call to call; one call at a time
+/// @throws error errc::shape_mismatch also if out has another shape
+template <class Q, class K, class V, class Out>
+void gqa_attention_into(const Q& q, const K& k, const V& v, Out&& out, const attention_options& options,
+                        attention_scratch& scratch) {
+    using compute = detail::attention_compute_t<Q, K, V>;
+    const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
+    const detail::operand_shape got = detail::read_operand_shape(out.shape(), shapes.q.heads, "out", "q");
+    const detail::operand_shape want{shapes.q.tokens, shapes.q.heads, shapes.v.size};
+    if (got.tokens != want.tokens || got.size != want.size)
+        detail::fail(errc::shape_mismatch, "shape " + to_string(got) + ", expected " + to_string(want),
+                     {.subject = "out"});
+    if constexpr (detail::has_rows_in_memory<Out> && std::is_same_v<detail::attention_element_t<Out>, compute>) {
+        if (const auto rows = detail::find_rows(out, got))
+            return detail::attend<compute>(q, k, v, shapes, options, *rows, scratch);
+    }
+    auto result = detail::attend_to_tensor<compute>(q, k, v, shapes, options, scratch);
+    const std::vector<std::size_t> shape(out.shape().begin(), out.shape().end());
+    out =
+        xt::cast<detail::attention_element_t<Out>>(xt::adapt(result.data(), result.size(), xt::no_ownership(), shape));
+}
+
+/// As above with scratch memory of its own.
+template <class Q, class K, class V, class Out>
+void gqa_attention_into(const Q& q, const K& k, const V& v, Out&& out, const attention_options& options = {}) {
+    attention_scratch scratch;
+    gqa_attention_into(q, k, v, out, options, scratch);
+}
+
+/// gqa_attention_asym with the softmax weights of every token: an instrument for looking at a model, not for speed.
+///
+/// @return output [T, H, V] as gqa_attention_asym, and weights [H, T, S]; a row sums to 1 (less what its sink takes),
+///         and is 0 where a key is not visible
+template <class Q, class K, class V>
+auto gqa_attention_with_weights(const Q& q, const K& k, const V& v, const attention_options& options = {})
+    -> attention_with_weights<detail::attention_compute_t<Q, K, V>, 3> {
+    using compute = detail::attention_compute_t<Q, K, V>;
+    const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
+    tensor<compute, 3> weights({shapes.q.heads, shapes.q.tokens, shapes.k.tokens});
+    detail::with_attention_problem<compute>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
+        detail::attention_weights(problem, 0, threads, weights.data());
+    });
+    return {gqa_attention_asym(q, k, v, options), std::move(weights)};
+}
+
+/// gqa_attention_asym with the softmax weights of the last token only.
+///
+/// @return output [T, H, V] as gqa_attention_asym, and weights [H, S] (zero if T = 0)
+template <class Q, class K, class V>
+auto gqa_attention_with_last_weights(const Q& q, const K& k, const V& v, const attention_options& options = {})
+    -> attention_with_weights<detail::attention_compute_t<Q, K, V>, 2> {
+    using compute = detail::attention_compute_t<Q, K, V>;
+    const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
+    tensor<compute, 2> weights({shapes.q.heads, shapes.k.tokens}, compute(0));
+    detail::with_attention_problem<compute>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
+        detail::attention_weights(problem, problem.tokens - 1, threads, weights.data());
+    });
+    return {gqa_attention_asym(q, k, v, options), std::move(weights)};
+}
+
+}  // namespace larql
+
+#endif
