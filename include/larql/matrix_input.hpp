@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How weights enter larql's functions: as any xtensor expression, seen without a copy where it lies in memory, or as a
+// reader that decodes rows on demand, so that a quantised tensor of a file never exists as a whole float matrix.
+#ifndef LARQL_MATRIX_INPUT_HPP
+#define LARQL_MATRIX_INPUT_HPP
+
+#include <larql/detail/gemm.hpp>
+#include <larql/detail/xtensor.hpp>
+#include <larql/error.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+namespace detail {
+
+template <class E>
+concept array_expression = xt::is_xexpression<std::remove_cvref_t<E>>::value;
+
+/// An expression whose elements lie in memory at fixed strides: containers, adaptors and strided views of them.
+template <class E>
+concept strided_expression =
+    array_expression<E> && xt::has_data_interface<std::remove_cvref_t<E>>::value &&
+    requires(const std::remove_cvref_t<E>& e) {
+        e.strides();
+        e.data_offset();
+    };
+
+inline void require_rank(std::size_t got, std::size_t wanted, std::string_view what) {
+    if (got != wanted)
+        fail(errc::shape_mismatch,
+             "expected " + std::to_string(wanted) + " dimensions, got " + std::to_string(got),
+             {.subject = std::string(what)});
+}
+
+}  // namespace detail
+
+/// A matrix argument [rows, cols] of element type T.
+///
+/// From an lvalue expression it is a view: the expression must outlive it. A temporary expression passed in a call lives
+/// long enough for that call. Elements of another type (bf16, f16, double) are converted as rows are read.
+template <class T>
+class matrix_input {
+public:
+    /// Writes rows [begin, end) to out, out + stride, ...; called from several threads at once, in any order.
+    using row_reader = std::function<void(std::size_t begin, std::size_t end, T* out, std::size_t stride)>;
+
+    /// No matrix.
+    matrix_input() = default;
+
+    /// @throws error errc::shape_mismatch if the expression is not of rank 2
+    template <detail::array_expression E>
+    matrix_input(const E& expression) {  // NOLINT(google-explicit-constructor): a parameter type
+        detail::require_rank(expression.dimension(), 2, "matrix_input");
+        m_rows = static_cast<std::size_t>(expression.shape()[0]);
+        m_cols = static_cast<std::size_t>(expression.shape()[1]);
+        if constexpr (detail::strided_expression<E>) {
+            view(expression.data() + expression.data_offset(), expression.strides()[0], expression.strides()[1]);
+        } else {  // lazy arithmetic: evaluated once, and owned
+            auto owned = std::make_shared<const tensor<T, 2>>(expression);
+            view(owned->data(), owned->strides()[0], owned->strides()[1]);
+            m_owner = std::move(owned);
+        }
+    }
+
+    /// Rows that a reader makes.
+    matrix_input(std::size_t rows, std::size_t cols, row_reader reader)
+        : m_rows(rows), m_cols(cols), m_reader(std::move(reader)) {}
+
+    [[nodiscard]] bool empty() const noexcept { return !m_reader; }
+    [[nodiscard]] std::size_t rows() const noexcept { return m_rows; }
+    [[nodiscard]] std::size_t cols() const noexcept { return m_cols; }
+
+    /// Rows [begin, end) into out, out + stride, ...
+    void read_rows(std::size_t begin, std::size_t end, T* out, std::size_t stride) const {
+        m_reader(begin, end, out, stride);
+    }
+
+    /// All rows, as a new tensor.
+    [[nodiscard]] tensor<T, 2> to_tensor() const {
+        auto result = tensor<T, 2>::from_shape({m_rows, m_cols});
+        if (m_rows != 0) m_reader(0, m_rows, result.data(), m_cols);
+        return result;
+    }
+
+    /// Some of the rows, as a matrix that refers to this one's elements or reader.
+    [[nodiscard]] matrix_input row_range(std::size_t begin, std::size_t end) const {
+        matrix_input part;
+        part.m_rows = end - begin;
+        part.m_cols = m_cols;
+        part.m_owner = m_owner;
+        part.m_reader = [reader = m_reader, begin](std::size_t b, std::size_t e, T* out, std::size_t stride) {
+            reader(begin + b, begin + e, out, stride);
+        };
+        if (m_data != nullptr) part.m_data = m_data + begin * m_row_stride;
+        part.m_row_stride = m_row_stride;
+        return part;
+    }
+
+    /// The form in which matrix products read it; refers to this object.
+    [[nodiscard]] detail::matrix_source<T> source() const& {
+        return {m_rows, m_cols, m_reader, m_data, m_row_stride};
+    }
+    detail::matrix_source<T> source() const&& = delete;
+
+private:
+    template <class U, class Stride>
+    void view(const U* data, Stride row_stride, Stride col_stride) {
+        const auto rs = static_cast<std::ptrdiff_t>(row_stride);
+        const auto cs = static_cast<std::ptrdiff_t>(col_stride);
+        m_reader = [data, rs, cs, cols = m_cols](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
+            for (std::size_t r = begin; r < end; ++r, out += stride) {
+                const U* row = data + static_cast<std::ptrdiff_t>(r) * rs;
+                for (std::size_t c = 0; c < cols; ++c) out[c] = static_cast<T>(row[static_cast<std::ptrdiff_t>(c) * cs]);
+            }
+        };
+        if constexpr (std::is_same_v<U, T>) {
+            // xtensor gives stride 0 to dimensions of extent 1, which is as good as contiguous.
+            const bool contiguous = cs == 1 || m_cols == 1;
+            if (contiguous && (rs > 0 || m_rows == 1)) {
+                m_data = data;
+                m_row_stride = m_rows == 1 ? m_cols : static_cast<std::size_t>(rs);
+            }
+        }
+    }
+
+    std::size_t m_rows = 0;
+    std::size_t m_cols = 0;
+    row_reader m_reader;
+    const T* m_data = nullptr;
+    std::size_t m_row_stride = 0;
+    std::shared_ptr<const tensor<T, 2>> m_owner;
+};
+
+/// A short vector argument (gains, biases) of element type T, copied in.
+template <class T>
+class vector_input {
+public:
+    /// No vector.
+    vector_input() = default;
+
+    /// @throws error errc::shape_mismatch if the expression is not of rank 1
+    template <detail::array_expression E>
+    vector_input(const E& expression) {  // NOLINT(google-explicit-constructor): a parameter type
+        detail::require_rank(expression.dimension(), 1, "vector_input");
+        m_values.reserve(static_cast<std::size_t>(expression.shape()[0]));
+        for (const auto& value : expression) m_values.push_back(static_cast<T>(value));
+    }
+    vector_input(std::vector<T> values) : m_values(std::move(values)) {}  // NOLINT: a parameter type
+
+    [[nodiscard]] bool empty() const noexcept { return m_values.empty(); }
+    [[nodiscard]] std::size_t size() const noexcept { return m_values.size(); }
+    [[nodiscard]] const T* data() const noexcept { return m_values.data(); }
+    [[nodiscard]] const std::vector<T>& values() const noexcept { return m_values; }
+
+private:
+    std::vector<T> m_values;
+};
+
+}  // namespace larql
+
+#endif

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The description of a model's rotary position embedding: plain data, filled by model_config.hpp from a checkpoint or
+// by an engine from its own, and turned into frequencies by rope.hpp.
+#ifndef LARQL_ROPE_CONFIG_HPP
+#define LARQL_ROPE_CONFIG_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace larql {
+
+/// Which elements of a head rotate together.
+enum class rope_pairing : std::uint8_t {
+    none,         ///< the model does not rotate (NoPE); a "rope" part may exist all the same
+    interleaved,  ///< pairs (2j, 2j+1): DeepSeek's weights, GGUF "NORM"
+    half_split,   ///< pairs (j, j + D/2): Hugging Face's rotate_half, GGUF "NEOX"
+};
+
+/// How the frequencies are scaled beyond the training context. Names as in transformers' `rope_type`.
+enum class rope_kind : std::uint8_t {
+    standard,      ///< "default"
+    linear,        ///< frequencies divided by `factor`
+    dynamic,       ///< NTK-aware: the base grows with the sequence, or by `alpha`
+    yarn,          ///< arXiv 2309.00071
+    longrope,      ///< arXiv 2402.13753, also "su"
+    llama3,        ///< Llama 3.1's piecewise scaling
+    proportional,  ///< exponents over the whole head, zero frequencies beyond the rotated part
+    divisors,      ///< each frequency divided by a stored number: GGUF's `rope_freqs` tensor
+};
+
+constexpr std::string_view to_string(rope_pairing pairing) noexcept {
+    switch (pairing) {
+        case rope_pairing::none: return "none";
+        case rope_pairing::interleaved: return "interleaved";
+        case rope_pairing::half_split: return "half_split";
+    }
+    return "unknown";
+}
+
+constexpr std::string_view to_string(rope_kind kind) noexcept {
+    switch (kind) {
+        case rope_kind::standard: return "default";
+        case rope_kind::linear: return "linear";
+        case rope_kind::dynamic: return "dynamic";
+        case rope_kind::yarn: return "yarn";
+        case rope_kind::longrope: return "longrope";
+        case rope_kind::llama3: return "llama3";
+        case rope_kind::proportional: return "proportional";
+        case rope_kind::divisors: return "divisors";
+    }
+    return "unknown";
+}
+
+/// A rotary embedding. Only the members that `kind` uses matter; positions and lengths are in tokens.
+struct rope_config {
+    rope_kind kind = rope_kind::standard;
+    std::size_t rotary_dim = 0;  ///< D: rotated elements of a head, even; for MLA the rope part alone
+    double theta = 10000.0;      ///< base of the frequencies: omega_j = theta^(-2j/D)
+    double factor = 1.0;
+    double max_position = 0;           ///< max_position_embeddings: dynamic
+    double original_max_position = 0;  ///< original_max_position_embeddings: yarn, longrope, llama3
+
+    std::optional<double> attention_factor{};  ///< yarn, longrope: overrides the derived magnitude
+    double beta_fast = 32.0;                   ///< yarn
+    double beta_slow = 1.0;
+    std::optional<double> mscale{};
+    std::optional<double> mscale_all_dim{};
+    bool truncate = true;  ///< yarn: round the bounds of the ramp outwards
+
+    double low_freq_factor = 1.0;  ///< llama3
+    double high_freq_factor = 4.0;
+
+    std::optional<double> alpha{};        ///< dynamic with a fixed base (HunYuan)
+    std::vector<double> short_factor{};   ///< longrope: D/2 divisors up to original_max_position
+    std::vector<double> long_factor{};    ///< longrope: D/2 divisors beyond it
+    std::vector<double> divisors{};       ///< divisors: D/2 of them
+    double partial_rotary_factor = 1.0;   ///< proportional: share of the D/2 frequencies that is not zero
+};
+
+}  // namespace larql
+
+#endif
