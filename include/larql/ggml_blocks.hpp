@@ -7,7 +7,7 @@
 
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml_convert.hpp>
-#include <larql/detail/ggml_formats.hpp>
+#include <larql/detail/ggml_decoders.hpp>
 #include <larql/detail/ggml_quantize.hpp>
 #include <larql/dtype.hpp>
 
@@ -48,20 +48,13 @@ inline void check_block_sizes(dtype type, std::size_t elements, std::size_t size
 /// @note   A NaN stays a NaN; its payload is not specified. Must not overlap. O(n), no allocation.
 /// @source ggml-quants.c of llama.cpp, functions dequantize_row_*; values in tests/data/ggml_types
 inline void dequantize(dtype type, std::span<const std::byte> blocks, std::span<float> out, detail::simd_level level) {
-    static_cast<void>(level);
     const dtype_traits& traits = traits_of(type);
     if (traits.kind == dtype_kind::integer)
         detail::fail(errc::unsupported_dtype,
                      std::string(traits.name) + " holds integers, which are not read as float unless asked for");
     detail::check_block_sizes(type, out.size(), blocks.size());
     if (detail::convert_portable(type, blocks.data(), out.data(), out.size())) return;
-    switch (type) {
-        case dtype::q4_0:
-            return detail::decode_portable<detail::q4_0_format>(blocks.data(), out.data(), out.size() / 32);
-        case dtype::q8_0:
-            return detail::decode_portable<detail::q8_0_format>(blocks.data(), out.data(), out.size() / 32);
-        default: detail::fail(errc::unsupported_dtype, std::string(traits.name) + " is not decoded");
-    }
+    detail::find_decoder(type)(blocks.data(), out.data(), out.size() / traits.block_elements, level);
 }
 
 /// Decodes a run of elements with the best vector code of this machine.

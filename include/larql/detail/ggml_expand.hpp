@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The second half of decoding a block: small integers times a scale, plus an offset where the format has one, as float.
-// One kernel per level of vector code; each takes blocks of any format, which unpack themselves (ggml_formats.hpp).
+// The first half (ggml_formats.hpp) exists once for each format, this one once for each level of vector code.
 #ifndef LARQL_DETAIL_GGML_EXPAND_HPP
 #define LARQL_DETAIL_GGML_EXPAND_HPP
 
-#include <larql/detail/ggml_lanes.hpp>
+#include <larql/detail/ggml_formats.hpp>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #if LARQL_X86_DISPATCH
 #include <immintrin.h>
@@ -17,69 +17,56 @@
 
 namespace larql::detail {
 
-/// A block as its format unpacks it: in the order of the elements, element i has the value
-/// `value(q[i]) * scale[i / group] (+ offset[i / group])`, where value() is q as a signed byte or a look-up by q.
-template <class Format>
-struct unpacked_block {
-    alignas(64) lanes q[Format::elements / 16];
-    float scale[Format::elements / Format::group];
-    float offset[Format::has_offset ? Format::elements / Format::group : 1];
+/// Unpacked blocks on their way to float; see block_parts.
+struct unpacked_run {
+    const lanes* q;
+    const float* scale;
+    const float* offset;       ///< read if Scaling is shifted
+    const std::int8_t* table;  ///< 16 values, read if Scaling is looked_up
+    std::size_t groups;
+    std::size_t vectors_per_group;  ///< lane vectors, of 16 elements each, that share a scale
 };
 
-/// ggml rounds the product before it adds. Plain code states that by way of double, where the product of a float and a
-/// small integer is exact; x86 without FMA has nothing to fuse with, so float serves there.
-LARQL_INLINE float rounded_product(float a, float b) noexcept {
-#if LARQL_X86_DISPATCH && !defined(__FMA__)
-    return a * b;
-#else
-    return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
-#endif
-}
-
-template <class Format>
-void decode_portable(const std::byte* in, float* out, std::size_t blocks) noexcept {
-    for (std::size_t b = 0; b < blocks; ++b, in += Format::bytes) {
-        unpacked_block<Format> block;
-        Format::unpack(in, block);
-        for (std::size_t i = 0; i < Format::elements / 16; ++i, out += 16) {
-            constexpr std::size_t per_scale = Format::group / 16;
+template <block_scaling Scaling>
+void expand_portable(const unpacked_run& run, float* out) noexcept {
+    const lanes* vector = run.q;
+    for (std::size_t g = 0; g < run.groups; ++g) {
+        const float scale = run.scale[g];
+        for (std::size_t k = 0; k < run.vectors_per_group; ++k, out += 16) {
             std::int8_t q[16];
-            std::memcpy(q, &block.q[i], 16);
-            if constexpr (Format::has_codebook)
-                for (std::int8_t& x : q) x = Format::codebook[static_cast<std::size_t>(x)];
-            const float scale = block.scale[i / per_scale];
-            if constexpr (Format::has_offset) {
-                const float offset = block.offset[i / per_scale];
-                for (int k = 0; k < 16; ++k) out[k] = rounded_product(scale, static_cast<float>(q[k])) + offset;
-            } else {
-                for (int k = 0; k < 16; ++k) out[k] = scale * static_cast<float>(q[k]);
-            }
+            std::memcpy(q, vector++, sizeof q);
+            if constexpr (Scaling == block_scaling::looked_up)
+                for (std::int8_t& x : q) x = run.table[x];
+            if constexpr (Scaling == block_scaling::shifted)
+                for (int i = 0; i < 16; ++i) out[i] = rounded_product(scale, static_cast<float>(q[i])) + run.offset[g];
+            else
+                for (int i = 0; i < 16; ++i) out[i] = scale * static_cast<float>(q[i]);
         }
     }
 }
 
 #if LARQL_X86_DISPATCH
 
-// Compilers turn intrinsics for multiply and add into one fused instruction; an empty statement that may change the
-// product keeps them apart.
+// Compilers turn the intrinsics for multiply and add into one fused instruction; an empty statement that might change
+// the product keeps them apart.
 LARQL_TARGET_AVX2 LARQL_INLINE void keep_rounded(__m256& product) noexcept { __asm__("" : "+x"(product)); }
 LARQL_TARGET_AVX512 LARQL_INLINE void keep_rounded(__m512& product) noexcept { __asm__("" : "+v"(product)); }
 
-template <class Format>
-LARQL_TARGET_AVX2 void decode_avx2(const std::byte* in, float* out, std::size_t blocks) noexcept {
-    for (std::size_t b = 0; b < blocks; ++b, in += Format::bytes) {
-        unpacked_block<Format> block;
-        Format::unpack(in, block);
-        for (std::size_t i = 0; i < Format::elements / 16; ++i, out += 16) {
-            constexpr std::size_t per_scale = Format::group / 16;
-            __m128i q = _mm_load_si128(reinterpret_cast<const __m128i*>(&block.q[i]));
-            if constexpr (Format::has_codebook)
-                q = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(Format::codebook.data())), q);
-            const __m256 scale = _mm256_set1_ps(block.scale[i / per_scale]);
+template <block_scaling Scaling>
+LARQL_TARGET_AVX2 void expand_avx2(const unpacked_run& run, float* out) noexcept {
+    const auto* vector = reinterpret_cast<const __m128i*>(run.q);
+    __m128i table = _mm_setzero_si128();
+    if constexpr (Scaling == block_scaling::looked_up)
+        table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.table));
+    for (std::size_t g = 0; g < run.groups; ++g) {
+        const __m256 scale = _mm256_set1_ps(run.scale[g]);
+        for (std::size_t k = 0; k < run.vectors_per_group; ++k, out += 16) {
+            __m128i q = _mm_loadu_si128(vector++);
+            if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
             __m256 low = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), scale);
             __m256 high = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q))), scale);
-            if constexpr (Format::has_offset) {
-                const __m256 offset = _mm256_set1_ps(block.offset[i / per_scale]);
+            if constexpr (Scaling == block_scaling::shifted) {
+                const __m256 offset = _mm256_set1_ps(run.offset[g]);
                 keep_rounded(low);
                 keep_rounded(high);
                 low = _mm256_add_ps(low, offset);
@@ -91,21 +78,23 @@ LARQL_TARGET_AVX2 void decode_avx2(const std::byte* in, float* out, std::size_t 
     }
 }
 
-template <class Format>
-LARQL_TARGET_AVX512 void decode_avx512(const std::byte* in, float* out, std::size_t blocks) noexcept {
-    for (std::size_t b = 0; b < blocks; ++b, in += Format::bytes) {
-        unpacked_block<Format> block;
-        Format::unpack(in, block);
-        for (std::size_t i = 0; i < Format::elements / 16; ++i, out += 16) {
-            constexpr std::size_t per_scale = Format::group / 16;
-            __m128i q = _mm_load_si128(reinterpret_cast<const __m128i*>(&block.q[i]));
-            if constexpr (Format::has_codebook)
-                q = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(Format::codebook.data())), q);
-            const __m512 scale = _mm512_set1_ps(block.scale[i / per_scale]);
-            __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
-            if constexpr (Format::has_offset) {
+// The zero-masking forms with a full mask: the plain ones make GCC 12 warn about its own header.
+template <block_scaling Scaling>
+LARQL_TARGET_AVX512 void expand_avx512(const unpacked_run& run, float* out) noexcept {
+    constexpr __mmask16 all = 0xffff;
+    const auto* vector = reinterpret_cast<const __m128i*>(run.q);
+    __m128i table = _mm_setzero_si128();
+    if constexpr (Scaling == block_scaling::looked_up)
+        table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.table));
+    for (std::size_t g = 0; g < run.groups; ++g) {
+        const __m512 scale = _mm512_set1_ps(run.scale[g]);
+        for (std::size_t k = 0; k < run.vectors_per_group; ++k, out += 16) {
+            __m128i q = _mm_loadu_si128(vector++);
+            if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
+            __m512 x = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(all, _mm512_maskz_cvtepi8_epi32(all, q)), scale);
+            if constexpr (Scaling == block_scaling::shifted) {
                 keep_rounded(x);
-                x = _mm512_add_ps(x, _mm512_set1_ps(block.offset[i / per_scale]));
+                x = _mm512_add_ps(x, _mm512_set1_ps(run.offset[g]));
             }
             _mm512_storeu_ps(out, x);
         }
@@ -113,6 +102,16 @@ LARQL_TARGET_AVX512 void decode_avx512(const std::byte* in, float* out, std::siz
 }
 
 #endif
+
+template <block_scaling Scaling>
+void expand(const unpacked_run& run, float* out, simd_level level) noexcept {
+#if LARQL_X86_DISPATCH
+    if (level == simd_level::avx512) return expand_avx512<Scaling>(run, out);
+    if (level == simd_level::avx2) return expand_avx2<Scaling>(run, out);
+#endif
+    static_cast<void>(level);
+    expand_portable<Scaling>(run, out);
+}
 
 }  // namespace larql::detail
 
