@@ -46,8 +46,8 @@ inline void require_rank(std::size_t got, std::size_t wanted, std::string_view w
 
 /// A matrix argument [rows, cols] of element type T.
 ///
-/// From an lvalue expression it is a view: the expression must outlive it. A temporary expression passed in a call lives
-/// long enough for that call. Elements of another type (bf16, f16, double) are converted as rows are read.
+/// From an expression it is a view: the expression must outlive it, which a temporary in a call does for that call. A
+/// temporary tensor of T is moved in and owned. Elements of another type (bf16, f16, double) are converted as rows are read.
 template <class T>
 class matrix_input {
 public:
@@ -70,6 +70,15 @@ public:
             view(owned->data(), owned->strides()[0], owned->strides()[1]);
             m_owner = std::move(owned);
         }
+    }
+
+    /// A matrix that the argument owns from here on.
+    matrix_input(tensor<T, 2>&& owned) {  // NOLINT(google-explicit-constructor): a parameter type
+        m_rows = owned.shape(0);
+        m_cols = owned.shape(1);
+        auto shared = std::make_shared<const tensor<T, 2>>(std::move(owned));
+        view(shared->data(), shared->strides()[0], shared->strides()[1]);
+        m_owner = std::move(shared);
     }
 
     /// Rows that a reader makes.
