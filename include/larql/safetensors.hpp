@@ -11,6 +11,7 @@
 #include <larql/detail/name_index.hpp>
 #include <larql/detail/safetensors_header.hpp>
 #include <larql/detail/safetensors_index.hpp>
+#include <larql/detail/tensor_reading.hpp>
 #include <larql/error.hpp>
 #include <larql/mapped_file.hpp>
 #include <larql/tensor_info.hpp>
@@ -94,6 +95,41 @@ public:
         return all.subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size_bytes));
     }
     std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
+
+    /// Fills `out` with stored bytes of a tensor, from its byte `first` on, by ordinary reads.
+    /// @throws error source_changed if the file was changed, replaced or shortened since it was opened, bad_value if
+    /// the
+    ///         range leaves the tensor
+    void read_bytes(const tensor_info& info, std::uint64_t first, std::span<std::byte> out) const {
+        detail::read_tensor_bytes(reopen(info), info, shard_path(info.shard), first, out);
+    }
+
+    /// Reads rows [row_begin, row_end) of a tensor as float, whatever its format; a row is the innermost dimension.
+    ///
+    /// @param out  [row_end - row_begin, columns] the caller's memory
+    /// @throws error unsupported_dtype for integers, bad_value if there are no such rows, source_changed as read_bytes
+    /// @note   Ordinary reads of the rows asked for and nothing else; 128 KiB of scratch.
+    void read_rows(const tensor_info& info, std::uint64_t row_begin, std::uint64_t row_end, float* out) const {
+        detail::read_tensor_rows(reopen(info), info, shard_path(info.shard), row_begin, row_end, out);
+    }
+
+    /// All of a tensor as float, in its row-major shape.
+    /// @throws error missing_tensor, shape_mismatch if it has not `Rank` dimensions, and as read_rows
+    template <std::size_t Rank>
+    [[nodiscard]] tensor<float, Rank> read(std::string_view name) const {
+        const tensor_info& info = at_tensor(name);
+        return detail::read_tensor<Rank>(reopen(info), info, shard_path(info.shard));
+    }
+
+    /// All of a tensor of integers (or bools, as 0 and 1) as T, checked for range.
+    /// @throws error missing_tensor, shape_mismatch if it has not `Rank` dimensions, unsupported_dtype if it does not
+    /// hold
+    ///         integers, bad_value if one does not fit T
+    template <class T, std::size_t Rank>
+    [[nodiscard]] tensor<T, Rank> read_integers(std::string_view name) const {
+        const tensor_info& info = at_tensor(name);
+        return detail::read_integer_tensor<T, Rank>(reopen(info), info, shard_path(info.shard));
+    }
 
     /// The strings of `__metadata__`, of all shards; where two shards differ, the first one's.
     [[nodiscard]] const std::map<std::string, std::string>& metadata() const& noexcept { return m_metadata; }
@@ -199,6 +235,11 @@ private:
                              ", got " + (info == nullptr ? "no such tensor" : "it in " + shard_path(info->shard)),
                          {.file = shard_path(shard), .subject = name});
         }
+    }
+
+    detail::input_file reopen(const tensor_info& info) const {
+        const lazy_shard& shard = shard_of(info);
+        return detail::open_unchanged(shard.path, shard.identity);
     }
 
     const lazy_shard& shard_of(const tensor_info& info) const {
