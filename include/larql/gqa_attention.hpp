@@ -9,10 +9,11 @@
 #ifndef LARQL_GQA_ATTENTION_HPP
 #define LARQL_GQA_ATTENTION_HPP
 
-#include <larql/detail/attention_generic.hpp>
+#include <larql/detail/attention_blocked.hpp>
 #include <larql/detail/attention_operand.hpp>
 #include <larql/detail/attention_problem.hpp>
 #include <larql/detail/attention_weights.hpp>
+#include <larql/detail/cpu.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
@@ -134,6 +135,9 @@ void with_attention_problem(const Q& q, const K& k, const V& v, const attention_
     p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
     p.softcap = options.softcap;
     p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
+    if constexpr (std::is_same_v<decltype(p.k), decltype(p.v)>)
+        p.v_is_k = p.v.data == p.k.data && p.v.token_stride == p.k.token_stride &&
+                   (p.v.head_stride == p.k.head_stride || p.kv_heads == 1) && p.value_size <= p.key_size;
     if (p.tokens == 0 || p.heads == 0) return;
     constexpr double worth_threads = 5e7;  // about a millisecond on one core, ten times what starting threads takes
     with_executor(options.threads, p.flops() > worth_threads, [&](executor& threads) { use(p, threads); });
@@ -142,22 +146,23 @@ void with_attention_problem(const Q& q, const K& k, const V& v, const attention_
 /// Fills `out`, whose rows are in memory.
 template <class T, class Q, class K, class V>
 void attend(const Q& q, const K& k, const V& v, const attention_shapes& shapes, const attention_options& options,
-            attention_rows<T> out, attention_scratch& scratch) {
+            attention_rows<T> out, attention_scratch& scratch, simd_level level = active_simd_level()) {
     if (shapes.v.size == 0) return;
     with_attention_problem<T>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
         problem.out = out;
-        attention_generic::attend(problem, threads, scratch.memory());
+        run_attention(problem, level, threads, scratch.memory());
     });
 }
 
 template <class T, class Q, class K, class V>
 tensor<T, 3> attend_to_tensor(const Q& q, const K& k, const V& v, const attention_shapes& shapes,
-                              const attention_options& options, attention_scratch& scratch) {
+                              const attention_options& options, attention_scratch& scratch,
+                              simd_level level = active_simd_level()) {
     tensor<T, 3> out(typename tensor<T, 3>::shape_type{shapes.q.tokens, shapes.q.heads, shapes.v.size});
     attend<T>(q, k, v, shapes, options,
               attention_rows<T>{out.data(), static_cast<std::ptrdiff_t>(shapes.q.heads * shapes.v.size),
                                 static_cast<std::ptrdiff_t>(shapes.v.size)},
-              scratch);
+              scratch, level);
     return out;
 }
 

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_ATTENTION_PROBLEM_HPP
 #define LARQL_DETAIL_ATTENTION_PROBLEM_HPP
 
+#include <larql/detail/ceil_div.hpp>
 #include <larql/executor.hpp>
 
 #include <algorithm>
@@ -107,7 +108,6 @@ private:
 };
 
 constexpr std::size_t round_up(std::size_t n, std::size_t step) noexcept { return (n + step - 1) / step * step; }
-constexpr std::size_t ceil_div(std::size_t n, std::size_t d) noexcept { return (n + d - 1) / d; }
 
 }  // namespace larql::detail
 

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs the items of a plan on the threads of an executor, and joins what items that share rows have left unfinished.
+#ifndef LARQL_DETAIL_ATTENTION_BLOCKED_HPP
+#define LARQL_DETAIL_ATTENTION_BLOCKED_HPP
+
+#include <larql/detail/attention_generic.hpp>
+#include <larql/detail/attention_kernels.hpp>
+#include <larql/detail/attention_plan.hpp>
+#include <larql/detail/attention_problem.hpp>
+#include <larql/executor.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+namespace larql::detail {
+
+#if LARQL_VECTOR_EXTENSIONS
+
+template <class Problem>
+attention_item make_attention_item(const Problem& p, const attention_plan& plan, std::size_t row_block,
+                                   std::size_t kv_head, std::size_t split) {
+    const std::size_t row = row_block * plan.row_block;
+    const std::size_t key = plan.first_key + split * plan.split_keys;
+    return {kv_head,
+            row,
+            std::min(row + plan.row_block, p.rows()),
+            {key, std::min(key + plan.split_keys, plan.last_key)},
+            nullptr};
+}
+
+/// Joins the partial results of one block of rows, always in the order of the keys.
+/// @param partials  one after another, plan.splits of them
+template <class Problem>
+void join_partials(const Problem& p, const attention_plan& plan, const attention_item& item, float* partials) {
+    for (std::size_t r = item.row_begin; r < item.row_end; ++r) {
+        const std::size_t i = r - item.row_begin;
+        const std::size_t head = item.kv_head * p.group() + r % p.group();
+        const auto part = [&](std::size_t s) { return attention_partial(plan, partials + s * plan.partial_floats); };
+        float top = -std::numeric_limits<float>::infinity();
+        for (std::size_t s = 0; s < plan.splits; ++s) top = std::max(top, part(s).maximum[i]);
+        const float base = std::isinf(top) && top < 0 ? 0.0F : top;
+        float sum = 0;
+        for (std::size_t s = 0; s < plan.splits; ++s) sum += part(s).sum[i] * std::exp2(part(s).maximum[i] - base);
+        const float factor = final_factor_base2(top, sum, p.sinks == nullptr ? nullptr : p.sinks + head);
+        float* out = p.out.row(r / p.group(), head);
+        std::fill_n(out, p.value_size, 0.0F);
+        for (std::size_t s = 0; s < plan.splits; ++s) {
+            if (part(s).sum[i] == 0.0F) continue;  // saw no key
+            const float weight = std::exp2(part(s).maximum[i] - base) * factor;
+            const float* from = part(s).out + i * plan.out_stride;
+            for (std::size_t c = 0; c < p.value_size; ++c) out[c] += from[c] * weight;
+        }
+    }
+}
+
+/// The whole call at one level of vector code.
+template <class K, class V>
+void attend_blocked(const attention_problem<float, K, V>& p, simd_level level, executor& threads,
+                    aligned_buffer& memory) {
+    const attention_kernel<K, V> kernel = choose_attention_kernel<K, V>(level);
+    const attention_plan plan = make_attention_plan(p, kernel.tile, threads.concurrency());
+    const std::size_t items = plan.items(p.kv_heads);
+    const std::size_t workers = std::min(items, threads.concurrency());
+    const std::size_t blocks = p.kv_heads * plan.row_blocks;
+    const bool split = plan.splits > 1;
+    const std::size_t partial_floats = split ? items * plan.partial_floats : 0;
+    const std::size_t counters = split ? round_up(blocks * sizeof(std::atomic<std::size_t>), 64) / sizeof(float) : 0;
+    float* const scratch = memory.get<float>(counters + partial_floats + workers * plan.scratch_floats);
+    auto* const unfinished = reinterpret_cast<std::atomic<std::size_t>*>(scratch);
+    float* const partials = scratch + counters;
+    float* const own = partials + partial_floats;
+    for (std::size_t i = 0; split && i < blocks; ++i) new (unfinished + i) std::atomic<std::size_t>(plan.splits);
+    std::atomic<std::size_t> next{0};
+    threads.run(workers, [&](std::size_t worker) {
+        for (std::size_t i = next.fetch_add(1); i < items; i = next.fetch_add(1)) {
+            const std::size_t s = i % plan.splits;
+            const std::size_t head = i / plan.splits % p.kv_heads;
+            const std::size_t row_block = plan.row_blocks - 1 - i / plan.splits / p.kv_heads;  // most keys first
+            attention_item item = make_attention_item(p, plan, row_block, head, s);
+            const std::size_t block = i / plan.splits;
+            if (split) item.partial = partials + i * plan.partial_floats;
+            kernel.attend_item(p, plan, item, own + worker * plan.scratch_floats);
+            if (split && unfinished[block].fetch_sub(1, std::memory_order_acq_rel) == 1)
+                join_partials(p, plan, item, partials + block * plan.splits * plan.partial_floats);
+        }
+    });
+}
+
+#endif
+
+/// Chooses the path: vector code for float, plain code for everything else.
+template <class T, class K, class V>
+void run_attention(const attention_problem<T, K, V>& p, simd_level level, executor& threads, aligned_buffer& memory) {
+#if LARQL_VECTOR_EXTENSIONS
+    if constexpr (std::is_same_v<T, float>) {
+        if (p.key_size > 0) return attend_blocked(p, level, threads, memory);
+    }
+#endif
+    (void)level;
+    attention_generic::attend(p, threads, memory);
+}
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Vectors of float for one level of vector code. Included once per level by attention_kernels.hpp, which names
+// the level by macros:
+//   LARQL_SIMD_NAMESPACE  where the code goes
+//   LARQL_SIMD_TARGET     the target attribute; empty for portable
+//   LARQL_SIMD_BYTES      size of a vector
+// GCC's and Clang's vector extensions are used instead of <immintrin.h>, which costs every user half a second per
+// source file. Each function carries the target attribute: without it GCC splits wide vectors before it inlines.
+#ifdef LARQL_SIMD_NAMESPACE
+
+namespace larql::detail::LARQL_SIMD_NAMESPACE {
+
+inline constexpr std::size_t lanes = LARQL_SIMD_BYTES / sizeof(float);
+
+typedef float vfloat __attribute__((vector_size(LARQL_SIMD_BYTES)));
+typedef std::int32_t vint __attribute__((vector_size(LARQL_SIMD_BYTES)));
+typedef std::uint32_t vuint __attribute__((vector_size(LARQL_SIMD_BYTES)));
+typedef std::uint16_t vhalf __attribute__((vector_size(LARQL_SIMD_BYTES / 2)));  // as many 16-bit numbers
+
+// Memory forms: any alignment, and may alias the scalars that are there.
+typedef float vfloat_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
+typedef std::uint16_t vhalf_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 2), aligned(2), may_alias));
+typedef std::int32_t vint_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
+
+LARQL_SIMD_INLINE vfloat broadcast(float x) noexcept {
+    return x - vfloat{};  // not vfloat{} + x, which would turn -0 into 0
+}
+LARQL_SIMD_INLINE vint broadcast(std::int32_t x) noexcept { return x - vint{}; }
+
+LARQL_SIMD_INLINE vfloat load(const float* p) noexcept { return *reinterpret_cast<const vfloat_memory*>(p); }
+LARQL_SIMD_INLINE vint load(const std::int32_t* p) noexcept { return *reinterpret_cast<const vint_memory*>(p); }
+LARQL_SIMD_INLINE void store(float* p, vfloat x) noexcept { *reinterpret_cast<vfloat_memory*>(p) = x; }
+
+LARQL_SIMD_INLINE vfloat load(const bf16* p) noexcept {
+    const vhalf bits = *reinterpret_cast<const vhalf_memory*>(p);
+    return reinterpret_cast<vfloat>(__builtin_convertvector(bits, vuint) << 16);
+}
+
+LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
+    const vhalf bits = *reinterpret_cast<const vhalf_memory*>(p);
+#if LARQL_SIMD_BYTES == 64
+    typedef std::int16_t signed_bits __attribute__((vector_size(32)));
+#if defined(__clang__)
+    constexpr unsigned short all = 0xffff;
+#else
+    constexpr short all = -1;
+#endif
+    constexpr int current_rounding = 4;
+    return __builtin_ia32_vcvtph2ps512_mask(reinterpret_cast<signed_bits>(bits), vfloat{}, all, current_rounding);
+#elif LARQL_SIMD_BYTES == 32
+    typedef std::int16_t signed_bits __attribute__((vector_size(16)));
+    return __builtin_ia32_vcvtph2ps256(reinterpret_cast<signed_bits>(bits));
+#else
+    // Exponent and mantissa move into place; a product with 2^112 corrects the bias and normalises subnormals.
+    const vuint wide = __builtin_convertvector(bits, vuint);
+    const vuint magnitude = (wide & 0x7fffU) << 13;
+    const vfloat finite = reinterpret_cast<vfloat>(magnitude) * 0x1p112F;
+    const vuint special = magnitude | 0x7f800000U;  // infinity and NaN
+    const vuint chosen = (magnitude >= 0x0f800000U) ? special : reinterpret_cast<vuint>(finite);
+    return reinterpret_cast<vfloat>(chosen | ((wide & 0x8000U) << 16));
+#endif
+}
+
+/// The greater; NaN if b is NaN.
+LARQL_SIMD_INLINE vfloat maximum(vfloat a, vfloat b) noexcept { return a > b ? a : b; }
+
+/// 2^x for x <= 0, within 1 ulp; 0 below -126. NaN stays NaN.
+LARQL_SIMD_INLINE vfloat exp2_negative(vfloat x) noexcept {
+    const vint n = __builtin_convertvector(x - 0.5F, vint);  // truncation rounds a negative number up: nearest
+    const vfloat r = x - __builtin_convertvector(n, vfloat);
+    // Minimax for the relative error on [-0.5, 0.5]: 1.9e-9 before rounding.
+    vfloat p = broadcast(0.0001534581242594868F);
+    p = p * r + 0.0013399930903688073F;
+    p = p * r + 0.009618489071726799F;
+    p = p * r + 0.05550328642129898F;
+    p = p * r + 0.24022646248340607F;
+    p = p * r + 0.6931471824645996F;
+    p = p * r + 1.0F;
+    const vfloat scale = reinterpret_cast<vfloat>(reinterpret_cast<vuint>(n + 127) << 23);
+    const vint tiny = x < -126.0F;
+    return reinterpret_cast<vfloat>(reinterpret_cast<vint>(p * scale) & ~tiny);
+}
+
+/// tanh(x), within a few ulp.
+LARQL_SIMD_INLINE vfloat tanh(vfloat x) noexcept {
+    const vint sign = reinterpret_cast<vint>(x) & std::numeric_limits<std::int32_t>::min();
+    const vfloat a = reinterpret_cast<vfloat>(reinterpret_cast<vint>(x) ^ sign);
+    const vfloat e = exp2_negative(a * -2.8853900817779268F);  // exp(-2a)
+    const vfloat large = (1.0F - e) / (1.0F + e);
+    // Minimax for tanh(a)/a in a^2 on [0, 0.4]: 4.5e-9.
+    const vfloat z = x * x;
+    vfloat p = broadcast(-0.005602740682661533F);
+    p = p * z + 0.020539939403533936F;
+    p = p * z - 0.05370531976222992F;
+    p = p * z + 0.13330931961536407F;
+    p = p * z - 0.33333250880241394F;
+    const vfloat small = a + a * z * p;
+    const vfloat magnitude = z < 0.4F ? small : large;
+    return reinterpret_cast<vfloat>(reinterpret_cast<vint>(magnitude) | sign);
+}
+
+/// The sum of the lanes, and the greatest lane.
+LARQL_SIMD_INLINE float sum_lanes(vfloat x) noexcept {
+    float part[lanes];
+    store(part, x);
+    for (std::size_t n = lanes / 2; n > 0; n /= 2)
+        for (std::size_t i = 0; i < n; ++i) part[i] += part[i + n];
+    return part[0];
+}
+LARQL_SIMD_INLINE float max_lanes(vfloat x) noexcept {
+    float part[lanes];
+    store(part, x);
+    for (std::size_t n = lanes / 2; n > 0; n /= 2)
+        for (std::size_t i = 0; i < n; ++i) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
+    return part[0];
+}
+
+/// Copies n elements into floats.
+template <class E>
+LARQL_SIMD_INLINE void convert_row(const E* from, std::size_t n, float* to) noexcept {
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(to + i, load(from + i));
+    for (; i < n; ++i) to[i] = static_cast<float>(from[i]);
+}
+
+}  // namespace larql::detail::LARQL_SIMD_NAMESPACE
+
+#endif

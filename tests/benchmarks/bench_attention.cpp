@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// gqa_attention over the shapes of prefill and decoding. Keys and values lie as a cache holds them, [S, G, D]. Rows of
+// every result are compared with the plain reference before anything is timed.
+#include <larql/gqa_attention.hpp>
+
+#include <support/random.hpp>
+#include <support/reference_attention.hpp>
+
+#include <benchmark/benchmark.h>
+
+#include <cmath>
+#include <cstddef>
+#include <string>
+
+namespace {
+
+struct attention_case {
+    std::string name;
+    std::size_t tokens, keys, heads, kv_heads, key_size, value_size;
+    bool latent = false;  // values are the first columns of the keys
+};
+
+larql::thread_pool& threads() {
+    static larql::thread_pool pool(2);
+    return pool;
+}
+
+template <class E>
+larql::tensor<E, 3> random_tensor(std::size_t a, std::size_t b, std::size_t c, std::uint64_t seed) {
+    larql::tensor<E, 3> out({a, b, c});
+    larql::testing::random_source random(seed);
+    std::vector<float> pool(1U << 14);  // drawing every element would take longer than the benchmark
+    random.fill_normal(pool);
+    std::size_t at = 0;
+    for (E& x : out) {
+        x = static_cast<E>(pool[at]);
+        at = (at + 1 + (at == 0 ? random.below(pool.size() / 2) : 0)) % pool.size();
+    }
+    return out;
+}
+
+template <class Q, class K, class V, class Out>
+bool agrees(const Q& q, const K& k, const V& v, const Out& out) {
+    larql::testing::random_source random(7);
+    for (int sample = 0; sample < 24; ++sample) {
+        const std::size_t t = sample == 0 ? q.shape()[0] - 1 : random.below(q.shape()[0]);
+        const std::size_t h = random.below(q.shape()[1]);
+        const auto want = larql::testing::reference_row<double>(q, k, v, {}, t, h);
+        for (std::size_t c = 0; c < want.size(); ++c)
+            if (!(std::abs(want[c] - static_cast<double>(out(t, h, c))) < 2e-5)) return false;
+    }
+    return true;
+}
+
+template <class E, class K, class V>
+void run(benchmark::State& state, const attention_case& c, const K& k, const V& v) {
+    const auto q = random_tensor<float>(c.tokens, c.heads, c.key_size, 1);
+    larql::tensor<float, 3> out({c.tokens, c.heads, c.value_size});
+    larql::attention_scratch scratch;
+    const larql::attention_options options{.threads = &threads()};
+    larql::gqa_attention_into(q, k, v, out, options, scratch);
+    if (!agrees(q, k, v, out)) return state.SkipWithError("differs from the reference");
+    for (auto _ : state) {
+        larql::gqa_attention_into(q, k, v, out, options, scratch);
+        benchmark::DoNotOptimize(out.data());
+    }
+    const double pairs = static_cast<double>(c.heads * c.tokens) * static_cast<double>(c.keys);
+    const double flops = (c.tokens > 1 ? 1.0 : 2.0) * pairs * static_cast<double>(c.key_size + c.value_size);
+    const double row = static_cast<double>(c.latent ? c.key_size : c.key_size + c.value_size);
+    const double bytes = static_cast<double>(c.keys * c.kv_heads * sizeof(E)) * row;
+    state.counters["flop"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+    state.counters["bytes"] = benchmark::Counter(bytes, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+template <class E>
+void bench(benchmark::State& state, const attention_case& c) {
+    const auto k = random_tensor<E>(c.keys, c.kv_heads, c.key_size, 2);
+    if (c.latent) {
+        const std::array<std::size_t, 3> shape{c.keys, c.kv_heads, c.value_size};
+        const std::array<std::size_t, 3> strides{c.key_size, c.key_size, 1};
+        const auto v = xt::adapt(k.data(), c.keys * c.value_size, xt::no_ownership(), shape, strides);
+        return run<E>(state, c, k, v);
+    }
+    run<E>(state, c, k, random_tensor<E>(c.keys, c.kv_heads, c.value_size, 3));
+}
+
+const attention_case cases[] = {
+    {"prefill/h16kv16_qk192_v128_s1024", 1024, 1024, 16, 16, 192, 128},
+    {"prefill/h32kv8_qk128_v128_s1024", 1024, 1024, 32, 8, 128, 128},
+    {"prefill/h16kv16_qk192_v128_s4096", 4096, 4096, 16, 16, 192, 128},
+    {"decode/h128kv1_qk576_v512_kv4096", 1, 4096, 128, 1, 576, 512, true},
+    {"decode/h32kv8_qk128_v128_kv4096", 1, 4096, 32, 8, 128, 128},
+    {"decode/h128kv128_qk192_v128_kv1024", 1, 1024, 128, 128, 192, 128},
+};
+
+const bool registered = [] {
+    for (const attention_case& c : cases) {
+        const auto add = [&](const char* storage, auto function) {
+            benchmark::RegisterBenchmark((c.name + storage).c_str(), function, c)
+                ->UseRealTime()
+                ->Unit(benchmark::kMillisecond);
+        };
+        add("/f32", bench<float>);
+        add("/bf16", bench<larql::bf16>);
+        add("/f16", bench<larql::f16>);
+    }
+    return true;
+}();
+
+}  // namespace
