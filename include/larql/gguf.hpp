@@ -54,6 +54,12 @@ public:
         return out;
     }
 
+    gguf_file(gguf_file&&) noexcept = default;
+    gguf_file& operator=(gguf_file&&) noexcept = default;
+    gguf_file(const gguf_file&) = delete;
+    gguf_file& operator=(const gguf_file&) = delete;
+    ~gguf_file() = default;
+
     /// Tensors of all shards, in the order of the files.
     [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept { return m_tensors; }
     std::span<const tensor_info> tensors() const&& = delete;

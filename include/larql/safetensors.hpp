@@ -61,6 +61,12 @@ public:
         return out;
     }
 
+    safetensors_file(safetensors_file&&) noexcept = default;
+    safetensors_file& operator=(safetensors_file&&) noexcept = default;
+    safetensors_file(const safetensors_file&) = delete;
+    safetensors_file& operator=(const safetensors_file&) = delete;
+    ~safetensors_file() = default;
+
     /// Tensors of all shards, in the order of the files and of the data in each.
     [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept { return m_tensors; }
     std::span<const tensor_info> tensors() const&& = delete;
