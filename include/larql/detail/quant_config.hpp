@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// config.json's quantization_config: what the stored tensors alone cannot say about their scheme.
+#ifndef LARQL_DETAIL_QUANT_CONFIG_HPP
+#define LARQL_DETAIL_QUANT_CONFIG_HPP
+
+#include <larql/error.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+/// How a checkpoint's weights are quantised, as its configuration says. Empty: nothing is known.
+struct quantization_config {
+    /// Elements of a weight that share a scale.
+    struct block_size {
+        std::uint64_t rows = 1;
+        std::uint64_t columns = 1;
+        friend bool operator==(const block_size&, const block_size&) = default;
+    };
+
+    std::string method{};                ///< quant_method: "fp8", "compressed-tensors", "awq", ...; "" if there is none
+    std::vector<std::string> formats{};  ///< compressed-tensors' formats, of the model and of its groups
+    std::string variant{};               ///< AWQ's version, GPTQ's checkpoint_format or modelopt's quant_algo
+    std::vector<block_size> blocks{};    ///< weight_block_size, block_structure, [1, group_size] of each group
+    bool blocks_only = false;            ///< every quantised weight has scales by one of `blocks`
+    std::vector<std::uint64_t> bits{};   ///< code widths of the weights, one for each distinct
+    std::optional<std::int64_t> group_size{};  ///< AWQ, GPTQ: inputs that share a scale; -1: all of them
+    bool asymmetric = false;                   ///< every group of weights has zero points
+    bool transformed = false;                  ///< weights are stored rotated (transform_config)
+    std::vector<std::string> ignore{};         ///< modules left unquantised; for information: the stored tensors decide
+
+    /// From the quantization_config object, from hf_quant_config.json or from params.json's quantization object.
+    /// A null gives an empty configuration.
+    /// @throws error wrong_type or bad_value naming the key, missing_key without quant_method
+    static quantization_config parse(const nlohmann::json& object, const error_where& where = {});
+
+    /// From a whole config.json or params.json: quantization_config or compression_config, at the top or in
+    /// text_config, or quantization. Empty if there is none.
+    static quantization_config find_in(const nlohmann::json& config, const error_where& where = {});
+
+    /// Refuses, by name, schemes whose tensors larql does not decode.
+    /// @throws error unsupported_dtype
+    void require_supported(const error_where& where) const;
+};
+
+namespace detail {
+
+/// Reads the members of one JSON object; a null counts as absent, as in Python.
+class quant_fields {
+public:
+    quant_fields(const nlohmann::json& object, std::string path, const error_where& where)
+        : m_object(object), m_path(std::move(path)), m_where(where) {
+        if (!object.is_object()) wrong("", "an object", object);
+    }
+
+    [[nodiscard]] const nlohmann::json* find(std::string_view key) const {
+        const auto at = m_object.find(key);
+        return at == m_object.end() || at->is_null() ? nullptr : &*at;
+    }
+
+    [[nodiscard]] std::string text(std::string_view key) const {
+        const nlohmann::json* value = find(key);
+        if (value == nullptr) return {};
+        if (!value->is_string()) wrong(key, "a string", *value);
+        return value->get<std::string>();
+    }
+
+    /// An integer in [low, 2^31); bool and 2.0 are none.
+    [[nodiscard]] std::optional<std::int64_t> integer(std::string_view key, std::int64_t low) const {
+        const nlohmann::json* value = find(key);
+        if (value == nullptr) return std::nullopt;
+        return checked(key, *value, low);
+    }
+
+    [[nodiscard]] std::optional<bool> boolean(std::string_view key) const {
+        const nlohmann::json* value = find(key);
+        if (value == nullptr) return std::nullopt;
+        if (!value->is_boolean()) wrong(key, "true or false", *value);
+        return value->get<bool>();
+    }
+
+    [[nodiscard]] std::vector<std::string> texts(std::string_view key) const {
+        std::vector<std::string> out;
+        const nlohmann::json* value = find(key);
+        if (value == nullptr) return out;
+        if (!value->is_array()) wrong(key, "an array", *value);
+        for (const nlohmann::json& item : *value) {
+            if (!item.is_string()) wrong(key, "strings", item);
+            out.push_back(item.get<std::string>());
+        }
+        return out;
+    }
+
+    /// [rows, columns], both positive.
+    [[nodiscard]] std::optional<quantization_config::block_size> block(std::string_view key) const {
+        const nlohmann::json* value = find(key);
+        if (value == nullptr) return std::nullopt;
+        if (!value->is_array() || value->size() != 2) wrong(key, "two numbers", *value);
+        return quantization_config::block_size{static_cast<std::uint64_t>(checked(key, (*value)[0], 1)),
+                                               static_cast<std::uint64_t>(checked(key, (*value)[1], 1))};
+    }
+
+    [[nodiscard]] std::string path_of(std::string_view key) const {
+        return key.empty() ? m_path : m_path + "." + std::string(key);
+    }
+    [[nodiscard]] error_where at(std::string_view key) const {
+        error_where place = m_where;
+        place.subject = path_of(key);
+        return place;
+    }
+
+private:
+    [[nodiscard]] std::int64_t checked(std::string_view key, const nlohmann::json& value, std::int64_t low) const {
+        if (!value.is_number_integer()) wrong(key, "an integer", value);
+        constexpr std::int64_t limit = std::int64_t{1} << 31;
+        const bool huge = value.is_number_unsigned() && value.get<std::uint64_t>() >= limit;
+        if (huge || value.get<std::int64_t>() < low || value.get<std::int64_t>() >= limit)
+            fail(errc::bad_value, "expected " + std::to_string(low) + " to 2^31 - 1, got " + value.dump(), at(key));
+        return value.get<std::int64_t>();
+    }
+    [[noreturn]] void wrong(std::string_view key, const std::string& wanted, const nlohmann::json& got) const {
+        fail(errc::wrong_type, "expected " + wanted + ", got " + got.type_name(), at(key));
+    }
+
+    const nlohmann::json& m_object;
+    std::string m_path;
+    const error_where& m_where;
+};
+
+template <class T>
+void add_distinct(std::vector<T>& list, const T& value) {
+    if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
+}
+
+/// What one entry of config_groups says about its weights.
+struct quant_group {
+    bool blocks = false;      ///< scales by group or block, not by row or tensor
+    bool asymmetric = false;  ///< with zero points
+};
+
+/// Reads one entry of compressed-tensors' (and modelopt's) config_groups.
+inline quant_group parse_quant_group(const quant_fields& group, quantization_config& out, const error_where& where) {
+    if (const std::string format = group.text("format"); !format.empty()) add_distinct(out.formats, format);
+    const nlohmann::json* weights = group.find("weights");
+    if (weights == nullptr) return {};
+    const quant_fields fields(*weights, group.path_of("weights"), where);
+    quant_group read;
+    if (const auto bits = fields.integer("num_bits", 1)) add_distinct(out.bits, static_cast<std::uint64_t>(*bits));
+    if (const auto block = fields.block("block_structure")) {
+        add_distinct(out.blocks, *block);
+        read.blocks = true;
+    } else if (const auto size = fields.integer("group_size", -1); size && *size > 0) {
+        add_distinct(out.blocks, {1, static_cast<std::uint64_t>(*size)});
+        read.blocks = true;
+    }
+    read.asymmetric = !fields.boolean("symmetric").value_or(true);
+    return read;
+}
+
+inline void parse_quant_groups(const quant_fields& fields, quantization_config& out, const error_where& where) {
+    const nlohmann::json* groups = fields.find("config_groups");
+    if (groups == nullptr) return;
+    const quant_fields all(*groups, fields.path_of("config_groups"), where);
+    out.asymmetric = out.blocks_only = !groups->empty();
+    for (const auto& [name, group] : groups->items()) {
+        const quant_group read = parse_quant_group(quant_fields(group, all.path_of(name), where), out, where);
+        out.asymmetric = out.asymmetric && read.asymmetric;
+        out.blocks_only = out.blocks_only && read.blocks;
+    }
+}
+
+inline constexpr std::string_view supported_quant_methods[] = {
+    "",         "fp8",          "fbgemm_fp8", "mxfp8", "mistral", "compressed-tensors",
+    "modelopt", "modelopt_fp4", "mxfp4",      "awq",   "gptq",
+};
+
+inline constexpr std::string_view supported_quant_formats[] = {
+    "dense",           "fakequant",       "naive-quantized",      "int-quantized",
+    "float-quantized", "pack-quantized",  "mxfp4-pack-quantized", "nvfp4-pack-quantized",
+    "mxfp8-quantized", "mixed-precision",
+};
+
+inline constexpr std::string_view supported_modelopt_algorithms[] = {
+    "",
+    "FP8",
+    "FP8_PB_WO",
+    "FP8_PER_CHANNEL_PER_TOKEN",
+    "MXFP4",
+    "MXFP8",
+    "NVFP4",
+    "W4A16_NVFP4",
+    "W4A8_NVFP4_FP8",
+    "W4A8_MXFP4_FP8",
+    "MIXED_PRECISION",
+};
+
+inline constexpr std::string_view supported_awq_versions[] = {"", "gemm"};
+inline constexpr std::string_view supported_gptq_formats[] = {"", "gptq", "gptq_v2"};
+
+/// Throws unless the table holds `value`.
+template <std::size_t N>
+void require_listed(const std::string_view (&table)[N], const std::string& value, const char* what,
+                    const error_where& where) {
+    if (std::find(std::begin(table), std::end(table), value) != std::end(table)) return;
+    std::string known;
+    for (const std::string_view item : table)
+        if (!item.empty()) known += (known.empty() ? "" : ", ") + std::string(item);
+    fail(errc::unsupported_dtype, std::string(what) + " \"" + value + "\" is not supported; larql reads " + known,
+         where);
+}
+
+}  // namespace detail
+
+inline quantization_config quantization_config::parse(const nlohmann::json& object, const error_where& where) {
+    quantization_config out;
+    if (object.is_null()) return out;
+    const detail::quant_fields fields(object, where.subject.empty() ? "quantization_config" : where.subject, where);
+    out.method = fields.text("quant_method");
+    if (out.method.empty()) {
+        if (const nlohmann::json* inner = fields.find("quantization")) {  // hf_quant_config.json
+            error_where place = where;
+            place.subject = fields.path_of("quantization");
+            return parse(*inner, place);
+        }
+        if (fields.find("quant_algo") != nullptr)
+            out.method = "modelopt";
+        else if (fields.find("qformat_weight") != nullptr)
+            out.method = "mistral";
+        else
+            detail::fail(errc::missing_key, "expected the name of a quantisation method, got none",
+                         fields.at("quant_method"));
+    }
+    if (const std::string format = fields.text("format"); !format.empty() && out.method == "compressed-tensors")
+        out.formats.push_back(format);
+    for (const char* key : {"quant_algo", "checkpoint_format", "version", "qformat_weight"})
+        if (out.variant.empty()) out.variant = fields.text(key);
+    if (out.method == "awq")
+        for (char& c : out.variant)
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    if (const auto bits = fields.integer("bits", 1)) detail::add_distinct(out.bits, static_cast<std::uint64_t>(*bits));
+    out.group_size = fields.integer("group_size", -1);
+    detail::parse_quant_groups(fields, out, where);
+    if (const auto block = fields.block("weight_block_size")) {
+        detail::add_distinct(out.blocks, *block);
+        out.blocks_only = true;
+    }
+    if (const nlohmann::json* transform = fields.find("transform_config")) out.transformed = !transform->empty();
+    for (const char* key : {"ignore", "modules_to_not_convert", "exclude_modules", "ignored_layers"})
+        for (std::string& name : fields.texts(key)) out.ignore.push_back(std::move(name));
+    return out;
+}
+
+inline quantization_config quantization_config::find_in(const nlohmann::json& config, const error_where& where) {
+    if (!config.is_object()) return {};
+    for (const char* key : {"quantization_config", "compression_config", "quantization"}) {
+        const auto at = config.find(key);
+        if (at == config.end() || at->is_null()) continue;
+        error_where place = where;
+        place.subject = key;
+        return parse(*at, place);
+    }
+    const auto text = config.find("text_config");
+    return text != config.end() ? find_in(*text, where) : quantization_config{};
+}
+
+inline void quantization_config::require_supported(const error_where& where) const {
+    detail::require_listed(detail::supported_quant_methods, method, "quant_method", where);
+    for (const std::string& format : formats)
+        detail::require_listed(detail::supported_quant_formats, format, "compressed-tensors format", where);
+    if (method == "modelopt" || method == "modelopt_fp4")
+        detail::require_listed(detail::supported_modelopt_algorithms, variant, "quant_algo", where);
+    if (method == "awq") detail::require_listed(detail::supported_awq_versions, variant, "AWQ version", where);
+    if (method == "gptq")
+        detail::require_listed(detail::supported_gptq_formats, variant, "GPTQ checkpoint_format", where);
+    if (transformed)
+        detail::fail(errc::unsupported_dtype, "transform_config is not supported: the weights are stored rotated",
+                     where);
+}
+
+}  // namespace larql
+
+#endif

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What every storage scheme of a weight has in common: rows on demand, and small tensors of parameters.
+#ifndef LARQL_DETAIL_QUANT_SOURCE_HPP
+#define LARQL_DETAIL_QUANT_SOURCE_HPP
+
+#include <larql/detail/ceil_div.hpp>
+#include <larql/dtype.hpp>
+#include <larql/error.hpp>
+#include <larql/ggml_blocks.hpp>
+#include <larql/gguf.hpp>
+#include <larql/safetensors.hpp>
+#include <larql/tensor_info.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace larql::detail {
+
+/// Decodes rows of one logical weight. Implementations hold views of mapped bytes and no state that changes.
+class row_source {
+public:
+    row_source() = default;
+    row_source(const row_source&) = delete;
+    row_source& operator=(const row_source&) = delete;
+    virtual ~row_source() = default;
+
+    /// Writes rows [begin, end) to `out`, `stride` floats apart. The caller has checked the range and the stride.
+    virtual void read_rows(std::uint64_t begin, std::uint64_t end, float* out, std::size_t stride) const = 0;
+};
+
+/// Numbers of any format as float: integers as their values.
+inline void to_floats(dtype type, std::span<const std::byte> bytes, std::span<float> out) {
+    if (traits_of(type).kind == dtype_kind::integer)
+        dequantize_integers(type, bytes, out);
+    else
+        dequantize(type, bytes, out);
+}
+
+/// A tensor of a checkpoint that is part of a weight; empty when `info` is null. It reads with ordinary reads, so that
+/// a file which shrinks meanwhile is an error and not a signal.
+struct stored_part {
+    const safetensors_file* safetensors = nullptr;
+    const gguf_file* gguf = nullptr;
+    const tensor_info* info = nullptr;
+    dtype type = dtype::f32;  ///< what the bytes mean: F8_E8M0 where U8 holds exponents
+
+    /// Bytes [first, first + out.size()) of the tensor.
+    void read(std::uint64_t first, std::span<std::byte> out) const {
+        if (gguf != nullptr)
+            gguf->read_bytes(*info, first, out);
+        else
+            safetensors->read_bytes(*info, first, out);
+    }
+
+    /// Elements [first, first + out.size()) as float. `bytes` is scratch.
+    void read(std::uint64_t first, std::span<float> out, std::vector<std::byte>& bytes) const {
+        const std::size_t size = traits_of(type).block_bytes;
+        bytes.resize(out.size() * size);
+        read(first * size, bytes);
+        to_floats(type, bytes, out);
+    }
+
+    /// All elements of a small tensor.
+    [[nodiscard]] std::vector<float> read_all() const {
+        std::vector<float> out(static_cast<std::size_t>(info->element_count()));
+        std::vector<std::byte> bytes;
+        read(0, out, bytes);
+        return out;
+    }
+};
+
+/// How many stored bytes a source works on at once: they and their floats stay in the second-level cache.
+inline constexpr std::uint64_t piece_bytes = 128 * 1024;
+
+inline std::uint64_t rows_in_piece(std::uint64_t row_bytes) {
+    return row_bytes == 0 || row_bytes > piece_bytes ? 1 : piece_bytes / row_bytes;
+}
+
+/// Four bytes, little-endian, of any alignment.
+inline std::uint32_t load_u32_le(const std::byte* in) noexcept {
+    return static_cast<std::uint32_t>(in[0]) | static_cast<std::uint32_t>(in[1]) << 8 |
+           static_cast<std::uint32_t>(in[2]) << 16 | static_cast<std::uint32_t>(in[3]) << 24;
+}
+
+/// A shape as "[a, b]", for messages.
+inline std::string shape_text(std::span<const std::uint64_t> shape) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+    return text + "]";
+}
+
+/// Turns codes into values in place: row[c] = (row[c] - zero) * scale, with the zero and scale of c's group.
+inline void apply_groups(float* row, std::size_t columns, std::size_t group, const float* zero, const float* scale) {
+    for (std::size_t begin = 0; begin < columns; begin += group, ++zero, ++scale) {
+        const std::size_t end = columns - begin < group ? columns : begin + group;
+        const float z = *zero;
+        const float s = *scale;
+        for (std::size_t c = begin; c < end; ++c) row[c] = (row[c] - z) * s;
+    }
+}
+
+/// The same where column c belongs to group index[c].
+inline void apply_indexed(float* row, std::span<const std::uint32_t> index, const float* zero, const float* scale) {
+    for (std::size_t c = 0; c < index.size(); ++c) row[c] = (row[c] - zero[index[c]]) * scale[index[c]];
+}
+
+/// Reads a g_idx tensor: the group of every column.
+/// @return empty when every entry is -1, which is how an unused g_idx is stored
+/// @throws error unsupported_dtype unless I32, bad_value for an entry that names no group
+inline std::vector<std::uint32_t> read_group_index(dtype type, std::span<const std::byte> bytes, std::uint64_t groups,
+                                                   const error_where& where) {
+    if (type != dtype::i32)
+        fail(errc::unsupported_dtype, "g_idx is " + std::string(to_string(type)) + ", expected I32", where);
+    std::vector<std::uint32_t> index(bytes.size() / 4);
+    std::size_t unset = 0;
+    for (std::size_t i = 0; i < index.size(); ++i) {
+        index[i] = load_u32_le(bytes.data() + 4 * i);
+        if (index[i] == 0xffffffffU) ++unset;
+    }
+    if (unset == index.size()) return {};
+    for (std::size_t i = 0; i < index.size(); ++i)
+        if (index[i] >= groups)
+            fail(errc::bad_value,
+                 "g_idx[" + std::to_string(i) + "] is " + std::to_string(static_cast<std::int32_t>(index[i])) +
+                     ", expected a group below " + std::to_string(groups),
+                 where);
+    return index;
+}
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights as float, whatever their storage: "rows a to b of this tensor". A weight_reader finds out how a checkpoint
+// stores a weight (plain, ggml blocks, FP8 and INT8 with scales, packed INT4, MXFP4, NVFP4, AWQ, GPTQ); the weight that
+// it hands out decodes any range of rows on demand, and holds nothing but views of the mapped file.
+//
+// Storage that larql does not know, or whose parts disagree, is refused by name. Codes are never read as numbers, and
+// integers never become floats.
+//
+// | scheme         | stored as                                                    | value |
+// |----------------|--------------------------------------------------------------|-------------------------------------|
+// | ""             | the tensor itself; GGUF: perhaps a sibling `.scale`          | number (* scale) | | "fp8-block" |
+// F8 + `weight_scale_inv`, `weight_scale` or `.scale` by block | code * scale                        | | "fp8" | F8 +
+// one of these, or `qscale_weight`, by tensor or row      | code * scale                        | | "int8"         | I8
+// + `weight_scale` (+ `weight_zero_point`)                  | (code - zero) * scale               | | "int8-group"   |
+// the same with several scales in a row                        | (code - zero) * scale               | | "int4-packed"
+// | I32 `weight_packed`, `_scale`, `_shape`; also int8, int2     | (code - zero) * scale               | | "mxfp4" |
+// two E2M1 per byte, an E8M0 scale per 32 columns              | code * scale                        | | "nvfp4" | two
+// E2M1 per byte, an E4M3 scale per 16, one for the tensor  | code * (scale * or / global)        | | "mxfp4-blocks" |
+// GPT-OSS's `X_blocks`, `X_scales`                             | code * scale, transposed, see below | | "awq", "gptq"
+// | `qweight`, `qzeros`, `scales` (, `g_idx`)                    | (code - zero) * scale, transposed   |
+//
+// Logical shapes are those of the unquantised model. GPT-OSS stores experts as [experts, out, in / 32, 16] and
+// transformers holds them as [experts, in, out]: larql gives the latter under the name X. OpenAI's own `X.blocks` and
+// `X.scales` are not transposed: [experts, out, in]. AWQ and GPTQ layers are [out, in], as a linear layer's weight is.
+#ifndef LARQL_WEIGHT_READER_HPP
+#define LARQL_WEIGHT_READER_HPP
+
+#include <larql/detail/quant_config.hpp>
+#include <larql/detail/quant_find.hpp>
+#include <larql/detail/quant_plain.hpp>
+#include <larql/error.hpp>
+#include <larql/gguf.hpp>
+#include <larql/safetensors.hpp>
+#include <larql/tensor_info.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+/// One logical weight, whatever its storage. Cheap to copy; valid while the checkpoint that it came from is open.
+class weight {
+public:
+    [[nodiscard]] const std::string& name() const noexcept { return m_name; }
+    /// Logical shape, row-major: [out, in] for a linear layer also where it is packed or transposed in storage.
+    [[nodiscard]] std::span<const std::uint64_t> shape() const noexcept { return m_shape; }
+    /// Length of a row: the last dimension, 1 for a scalar.
+    [[nodiscard]] std::uint64_t columns() const noexcept { return m_shape.empty() ? 1 : m_shape.back(); }
+    /// All dimensions but the last, multiplied.
+    [[nodiscard]] std::uint64_t rows() const noexcept { return m_rows; }
+    /// The dtype of the tensor that holds the numbers or codes.
+    [[nodiscard]] dtype type() const noexcept { return m_type; }
+    /// How the codes become numbers, as in the table above; empty for plain tensors and ggml's own blocks.
+    [[nodiscard]] std::string_view scheme() const noexcept { return m_scheme; }
+    /// Bytes of all tensors that make up the weight, scales included.
+    [[nodiscard]] std::uint64_t stored_bytes() const noexcept { return m_stored_bytes; }
+    /// The stored tensor if it alone is the weight, so that its bytes may be used as they are; null if not.
+    [[nodiscard]] const tensor_info* raw() const noexcept { return m_raw; }
+
+    /// Decodes rows [row_begin, row_end).
+    ///
+    /// @param out         row r goes to out + (r - row_begin) * out_stride
+    /// @param out_stride  floats from one row to the next, at least columns()
+    /// @throws error shape_mismatch for rows that do not exist or a stride that is too short, unsupported_dtype for a
+    /// tensor of
+    ///         integers, source_changed if the file is no longer what was opened
+    /// @note   Thread-safe. Reads only the stored bytes that these rows need, by ordinary reads, a few microseconds for
+    ///         each tensor involved: ask for many rows at once. "awq", "gptq" and transposed "mxfp4-blocks" come
+    ///         straight from the map (see mapped_file), and best in multiples of 64 rows. Products are rounded once, in
+    ///         float; see detail/quant_grid.hpp for where two scales meet.
+    void read_rows(std::uint64_t row_begin, std::uint64_t row_end, float* out, std::size_t out_stride) const {
+        if (row_begin > row_end || row_end > m_rows)
+            detail::fail(errc::shape_mismatch,
+                         "rows " + std::to_string(row_begin) + " to " + std::to_string(row_end) + " of a weight with " +
+                             std::to_string(m_rows) + " rows",
+                         {.subject = m_name});
+        if (out_stride < columns())
+            detail::fail(
+                errc::shape_mismatch,
+                "expected a stride of at least " + std::to_string(columns()) + ", got " + std::to_string(out_stride),
+                {.subject = m_name});
+        if (row_begin != row_end && columns() != 0) m_source->read_rows(row_begin, row_end, out, out_stride);
+    }
+
+private:
+    friend class weight_reader;
+
+    weight(std::string_view name, detail::found_weight&& found)
+        : m_name(name),
+          m_shape(std::move(found.shape)),
+          m_type(found.type),
+          m_scheme(found.scheme),
+          m_stored_bytes(found.stored_bytes),
+          m_raw(found.raw),
+          m_source(std::move(found.source)) {
+        for (std::size_t i = 0; i + 1 < m_shape.size(); ++i) m_rows *= m_shape[i];
+    }
+
+    std::string m_name;
+    std::vector<std::uint64_t> m_shape;
+    std::uint64_t m_rows = 1;
+    dtype m_type;
+    std::string_view m_scheme;
+    std::uint64_t m_stored_bytes;
+    const tensor_info* m_raw;
+    std::shared_ptr<const detail::row_source> m_source;
+};
+
+/// Finds weights by their logical names, in one open checkpoint. The checkpoint must outlive the reader and its
+/// weights.
+class weight_reader {
+public:
+    explicit weight_reader(const safetensors_file& file, quantization_config config = {})
+        : m_safetensors(&file), m_config(std::move(config)) {}
+    explicit weight_reader(safetensors_file&&, quantization_config = {}) = delete;
+    explicit weight_reader(const gguf_file& file) : m_gguf(&file) {}
+    explicit weight_reader(gguf_file&&) = delete;
+
+    /// The weight of this name, such as "model.layers.0.self_attn.q_proj.weight" or "blk.0.attn_q.weight", or nothing.
+    /// A part of a weight (a scale, a qweight) is found under its own name too, as the plain tensor that it is.
+    ///
+    /// @throws error unsupported_dtype for storage that larql refuses by name, shape_mismatch when the parts of a
+    /// weight
+    ///         disagree, missing_tensor when one is absent, missing_key when only quantization_config could tell how to
+    ///         read it, bad_value for parts or group indices that contradict each other
+    /// @note   Maps the shard that holds the tensor; of its data reads only weight_shape and g_idx.
+    [[nodiscard]] std::optional<weight> find(std::string_view name) const {
+        if (m_gguf != nullptr) {
+            const tensor_info* info = m_gguf->find_tensor(name);
+            if (info == nullptr) return std::nullopt;
+            return weight(name, from_gguf(*info));
+        }
+        auto found = detail::find_weight(*m_safetensors, m_config, name);
+        if (!found) return std::nullopt;
+        return weight(name, std::move(*found));
+    }
+
+    /// The weight of this name.
+    /// @throws error missing_tensor, unsupported_dtype if quantization_config names a method that larql does not read,
+    ///         and what find() throws
+    [[nodiscard]] weight at(std::string_view name) const {
+        if (auto found = find(name)) return *std::move(found);
+        const std::string& path = m_gguf != nullptr ? m_gguf->shard_path(0) : m_safetensors->shard_path(0);
+        const error_where where{.file = path, .offset = std::nullopt, .subject = std::string(name)};
+        m_config.require_supported(where);  // the likelier reason, if it is one
+        detail::fail(errc::missing_tensor, "no such weight in the checkpoint", where);
+    }
+
+    /// Whether find() would look at tensors of this name; it may still refuse them.
+    [[nodiscard]] bool contains(std::string_view name) const {
+        return m_gguf != nullptr ? m_gguf->find_tensor(name) != nullptr : detail::stores_weight(*m_safetensors, name);
+    }
+
+    /// Logical names of all weights and other tensors, in stored order: without scales, zero points and the like, and
+    /// with packed weights under the name that they have unpacked.
+    [[nodiscard]] std::vector<std::string> names() const {
+        if (m_gguf == nullptr) return detail::logical_names(*m_safetensors);
+        std::vector<std::string> out;
+        for (const tensor_info& info : m_gguf->tensors())
+            if (!is_gguf_scale(info)) out.emplace_back(info.name);
+        return out;
+    }
+
+    [[nodiscard]] const quantization_config& config() const noexcept { return m_config; }
+
+private:
+    static constexpr std::string_view weight_ending = ".weight";
+    static constexpr std::string_view scale_ending = ".scale";
+
+    /// The sibling `X.scale` of `X.weight`: a factor of the tensor, or of each leading index. `.input_scale` belongs to
+    /// the activations and is not applied.
+    [[nodiscard]] const tensor_info* gguf_scale(const tensor_info& info) const {
+        if (!info.name.ends_with(weight_ending)) return nullptr;
+        std::string name(info.name.substr(0, info.name.size() - weight_ending.size()));
+        return m_gguf->find_tensor(name += scale_ending);
+    }
+
+    [[nodiscard]] bool is_gguf_scale(const tensor_info& info) const {
+        if (!info.name.ends_with(scale_ending)) return false;
+        std::string name(info.name.substr(0, info.name.size() - scale_ending.size()));
+        return m_gguf->find_tensor(name += weight_ending) != nullptr;
+    }
+
+    [[nodiscard]] detail::found_weight from_gguf(const tensor_info& info) const {
+        detail::found_weight out{.shape = info.shape, .type = info.type, .stored_bytes = info.size_bytes};
+        std::vector<float> factors;
+        std::uint64_t rows_per_factor = info.rows();
+        const tensor_info* scale = gguf_scale(info);
+        if (scale == nullptr) {
+            out.raw = &info;
+        } else {
+            const error_where where{m_gguf->shard_path(scale->shard), scale->offset, std::string(scale->name)};
+            if (traits_of(scale->type).kind != dtype_kind::floating)
+                detail::fail(errc::unsupported_dtype,
+                             "is " + std::string(to_string(scale->type)) + ", expected F32, F16 or BF16", where);
+            const std::uint64_t count = scale->element_count();
+            const std::uint64_t leading = info.shape.size() > 2 ? info.shape.front() : 1;
+            if (count != 1 && count != leading)
+                detail::fail(errc::shape_mismatch,
+                             "expected 1 or " + std::to_string(leading) + " factors for " + std::string(info.name) +
+                                 " " + detail::shape_text(info.shape) + ", got " + std::to_string(count),
+                             where);
+            factors = detail::stored_part{.gguf = m_gguf, .info = scale, .type = scale->type}.read_all();
+            rows_per_factor = info.rows() / count;
+            out.stored_bytes += scale->size_bytes;
+        }
+        out.source = std::make_unique<detail::plain_source>(
+            detail::stored_part{.gguf = m_gguf, .info = &info, .type = info.type}, std::move(factors), rows_per_factor,
+            error_where{m_gguf->shard_path(info.shard), info.offset, std::string(info.name)});
+        return out;
+    }
+
+    const safetensors_file* m_safetensors = nullptr;
+    const gguf_file* m_gguf = nullptr;
+    quantization_config m_config{};
+};
+
+}  // namespace larql
+
+#endif

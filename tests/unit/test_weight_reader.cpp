@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every scheme against fixtures whose floats come from the schemes' own packages or formulas (tests/data/quant, with
+// the recipes). All comparisons are bit for bit: the fixtures' recipes compute in float32, in the order that
+// detail/quant_grid.hpp states.
+#include <larql/detail/json.hpp>
+#include <larql/weight_reader.hpp>
+
+#include <doctest/doctest.h>
+#include <support/files.hpp>
+#include <support/gguf_builder.hpp>
+#include <support/random.hpp>
+#include <support/safetensors_builder.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+using larql::errc;
+using larql::gguf_file;
+using larql::quantization_config;
+using larql::safetensors_file;
+using larql::weight;
+using larql::weight_reader;
+namespace testing = larql::testing;
+
+namespace {
+
+const std::filesystem::path quant_data = std::filesystem::path(LARQL_TEST_DATA) / "quant";
+
+/// Equal bits, or both NaN.
+bool same_float(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b)); }
+
+std::size_t count_differences(const std::vector<float>& got, const std::vector<float>& expected) {
+    if (got.size() != expected.size()) return std::numeric_limits<std::size_t>::max();
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) count += same_float(got[i], expected[i]) ? 0 : 1;
+    return count;
+}
+
+std::vector<float> read_rows(const weight& w, std::uint64_t begin, std::uint64_t end) {
+    std::vector<float> out(static_cast<std::size_t>((end - begin) * w.columns()));
+    w.read_rows(begin, end, out.data(), static_cast<std::size_t>(w.columns()));
+    return out;
+}
+
+std::vector<float> floats_of(const safetensors_file& file, const larql::tensor_info& info) {
+    std::vector<float> out(static_cast<std::size_t>(info.element_count()));
+    std::memcpy(out.data(), file.bytes(info).data(), out.size() * sizeof(float));
+    return out;
+}
+
+quantization_config config_of(const std::filesystem::path& path) {
+    return quantization_config::find_in(
+        larql::detail::parse_json(testing::read_file(path), {.file = path.string(), .offset = {}, .subject = {}}));
+}
+
+/// Rows of any range are the rows of the whole, wherever the range begins and ends, and gaps are left alone.
+void check_ranges(const weight& w, const std::vector<float>& expected) {
+    testing::random_source random(7);
+    const auto columns = static_cast<std::size_t>(w.columns());
+    for (int round = 0; round < 12; ++round) {
+        const std::uint64_t begin = random.below(static_cast<std::size_t>(w.rows()) + 1);
+        const std::uint64_t end = begin + random.below(static_cast<std::size_t>(w.rows() - begin) + 1);
+        const auto count = static_cast<std::size_t>(end - begin);
+        const std::size_t stride = columns + static_cast<std::size_t>(round % 3);
+        std::vector<float> got(count * stride + 1, 42.0F);
+        w.read_rows(begin, end, got.data(), stride);
+        std::size_t wrong = got.back() == 42.0F ? 0 : 1;
+        for (std::size_t i = 0; i < count * stride; ++i) {
+            const std::size_t row = i / stride;
+            const std::size_t column = i % stride;
+            const float wanted =
+                column < columns ? expected[(static_cast<std::size_t>(begin) + row) * columns + column] : 42.0F;
+            wrong += same_float(got[i], wanted) ? 0 : 1;
+        }
+        CHECK_MESSAGE(wrong == 0, "rows " << begin << " to " << end << " of " << w.name());
+    }
+}
+
+/// Every tensor of NAME.expected.safetensors, read from NAME.safetensors under NAME.config.json.
+void check_fixture(const std::string& name, const std::vector<std::string>& schemes) {
+    const auto file = safetensors_file::open(quant_data / (name + ".safetensors"));
+    const auto expected = safetensors_file::open(quant_data / (name + ".expected.safetensors"));
+    const weight_reader reader(file, config_of(quant_data / (name + ".config.json")));
+    CHECK(expected.tensors().size() != 0);
+    for (const larql::tensor_info& info : expected.tensors()) {
+        CAPTURE(name);
+        CAPTURE(std::string(info.name));
+        const weight w = reader.at(info.name);
+        CHECK(std::vector(w.shape().begin(), w.shape().end()) == info.shape);
+        CHECK(w.rows() == info.rows());
+        const std::vector<float> wanted = floats_of(expected, info);
+        CHECK(count_differences(read_rows(w, 0, w.rows()), wanted) == 0);
+        check_ranges(w, wanted);
+        CHECK(std::find(schemes.begin(), schemes.end(), w.scheme()) != schemes.end());
+        CHECK((w.raw() != nullptr) == w.scheme().empty());
+        CHECK(w.stored_bytes() > 0);
+        CHECK(reader.contains(info.name));
+    }
+}
+
+}  // namespace
+
+TEST_CASE("weight_reader: reads DeepSeek's FP8 blocks with float, bf16 and ue8m0 scales, and its FP4 experts") {
+    check_fixture("deepseek_fp8", {"", "fp8-block", "mxfp4"});
+}
+
+TEST_CASE("weight_reader: reads FP8 and INT8 with scales by tensor, row and expert") {
+    check_fixture("simple_scales", {"fp8", "int8"});
+}
+
+TEST_CASE("weight_reader: reads compressed-tensors' packed integers") {
+    for (const char* name : {"pack_int4", "pack_int4_zero_points", "pack_int4_experts", "pack_int4_act_order"})
+        check_fixture(name, {"int4-packed"});
+    for (const char* name : {"pack_int8", "pack_int8_zero_points"}) check_fixture(name, {"int8-packed"});
+}
+
+TEST_CASE("weight_reader: reads compressed-tensors' unpacked formats") {
+    check_fixture("float_quantized", {"fp8", "fp8-block"});
+    check_fixture("mxfp8_quantized", {"fp8-block"});
+    check_fixture("int_quantized", {"int8"});
+    check_fixture("naive_quantized", {"int8-group"});
+}
+
+TEST_CASE("weight_reader: reads MXFP4 and NVFP4 of compressed-tensors, modelopt and GPT-OSS") {
+    check_fixture("mxfp4_pack_quantized", {"mxfp4"});
+    check_fixture("nvfp4_pack_quantized", {"nvfp4"});
+    check_fixture("modelopt_nvfp4", {"nvfp4", "fp8"});
+    check_fixture("gpt_oss_mxfp4", {"", "mxfp4-blocks"});
+}
+
+TEST_CASE("weight_reader: reads AWQ and GPTQ as [out, in], in stored and in activation order") {
+    check_fixture("awq", {"", "awq"});
+    for (const char* name : {"gptq_int4", "gptq_v2_int4", "gptq_int8"}) check_fixture(name, {"gptq"});
+}
+
+TEST_CASE("weight_reader: finds scales in another shard, also when the index leaves them out") {
+    const auto file = safetensors_file::open(quant_data / "deepseek_fp8_sharded");
+    const auto expected = safetensors_file::open(quant_data / "deepseek_fp8.expected.safetensors");
+    const weight_reader reader(file, config_of(quant_data / "deepseek_fp8.config.json"));
+    REQUIRE(file.shard_count() == 2);
+    for (const char* name : {"f32_scales.weight", "v4.weight"}) {
+        const weight w = reader.at(name);
+        CHECK(count_differences(read_rows(w, 0, w.rows()), floats_of(expected, expected.at_tensor(name))) == 0);
+    }
+}
+
+TEST_CASE(
+    "weight_reader: a published layout of FP8 equals its definition, code times scale of block [r / 128, c / 128]") {
+    const auto folder = std::filesystem::path(LARQL_TEST_DATA) / "hf" / "deepseek_v3_fp8";
+    const auto file = safetensors_file::open(folder);
+    const weight_reader reader(file, config_of(folder / "config.json"));
+    std::size_t scaled = 0;
+    for (const std::string& name : reader.names()) {
+        const weight w = reader.at(name);
+        const std::vector<float> got = read_rows(w, 0, w.rows());
+        if (w.scheme().empty()) continue;
+        ++scaled;
+        const auto codes = file.bytes(file.at_tensor(name));
+        const std::vector<float> scales = floats_of(file, file.at_tensor(name + "_scale_inv"));
+        const std::size_t columns = static_cast<std::size_t>(w.columns());
+        std::vector<float> expected(got.size());
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+            const std::size_t block = i / columns / 128 * ((columns + 127) / 128) + i % columns / 128;
+            expected[i] = larql::f8_e4m3_to_float(static_cast<std::uint8_t>(codes[i])) * scales[block];
+        }
+        CHECK_MESSAGE(count_differences(got, expected) == 0, name);
+    }
+    CHECK(scaled > 20);
+}
+
+TEST_CASE("weight_reader: plain tensors show their bytes, and integers never become floats") {
+    const testing::temporary_folder folder;
+    const std::string data = testing::le(1.5F) + testing::le(-2.0F) + testing::le(std::int64_t{7});
+    const auto path =
+        testing::write_file(folder / "a.safetensors", testing::safetensors_builder()
+                                                          .tensor("x", "F32", "[2,1]", data.substr(0, 8))
+                                                          .tensor("tid2eid", "I64", "[1]", data.substr(8))
+                                                          .tensor("empty", "F32", "[0,3]", "")
+                                                          .tensor("scalar", "F32", "[]", testing::le(3.0F))
+                                                          .build());
+    const auto file = safetensors_file::open(path);
+    const weight_reader reader(file);
+    const weight x = reader.at("x");
+    REQUIRE(x.raw() != nullptr);
+    CHECK(file.bytes(*x.raw()).size() == 8);
+    CHECK(x.stored_bytes() == 8);
+    CHECK(x.type() == larql::dtype::f32);
+    CHECK(read_rows(x, 1, 2) == std::vector<float>{-2.0F});
+    const weight integers = reader.at("tid2eid");
+    CHECK(integers.raw() != nullptr);
+    float out = 0.0F;
+    LARQL_CHECK_ERROR((integers.read_rows(0, 1, &out, 1), 0), errc::unsupported_dtype, "I64 holds integers");
+    CHECK(read_rows(reader.at("empty"), 0, 0).empty());
+    CHECK(read_rows(reader.at("scalar"), 0, 1) == std::vector<float>{3.0F});
+    CHECK(!reader.find("y"));
+    CHECK(!reader.contains("y"));
+    LARQL_CHECK_ERROR(reader.at("y"), errc::missing_tensor, "y: no such weight");
+}
+
+TEST_CASE("weight_reader: rows that do not exist and strides that are too short are refused") {
+    const auto file = safetensors_file::open(quant_data / "awq.safetensors");
+    const weight_reader reader(file, config_of(quant_data / "awq.config.json"));
+    const weight w = reader.at("a.weight");  // [40, 96]
+    std::vector<float> out(96);
+    LARQL_CHECK_ERROR((w.read_rows(0, 41, out.data(), 96), 0), errc::shape_mismatch,
+                      "rows 0 to 41 of a weight with 40");
+    LARQL_CHECK_ERROR((w.read_rows(2, 1, out.data(), 96), 0), errc::shape_mismatch, "rows 2 to 1");
+    LARQL_CHECK_ERROR((w.read_rows(0, 1, out.data(), 95), 0), errc::shape_mismatch, "at least 96, got 95");
+    w.read_rows(40, 40, nullptr, 96);
+}
+
+TEST_CASE("weight_reader: threads may read one weight at once") {
+    const auto file = safetensors_file::open(quant_data / "deepseek_fp8.safetensors");
+    const weight_reader reader(file, config_of(quant_data / "deepseek_fp8.config.json"));
+    const weight w = reader.at("f32_scales.weight");
+    const std::vector<float> expected = read_rows(w, 0, w.rows());
+    std::vector<std::vector<float>> got(4);
+    std::vector<std::thread> threads;
+    for (auto& one : got)
+        threads.emplace_back([&] {
+            for (int i = 0; i < 20; ++i) one = read_rows(w, 0, w.rows());
+        });
+    for (auto& thread : threads) thread.join();
+    for (const auto& one : got) CHECK(count_differences(one, expected) == 0);
+}
+
+TEST_CASE("weight_reader: GGUF's sibling scales multiply, by tensor and by expert, and input scales do not") {
+    const testing::temporary_folder folder;
+    testing::gguf_builder builder;
+    builder.floats("a.weight", {2, 2}, {1, 2, 3, 4})
+        .floats("a.scale", {1}, {0.5F})
+        .floats("a.input_scale", {1}, {9.0F})
+        .floats("e.weight", {2, 1, 3}, {1, 2, 3, 4, 5, 6})
+        .floats("e.scale", {3}, {1, 10, 100})
+        .floats("bad.weight", {2, 1, 3}, {1, 2, 3, 4, 5, 6})
+        .floats("bad.scale", {2}, {1, 10})
+        .floats("plain.weight", {2}, {1, 2})
+        .floats("lone.scale", {1}, {3});
+    const auto file = gguf_file::open(testing::write_file(folder / "a.gguf", builder.build()));
+    const weight_reader reader(file);
+    const weight a = reader.at("a.weight");
+    CHECK(read_rows(a, 0, 2) == std::vector<float>{0.5F, 1, 1.5F, 2});
+    CHECK(a.raw() == nullptr);
+    CHECK(a.stored_bytes() == 20);
+    const weight e = reader.at("e.weight");
+    CHECK(e.shape().size() == 3);
+    CHECK(read_rows(e, 0, 3) == std::vector<float>{1, 2, 30, 40, 500, 600});
+    CHECK(read_rows(e, 2, 3) == std::vector<float>{500, 600});
+    LARQL_CHECK_ERROR(reader.at("bad.weight"), errc::shape_mismatch, "expected 1 or 3 factors");
+    CHECK(reader.at("plain.weight").raw() != nullptr);
+    CHECK(reader.names() == std::vector<std::string>{"a.weight", "a.input_scale", "e.weight", "bad.weight",
+                                                     "plain.weight", "lone.scale"});
+    CHECK(!reader.find("b"));
+    LARQL_CHECK_ERROR(reader.at("b"), errc::missing_tensor, "no such weight");
+}
+
+TEST_CASE("weight_reader: lists weights by their logical names, without scales and zero points") {
+    for (const char* name : {"deepseek_fp8", "pack_int4_zero_points", "gpt_oss_mxfp4", "gptq_int4", "modelopt_nvfp4"}) {
+        const auto file = safetensors_file::open(quant_data / (std::string(name) + ".safetensors"));
+        const auto expected = safetensors_file::open(quant_data / (std::string(name) + ".expected.safetensors"));
+        const weight_reader reader(file, config_of(quant_data / (std::string(name) + ".config.json")));
+        std::vector<std::string> got = reader.names();
+        std::erase_if(got, [](const std::string& n) { return n.ends_with("input_scale"); });
+        std::vector<std::string> wanted;
+        for (const auto& info : expected.tensors()) wanted.emplace_back(info.name);
+        std::sort(got.begin(), got.end());
+        std::sort(wanted.begin(), wanted.end());
+        CHECK(got == wanted);
+    }
+}
+
+TEST_CASE("weight_reader: a file that shrinks while it is read is an error, not a signal") {
+    const testing::temporary_folder folder;
+    const auto path = folder / "a.safetensors";
+    std::filesystem::copy_file(quant_data / "deepseek_fp8.safetensors", path);
+    const auto file = safetensors_file::open(path);
+    const weight w = weight_reader(file, config_of(quant_data / "deepseek_fp8.config.json")).at("v4.weight");
+    std::filesystem::resize_file(path, 64);
+    LARQL_CHECK_ERROR(read_rows(w, 0, w.rows()), errc::source_changed, "changed after it was opened");
+}
