@@ -58,7 +58,7 @@ struct hidden_rows {
     matrix_source<T> source() { return {rows, cols, *this}; }
 };
 
-// Where a product is written: rows in reverse order, apart, NaN before, and with canaries after each row.
+// Where a product is written: rows out of order and apart, NaN before, and with canaries after each row.
 template <class T>
 struct scattered_rows {
     static constexpr std::size_t gap = 3;
@@ -71,7 +71,8 @@ struct scattered_rows {
         for (std::size_t i = 0; i < m; ++i)
             for (std::size_t g = 0; g < gap; ++g) (*this)(i)[n + g] = T{42};
     }
-    T* operator()(std::size_t i) { return memory.data() + (rows - 1 - i) * (cols + gap); }
+    // The first rows ascend evenly, so that the others must be looked at to see that the spacing is uneven.
+    T* operator()(std::size_t i) { return memory.data() + (i < 3 ? i : rows + 2 - i) * (cols + gap); }
     bool canaries_live() {
         for (std::size_t i = 0; i < rows; ++i)
             for (std::size_t g = 0; g < gap; ++g)
