@@ -5,6 +5,8 @@
 #ifndef LARQL_ERROR_HPP
 #define LARQL_ERROR_HPP
 
+#include <larql/detail/language.hpp>
+
 #include <cstdint>
 #include <optional>
 #include <stdexcept>

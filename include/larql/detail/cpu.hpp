@@ -5,6 +5,8 @@
 #ifndef LARQL_DETAIL_CPU_HPP
 #define LARQL_DETAIL_CPU_HPP
 
+#include <larql/detail/language.hpp>
+
 #include <cstdlib>
 #include <string_view>
 

@@ -2,6 +2,8 @@
 #ifndef LARQL_DETAIL_FUNCTION_REF_HPP
 #define LARQL_DETAIL_FUNCTION_REF_HPP
 
+#include <larql/detail/language.hpp>
+
 #include <memory>
 #include <type_traits>
 #include <utility>

@@ -4,9 +4,7 @@
 #ifndef LARQL_DETAIL_XTENSOR_HPP
 #define LARQL_DETAIL_XTENSOR_HPP
 
-#if !defined(__cplusplus) || (__cplusplus < 202002L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 202002L))
-#error "larql needs C++20: compile with -std=c++20 or later"
-#endif
+#include <larql/detail/language.hpp>
 
 #if __has_include(<xtensor/core/xtensor_config.hpp>)
 #include <xtensor/core/xtensor_config.hpp>

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Included first by the headers that everything else includes: says once what is wrong when the compiler is not in
+// C++20 mode, instead of some hundred errors about what the older language lacks.
+#ifndef LARQL_DETAIL_LANGUAGE_HPP
+#define LARQL_DETAIL_LANGUAGE_HPP
+
+// MSVC reports the language in _MSVC_LANG, and leaves __cplusplus at C++98 unless asked.
+#if !defined(__cplusplus) || (__cplusplus < 202002L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 202002L))
+#error "larql needs C++20: compile with -std=c++20 or later"
+#include <larql/needs/cxx20>  // there is no such file: compilers go on after #error, but not after this
+#endif
+
+#endif
