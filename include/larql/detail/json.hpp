@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_JSON_HPP
 #define LARQL_DETAIL_JSON_HPP
 
+#include <larql/detail/utf8.hpp>
 #include <larql/error.hpp>
 
 #include <nlohmann/json.hpp>
@@ -102,6 +103,7 @@ public:
         std::string_view text = problem.what();
         if (const std::size_t end = text.find("] "); text.starts_with("[json.") && end != std::string_view::npos)
             text.remove_prefix(end + 2);
+        if (!is_utf8(text)) text = text.substr(0, text.find("; last read"));  // it quotes the offending bytes
         fail_at(errc::corrupt_header, "not JSON: " + std::string(text), position == 0 ? 0 : position - 1);
         return false;
     }

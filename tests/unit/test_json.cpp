@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <larql/detail/json.hpp>
+#include <larql/detail/utf8.hpp>
+
+#include <doctest/doctest.h>
+#include <support/files.hpp>
+
+#include <string>
+#include <string_view>
+
+using larql::errc;
+using larql::detail::json_limits;
+
+namespace {
+
+nlohmann::json parse(std::string_view text, const json_limits& limits = {}) {
+    return larql::detail::parse_json(text, {.file = "f.json", .offset = 0, .subject = {}}, limits);
+}
+
+std::string nested(std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); }
+
+}  // namespace
+
+TEST_CASE("json: builds the value that the text says") {
+    const auto value =
+        parse(R"( {"a":[1,-2,{"b":null,"":[]}],"c":true,"d":2.5,"e":"\u00e9\n","f":18446744073709551615} )");
+    CHECK(value["a"][0] == 1);
+    CHECK(value["a"][1] == -2);
+    CHECK(value["a"][2]["b"].is_null());
+    CHECK(value["a"][2][""].is_array());
+    CHECK(value["c"] == true);
+    CHECK(value["d"] == 2.5);
+    CHECK(value["e"] == "\xc3\xa9\n");
+    CHECK(value["f"].is_number_unsigned());
+    CHECK(parse("7") == 7);
+    CHECK(parse("\"x\"") == "x");
+    CHECK(parse("\xef\xbb\xbf{}").is_object());
+    CHECK(parse("[0, 1.0, 18446744073709551616]")[2].is_number_float());
+}
+
+TEST_CASE("json: rejects what is not JSON, with the byte") {
+    for (const std::string_view bad :
+         {"",         " ",        "{",       "{\"a\":1",    "[1,]",    "{\"a\":1,}", "{a:1}",       "'a'",   "[01]",
+          "[1.]",     "[.5]",     "[+1]",    "nul",         "[NaN]",   "[Infinity]", "[-Infinity]", "{} {}", "{}x",
+          "// c\n{}", "\"a\nb\"", "\"\\x\"", "\"\\ud800\"", "[1e999]", "\xef\xbb{}", "{\"a\" 1}"})
+        LARQL_CHECK_ERROR(parse(bad), errc::corrupt_header, "f.json @ ");
+    LARQL_CHECK_ERROR(parse("[1, 2, x]"), errc::corrupt_header,
+                      "f.json @ 7: not JSON: parse error at line 1, column 8");
+    LARQL_CHECK_ERROR(parse(std::string_view("{}\0", 3)), errc::corrupt_header,
+                      "f.json @ 2: not JSON: expected text, got a NUL");
+    LARQL_CHECK_ERROR(parse(std::string_view("{}\0{", 4)), errc::corrupt_header, "f.json @ 2");
+}
+
+TEST_CASE("json: rejects strings that are not UTF-8") {
+    for (const std::string_view bad :
+         {"\xff", "\x80", "\xc0\x80", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80"}) {
+        LARQL_CHECK_ERROR(parse("[\"" + std::string(bad) + "\"]"), errc::corrupt_header, "not JSON");
+        CHECK(!larql::detail::is_utf8(bad));
+        CHECK(!larql::detail::is_utf8("12345678" + std::string(bad)));
+    }
+    for (const std::string_view good :
+         {"", "a", "\xc3\xa9", "\xe2\x82\xac", "\xed\x9f\xbf", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) {
+        CHECK(parse("[\"" + std::string(good) + "\"]")[0] == good);
+        CHECK(larql::detail::is_utf8(good));
+    }
+}
+
+TEST_CASE("json: rejects a key that occurs twice in one object, at any depth") {
+    LARQL_CHECK_ERROR(parse(R"({"a":1,"b":2,"a":3})"), errc::duplicate_name, ": a: key stored twice in one object");
+    LARQL_CHECK_ERROR(parse(R"([{"x":{"k":1,"\u006b":1}}])"), errc::duplicate_name, ": k: key stored twice");
+    CHECK(parse(R"({"a":{"a":{"a":1}},"b":{"a":1}})").size() == 2);
+}
+
+TEST_CASE("json: limits depth without recursing") {
+    CHECK(parse(nested(64)).is_array());
+    LARQL_CHECK_ERROR(parse(nested(65)), errc::limit_exceeded, "nested too deep: expected at most 64 levels, got 65");
+    LARQL_CHECK_ERROR(parse(std::string(5000000, '[')), errc::limit_exceeded, "expected at most 64 levels");
+    const auto dropped = parse("{\"deep\":" + nested(2000000) + ",\"n\":[1,[2]],\"o\":{\"p\":[{}]}}",
+                               {.max_depth = 3, .drop_deeper = true});
+    CHECK(dropped["n"][1][0] == 2);
+    CHECK(dropped["deep"][0][0].is_null());
+    CHECK(dropped["o"]["p"][0].is_null());
+    LARQL_CHECK_ERROR(parse("[[[{\"a\":1,\"a\":1}]]]", {.max_depth = 2, .drop_deeper = true}), errc::duplicate_name,
+                      ": a: ");
+}
+
+TEST_CASE("json: tolerates bare NaN and infinities where asked to, as strings") {
+    const json_limits python{.tolerate_non_finite = true};
+    const auto value =
+        parse(R"({"a":NaN,"b":[Infinity,-Infinity],"c":"NaN -Infinity \" Infinity \\","d":-1,"NaN":1})", python);
+    CHECK(value["a"] == "NaN");
+    CHECK(value["b"][0] == "Infinity");
+    CHECK(value["b"][1] == "-Infinity");
+    CHECK(value["c"] == "NaN -Infinity \" Infinity \\");
+    CHECK(value["d"] == -1);
+    CHECK(value["NaN"] == 1);
+    for (const std::string_view bad :
+         {"[NaNs]", "[aNaN]", "[Infinit]", "[-NaN]", "[+Infinity]", "[NaN Infinity]", "{NaN:1}x", "\"NaN"})
+        LARQL_CHECK_ERROR(parse(bad, python), errc::corrupt_header, "f.json");
+}
+
+TEST_CASE("json: a string written is the string read") {
+    const std::string text = std::string("q\" b\\ n\n t\t", 10) + std::string(1, '\x01') + "\x1f\x7f caf\xc3\xa9";
+    std::string out;
+    larql::detail::append_json_string(out, text);
+    CHECK(parse(out) == text);
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <larql/safetensors.hpp>
+
+#include <doctest/doctest.h>
+#include <support/files.hpp>
+#include <support/safetensors_builder.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+using larql::errc;
+using larql::safetensors_file;
+using larql::testing::le;
+using larql::testing::safetensors_builder;
+using larql::testing::temporary_folder;
+using larql::testing::write_file;
+
+namespace {
+
+const std::filesystem::path data = LARQL_TEST_DATA;
+
+template <class T>
+concept gives_views_of_temporary = requires(T (*open)()) { open().tensors(); } || requires(T (*open)()) {
+    open().find_tensor("x");
+} || requires(T (*open)()) { open().at_tensor("x"); } || requires(T (*open)()) { open().metadata(); };
+
+safetensors_builder typical() {
+    safetensors_builder b;
+    b.entry("__metadata__", R"({"format":"pt","note":"a\nb"})");
+    b.tensor("m", "F32", "[2,3]", le(1.F) + le(2.F) + le(3.F) + le(4.F) + le(5.F) + le(6.F));
+    b.tensor("s", "BF16", "[]", le<std::uint16_t>(0x3f80));
+    b.tensor("none", "F16", "[0,7]", "");
+    b.tensor("i", "I64", "[2]", le<std::int64_t>(-1) + le<std::int64_t>(300));
+    return b;
+}
+
+}  // namespace
+
+static_assert(std::is_nothrow_move_constructible_v<safetensors_file>);
+static_assert(!std::is_copy_constructible_v<safetensors_file>);
+static_assert(!gives_views_of_temporary<safetensors_file>, "views of a temporary file must not compile");
+
+TEST_CASE("safetensors: reads tensors of any rank, metadata, and survives a move") {
+    const temporary_folder folder;
+    safetensors_file opened = safetensors_file::open(write_file(folder / "m.safetensors", typical().build()));
+    const larql::tensor_info& m = opened.at_tensor("m");
+    const safetensors_file file = std::move(opened);
+    CHECK(&file.at_tensor("m") == &m);
+    CHECK(file.tensors().size() == 4);
+    CHECK(m.shape == std::vector<std::uint64_t>{2, 3});
+    CHECK(m.type == larql::dtype::f32);
+    CHECK(m.size_bytes == 24);
+    CHECK(file.read<2>("m") == larql::tensor<float, 2>{{1, 2, 3}, {4, 5, 6}});
+    CHECK(file.read<0>("s")() == 1);
+    CHECK(file.read<2>("none").shape(1) == 7);
+    CHECK(file.bytes(file.at_tensor("s")).size() == 2);
+    CHECK(file.metadata().at("format") == "pt");
+    CHECK(file.metadata().at("note") == "a\nb");
+    CHECK(file.find_tensor("absent") == nullptr);
+    CHECK(file.read_integers<int, 1>("i")(1) == 300);
+    LARQL_CHECK_ERROR(file.at_tensor("absent"), errc::missing_tensor,
+                      "m.safetensors: absent: no such tensor among the 4");
+    LARQL_CHECK_ERROR(file.read<1>("i"), errc::unsupported_dtype,
+                      "i: expected numbers to read as float, got integers of type I64");
+    LARQL_CHECK_ERROR((file.read_integers<std::uint8_t, 1>("i")), errc::bad_value, "expected 0 to 255, got -1");
+    LARQL_CHECK_ERROR((file.read_integers<int, 2>("m")), errc::unsupported_dtype, "expected integers, got type F32");
+    std::vector<float> row(3);
+    file.read_rows(m, 1, 2, row.data());
+    CHECK(row == std::vector<float>{4, 5, 6});
+    LARQL_CHECK_ERROR(file.read_rows(m, 2, 3, row.data()), errc::bad_value, "expected rows within 0 to 2, got 2 to 3");
+    std::vector<std::byte> bytes(2);
+    file.read_bytes(file.at_tensor("s"), 0, bytes);
+    CHECK(std::to_integer<int>(bytes[0]) == 0x80);
+    LARQL_CHECK_ERROR(file.read_bytes(file.at_tensor("s"), 1, bytes), errc::bad_value,
+                      "expected at most 2 bytes, got 1 + 2");
+    larql::tensor_info foreign = m;
+    foreign.size_bytes = 1000;
+    LARQL_CHECK_ERROR(file.bytes(foreign), errc::bad_value, "a tensor of another checkpoint");
+    foreign.shard = 1;
+    LARQL_CHECK_ERROR(file.bytes(foreign), errc::bad_value, "expected a shard below 1, got 1");
+}
+
+TEST_CASE("safetensors: knows every dtype, packed ones included") {
+    const temporary_folder folder;
+    safetensors_builder b;
+    for (const std::string_view name : {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "I16",
+                                        "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"})
+        b.tensor(name, name, "[2]", std::string(larql::find_safetensors_dtype(name)->block_bytes * 2, '\0'));
+    b.tensor("F4", "F4", "[1,4]", "\x21\x43");
+    b.tensor("odd", "F4", "[2,3]", "\x21\x43\x65");
+    const auto file = safetensors_file::open(write_file(folder / "m.safetensors", b.build()));
+    CHECK(file.at_tensor("F8_E8M0").type == larql::dtype::f8_e8m0);
+    CHECK(file.read<2>("F4") == larql::tensor<float, 2>{{0.5F, 1, 1.5F, 2}});
+    CHECK(file.read<2>("odd")(1, 2) == 4);
+    std::vector<float> row(3);
+    LARQL_CHECK_ERROR(
+        file.read_rows(file.at_tensor("odd"), 1, 2, row.data()), errc::shape_mismatch,
+        "odd: rows that do not begin and end on bytes: expected a multiple of 2 elements of F4, got 3 to 6");
+}
+
+TEST_CASE("safetensors: key order, unaligned data, unknown fields and an empty file are fine") {
+    const temporary_folder folder;
+    const auto path = folder / "m.safetensors";
+    write_file(path, larql::testing::safetensors_bytes(
+                         R"({"b":{"data_offsets":[1,3],"x":{"y":[1,{"z":2}]},"shape":[1],"dtype":"F16"},)"
+                         R"("a":{"shape":[1],"dtype":"U8","data_offsets":[0,1]}}   )",
+                         "abc"));
+    const auto file = safetensors_file::open(path);
+    CHECK(file.tensors()[0].name == "a");  // in the order of the data
+    CHECK(file.tensors()[1].name == "b");
+    CHECK(std::to_integer<char>(file.bytes(file.at_tensor("b"))[1]) == 'c');
+    write_file(folder / "empty.safetensors", larql::testing::safetensors_bytes("{}", ""));
+    const auto empty = safetensors_file::open(folder / "empty.safetensors");
+    CHECK(empty.tensors().empty());
+    CHECK(empty.metadata().empty());
+}
+
+TEST_CASE("safetensors: shards of an index are one checkpoint, mapped only when asked for") {
+    for (const std::string name : {"deepseek_v3", "llama3"}) {
+        const auto whole = safetensors_file::open(data / "hf" / name);
+        const auto folder = data / "hf" / (name + "_sharded");
+        for (const auto& path : {folder, folder / "model.safetensors.index.json"}) {
+            const auto file = safetensors_file::open(path);
+            REQUIRE(file.shard_count() == 3);
+            CHECK(file.shard_path(0).ends_with("model-00001-of-00003.safetensors"));
+            REQUIRE(file.tensors().size() == whole.tensors().size());
+            for (std::size_t i = 0; i < 3; ++i) CHECK(!file.is_mapped(i));
+            (void)file.read<1>("model.norm.weight");
+            for (std::size_t i = 0; i < 3; ++i) CHECK(!file.is_mapped(i));  // read with ordinary reads
+            for (const larql::tensor_info& t : file.tensors())
+                if (t.shard == 1) (void)file.bytes(t);
+            CHECK(!file.is_mapped(0));
+            CHECK(file.is_mapped(1));
+            CHECK(!file.is_mapped(2));
+            for (const larql::tensor_info& t : whole.tensors()) {
+                const auto a = whole.bytes(t);
+                const auto b = file.bytes(file.at_tensor(t.name));
+                CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+            }
+            CHECK(file.metadata().at("format") == "pt");
+        }
+    }
+}
+
+TEST_CASE("safetensors: several threads may ask for the same shard first") {
+    const auto file = safetensors_file::open(data / "hf/deepseek_v3_sharded");
+    std::vector<std::thread> threads;
+    std::vector<const std::byte*> seen(4);
+    for (std::size_t i = 0; i < seen.size(); ++i)
+        threads.emplace_back([&, i] { seen[i] = file.bytes(file.tensors().front()).data(); });
+    for (std::thread& t : threads) t.join();
+    for (const std::byte* p : seen) CHECK(p == seen[0]);
+}
+
+TEST_CASE("safetensors: an index may use subfolders, forget tensors and be wrong about sizes") {
+    const temporary_folder folder;
+    std::filesystem::create_directory(folder / "sub");
+    write_file(folder / "sub" / "a.safetensors", typical().build());
+    write_file(folder / "b.safetensors",
+               safetensors_builder().tensor("extra", "U8", "[1]", "x").tensor("b", "U8", "[1]", "y").build());
+    const auto index = write_file(
+        folder / "x.safetensors.index.json",
+        R"({"metadata":{"total_size":-7e9,"deep":[[[]]]},"weight_map":{"m":"sub/a.safetensors","b":"./b.safetensors","s":"sub/./a.safetensors"}})");
+    const auto file = safetensors_file::open(index);
+    CHECK(file.shard_count() == 2);
+    CHECK(file.find_tensor("extra") != nullptr);
+    CHECK(file.find_tensor("none") != nullptr);
+    const auto same = safetensors_file::open(folder.path());  // the only index of the folder
+    CHECK(same.tensors().size() == 6);
+}
+
+TEST_CASE("safetensors: a folder gives its model, index, or only file") {
+    const temporary_folder folder;
+    LARQL_CHECK_ERROR(safetensors_file::open(folder.path()), errc::not_a_file, "a folder without one");
+    write_file(folder / "a.safetensors", typical().build());
+    const auto count = [&] {
+        const auto file = safetensors_file::open(folder.path());
+        return file.tensors().size();
+    };
+    CHECK(count() == 4);
+    write_file(folder / "b.safetensors", typical().build());
+    LARQL_CHECK_ERROR(safetensors_file::open(folder.path()), errc::bad_value,
+                      "expected 1 index or file in the folder, got 2, such as a.safetensors and b.safetensors");
+    write_file(folder / "model.safetensors", larql::testing::safetensors_bytes("{}", ""));
+    CHECK(count() == 0);
+}
+
+TEST_CASE("safetensors: a file that changed since it was opened is an error of its own") {
+    const temporary_folder folder;
+    const auto path = write_file(folder / "m.safetensors", typical().build());
+    const auto file = safetensors_file::open(path);
+    file.verify_unchanged();
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+    LARQL_CHECK_ERROR(file.verify_unchanged(), errc::source_changed,
+                      "m.safetensors: the file changed after it was opened");
+    LARQL_CHECK_ERROR(file.read<2>("m"), errc::source_changed, "m.safetensors");
+    LARQL_CHECK_ERROR(file.bytes(file.at_tensor("m")), errc::source_changed,
+                      "the file changed after its header was read");
+}
+
+TEST_CASE("safetensors: 20,000 tensors open within two seconds") {
+    const temporary_folder folder;
+    safetensors_builder b;
+    const std::string prefix(200, 'x');
+    for (int i = 0; i < 20000; ++i) b.tensor(prefix + std::to_string(i), "U8", "[1]", "x");
+    const auto path = write_file(folder / "m.safetensors", b.build());
+    const auto start = std::chrono::steady_clock::now();
+    const auto file = safetensors_file::open(path);
+    CHECK(file.find_tensor(prefix + "19999") != nullptr);
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
+}
