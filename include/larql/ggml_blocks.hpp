@@ -6,9 +6,8 @@
 #define LARQL_GGML_BLOCKS_HPP
 
 #include <larql/detail/cpu.hpp>
-#include <larql/detail/ggml_convert.hpp>
 #include <larql/detail/ggml_decoders.hpp>
-#include <larql/detail/ggml_quantize.hpp>
+#include <larql/detail/ggml_quantize_k.hpp>
 #include <larql/dtype.hpp>
 
 #include <cstddef>
@@ -53,8 +52,7 @@ inline void dequantize(dtype type, std::span<const std::byte> blocks, std::span<
         detail::fail(errc::unsupported_dtype,
                      std::string(traits.name) + " holds integers, which are not read as float unless asked for");
     detail::check_block_sizes(type, out.size(), blocks.size());
-    if (detail::convert_portable(type, blocks.data(), out.data(), out.size())) return;
-    detail::find_decoder(type)(blocks.data(), out.data(), out.size() / traits.block_elements, level);
+    detail::decode_run(detail::find_decoder(type), traits, blocks.data(), out.data(), out.size(), level);
 }
 
 /// Decodes a run of elements with the best vector code of this machine.
@@ -73,15 +71,35 @@ inline void dequantize_integers(dtype type, std::span<const std::byte> blocks, s
     detail::convert_integers(type, blocks.data(), out.data(), out.size());
 }
 
-/// Encodes a run of elements: to F32 (a copy), F16 or BF16 (nearest, ties to even; NaN stays NaN), Q8_0, Q4_0, Q4_K or
-/// Q6_K.
+/// What encoding did to the numbers.
+struct quantize_report {
+    std::uint64_t overflowed = 0;  ///< finite values that became infinite or NaN
+};
+
+/// Whether quantize() writes this format.
+inline bool can_quantize(dtype type) noexcept { return detail::find_encoder(type) != nullptr; }
+
+/// Encodes a run of elements as F32 (a copy), F16 or BF16 (nearest, ties to even; a NaN stays a NaN), Q8_0 or Q4_0 (bit
+/// for bit as ggml's reference), Q4_K or Q6_K. In a block format, a block that holds a NaN or an infinity becomes NaN.
 ///
 /// @param in      [n] n a multiple of the format's block
 /// @param blocks  where the bytes go; exactly as many as n elements take
+/// @param level   as for dequantize; the result does not depend on it
 /// @throws error unsupported_dtype for any other format, shape_mismatch if the sizes disagree
-inline quantize_report quantize(dtype type, std::span<const float> in, std::span<std::byte> blocks) {
+/// @note   Must not overlap. O(n), no allocation.
+/// @source ggml-quants.c of llama.cpp, functions quantize_row_*_ref
+inline quantize_report quantize(dtype type, std::span<const float> in, std::span<std::byte> blocks,
+                                detail::simd_level level) {
+    const detail::run_encoder encode = detail::find_encoder(type);
+    if (encode == nullptr)
+        detail::fail(errc::unsupported_dtype, std::string(to_string(type)) + " is read by larql, but not written");
     detail::check_block_sizes(type, in.size(), blocks.size());
-    return detail::quantize_run(type, in.data(), blocks.data(), in.size());
+    return {encode(in.data(), blocks.data(), in.size(), level)};
+}
+
+/// Encodes a run of elements with the best vector code of this machine.
+inline quantize_report quantize(dtype type, std::span<const float> in, std::span<std::byte> blocks) {
+    return quantize(type, in, blocks, detail::active_simd_level());
 }
 
 }  // namespace larql

@@ -1,42 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which decoder serves which block format.
+// Which decoder serves which format.
 #ifndef LARQL_DETAIL_GGML_DECODERS_HPP
 #define LARQL_DETAIL_GGML_DECODERS_HPP
 
+#include <larql/detail/ggml_convert.hpp>
 #include <larql/detail/ggml_expand.hpp>
 #include <larql/detail/ggml_formats_iq.hpp>
+#include <larql/detail/ggml_stream.hpp>
 
 namespace larql::detail {
 
-using block_decoder = void (*)(const std::byte* in, float* out, std::size_t blocks, simd_level level) noexcept;
-
 /// Decodes blocks by way of a buffer that stays in the first-level cache.
 template <class Format>
-void decode_blocks(const std::byte* in, float* out, std::size_t blocks, simd_level level) noexcept {
-    constexpr std::size_t elements_at_once = 1024;
-    constexpr std::size_t blocks_at_once = elements_at_once / Format::elements;
-    constexpr std::size_t groups_per_block = Format::elements / Format::group;
-    lanes q[elements_at_once / 16];
-    float scale[elements_at_once / Format::group];
-    float offset[elements_at_once / Format::group];
-    unpacked_run run{q, scale, offset, nullptr, 0, Format::group / 16};
+void decode_blocks(const std::byte* in, float* out, std::size_t count, simd_level level) noexcept {
+    const std::size_t blocks = count / Format::elements;
+    constexpr std::size_t vectors_at_once = 64;
+    constexpr std::size_t vectors = Format::elements / 16;
+    constexpr std::size_t blocks_at_once = vectors_at_once / vectors;
+    lanes q[vectors_at_once];
+    float scale[vectors_at_once];
+    float offset[vectors_at_once];
+    unpacked_run run{q, scale, offset, nullptr, 0};
     if constexpr (Format::scaling == block_scaling::looked_up) run.table = Format::values;
     for (std::size_t done = 0; done < blocks;) {
         const std::size_t now = blocks - done < blocks_at_once ? blocks - done : blocks_at_once;
         for (std::size_t b = 0; b < now; ++b, in += Format::bytes)
-            Format::unpack(
-                in, {q + b * Format::elements / 16, scale + b * groups_per_block, offset + b * groups_per_block});
-        run.groups = now * groups_per_block;
+            Format::unpack(in, {q + b * vectors, scale + b * vectors, offset + b * vectors});
+        run.count = now * vectors;
         expand<Format::scaling>(run, out, level);
         out += now * Format::elements;
         done += now;
     }
 }
 
-/// The decoder of a block format, null for any other format.
-inline block_decoder find_decoder(dtype type) noexcept {
+/// The decoder of a floating-point or block format, null for integers.
+inline run_decoder find_decoder(dtype type) noexcept {
     switch (type) {
+        case dtype::f64: return convert_f64;
+        case dtype::f32: return convert_f32;
+        case dtype::f16: return convert_f16;
+        case dtype::bf16: return convert_bf16;
+        case dtype::f8_e4m3: return convert_f8_e4m3;
+        case dtype::f8_e5m2: return convert_f8_e5m2;
+        case dtype::f8_e8m0: return convert_f8_e8m0;
+        case dtype::f4_e2m1: return convert_f4_e2m1;
         case dtype::q4_0: return decode_blocks<q4_0_format>;
         case dtype::q4_1: return decode_blocks<q4_1_format>;
         case dtype::q5_0: return decode_blocks<q5_0_format>;

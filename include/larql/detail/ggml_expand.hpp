@@ -17,64 +17,55 @@
 
 namespace larql::detail {
 
-/// Unpacked blocks on their way to float; see block_parts.
+/// Unpacked blocks on their way to float: `count` vectors of 16 integers; see block_parts.
 struct unpacked_run {
     const lanes* q;
     const float* scale;
     const float* offset;       ///< read if Scaling is shifted
     const std::int8_t* table;  ///< 16 values, read if Scaling is looked_up
-    std::size_t groups;
-    std::size_t vectors_per_group;  ///< lane vectors, of 16 elements each, that share a scale
+    std::size_t count;
 };
 
 template <block_scaling Scaling>
 void expand_portable(const unpacked_run& run, float* out) noexcept {
-    const lanes* vector = run.q;
-    for (std::size_t g = 0; g < run.groups; ++g) {
-        const float scale = run.scale[g];
-        for (std::size_t k = 0; k < run.vectors_per_group; ++k, out += 16) {
-            std::int8_t q[16];
-            std::memcpy(q, vector++, sizeof q);
-            if constexpr (Scaling == block_scaling::looked_up)
-                for (std::int8_t& x : q) x = run.table[x];
-            if constexpr (Scaling == block_scaling::shifted)
-                for (int i = 0; i < 16; ++i) out[i] = rounded_product(scale, static_cast<float>(q[i])) + run.offset[g];
-            else
-                for (int i = 0; i < 16; ++i) out[i] = scale * static_cast<float>(q[i]);
+    for (std::size_t k = 0; k < run.count; ++k, out += 16) {
+        std::int8_t q[16];
+        std::memcpy(q, run.q + k, sizeof q);
+        if constexpr (Scaling == block_scaling::looked_up)
+            for (std::int8_t& x : q) x = run.table[x];
+        const float scale = run.scale[k];
+        if constexpr (Scaling == block_scaling::shifted) {
+            const float offset = run.offset[k];
+            for (int i = 0; i < 16; ++i) out[i] = scale * static_cast<float>(q[i]) + offset;
+        } else {
+            for (int i = 0; i < 16; ++i) out[i] = scale * static_cast<float>(q[i]);
         }
     }
 }
 
 #if LARQL_X86_DISPATCH
 
-// Compilers turn the intrinsics for multiply and add into one fused instruction; an empty statement that might change
-// the product keeps them apart.
-LARQL_TARGET_AVX2 LARQL_INLINE void keep_rounded(__m256& product) noexcept { __asm__("" : "+x"(product)); }
-LARQL_TARGET_AVX512 LARQL_INLINE void keep_rounded(__m512& product) noexcept { __asm__("" : "+v"(product)); }
-
 template <block_scaling Scaling>
 LARQL_TARGET_AVX2 void expand_avx2(const unpacked_run& run, float* out) noexcept {
-    const auto* vector = reinterpret_cast<const __m128i*>(run.q);
     __m128i table = _mm_setzero_si128();
     if constexpr (Scaling == block_scaling::looked_up)
         table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.table));
-    for (std::size_t g = 0; g < run.groups; ++g) {
-        const __m256 scale = _mm256_set1_ps(run.scale[g]);
-        for (std::size_t k = 0; k < run.vectors_per_group; ++k, out += 16) {
-            __m128i q = _mm_loadu_si128(vector++);
-            if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
-            __m256 low = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), scale);
-            __m256 high = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q))), scale);
-            if constexpr (Scaling == block_scaling::shifted) {
-                const __m256 offset = _mm256_set1_ps(run.offset[g]);
-                keep_rounded(low);
-                keep_rounded(high);
-                low = _mm256_add_ps(low, offset);
-                high = _mm256_add_ps(high, offset);
-            }
-            _mm256_storeu_ps(out, low);
-            _mm256_storeu_ps(out + 8, high);
+    for (std::size_t k = 0; k < run.count; ++k, out += 16) {
+        __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.q + k));
+        if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
+        __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+        __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q)));
+        const __m256 scale = _mm256_set1_ps(run.scale[k]);
+        if constexpr (Scaling == block_scaling::shifted) {
+            const __m256 offset = _mm256_set1_ps(run.offset[k]);
+            low = _mm256_fmadd_ps(low, scale, offset);
+            high = _mm256_fmadd_ps(high, scale, offset);
+        } else {
+            low = _mm256_mul_ps(low, scale);
+            high = _mm256_mul_ps(high, scale);
         }
+        _mm256_storeu_ps(out, low);
+        _mm256_storeu_ps(out + 8, high);
     }
 }
 
@@ -82,22 +73,19 @@ LARQL_TARGET_AVX2 void expand_avx2(const unpacked_run& run, float* out) noexcept
 template <block_scaling Scaling>
 LARQL_TARGET_AVX512 void expand_avx512(const unpacked_run& run, float* out) noexcept {
     constexpr __mmask16 all = 0xffff;
-    const auto* vector = reinterpret_cast<const __m128i*>(run.q);
     __m128i table = _mm_setzero_si128();
     if constexpr (Scaling == block_scaling::looked_up)
         table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.table));
-    for (std::size_t g = 0; g < run.groups; ++g) {
-        const __m512 scale = _mm512_set1_ps(run.scale[g]);
-        for (std::size_t k = 0; k < run.vectors_per_group; ++k, out += 16) {
-            __m128i q = _mm_loadu_si128(vector++);
-            if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
-            __m512 x = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(all, _mm512_maskz_cvtepi8_epi32(all, q)), scale);
-            if constexpr (Scaling == block_scaling::shifted) {
-                keep_rounded(x);
-                x = _mm512_add_ps(x, _mm512_set1_ps(run.offset[g]));
-            }
-            _mm512_storeu_ps(out, x);
-        }
+    for (std::size_t k = 0; k < run.count; ++k, out += 16) {
+        __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.q + k));
+        if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
+        __m512 x = _mm512_maskz_cvtepi32_ps(all, _mm512_maskz_cvtepi8_epi32(all, q));
+        const __m512 scale = _mm512_set1_ps(run.scale[k]);
+        if constexpr (Scaling == block_scaling::shifted)
+            x = _mm512_fmadd_ps(x, scale, _mm512_set1_ps(run.offset[k]));
+        else
+            x = _mm512_mul_ps(x, scale);
+        _mm512_storeu_ps(out, x);
     }
 }
 

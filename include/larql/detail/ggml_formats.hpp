@@ -15,8 +15,9 @@
 
 namespace larql::detail {
 
-/// Where a format puts what it unpacks: element i has the value `value(q[i]) * scale[i / group] (+ offset[i / group])`,
-/// where value() is q as a signed byte or, in a format with a code book, a look-up by q.
+/// Where a format puts what it unpacks: a vector of 16 integers, their scale, and their offset where the format has
+/// one. The scale is the product of an f16 (11 significant bits) and a small integer, and q is small too: scale * q is
+/// exact in float. So it makes no difference that some processors fuse it with the sum that follows.
 struct block_parts {
     lanes* q;
     float* scale;
@@ -30,14 +31,22 @@ enum class block_scaling {
     looked_up,  ///< values[q] * scale
 };
 
-/// What every format states; `Group` elements share a scale, a multiple of 16.
-template <dtype Type, std::size_t Group, block_scaling Scaling = block_scaling::scaled>
+/// What every format states.
+template <dtype Type, block_scaling Scaling = block_scaling::scaled>
 struct block_format {
     static constexpr std::size_t elements = traits_of(Type).block_elements;
     static constexpr std::size_t bytes = traits_of(Type).block_bytes;
-    static constexpr std::size_t group = Group;
     static constexpr block_scaling scaling = Scaling;
 };
+
+/// Byte k as a signed number.
+LARQL_INLINE int signed_lane(const lanes& a, std::size_t k) noexcept {
+#if defined(__GNUC__)
+    return static_cast<std::int8_t>(a[k]);
+#else
+    return static_cast<std::int8_t>(a.v[k]);
+#endif
+}
 
 /// The four-bit codes of IQ4_NL and IQ4_XS, and of the E2M1 formats (in halves).
 struct iq4_codebook {
@@ -48,6 +57,8 @@ struct e2m1_codebook {
     static constexpr std::int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 };
 
+inline constexpr std::uint64_t nibble_bytes = 0x0f0f0f0f0f0f0f0fULL;
+
 LARQL_INLINE lanes low_nibbles(lanes a) noexcept { return a & static_cast<std::uint8_t>(15); }
 LARQL_INLINE lanes high_nibbles(lanes a) noexcept { return field(a, 4, 15); }
 
@@ -55,7 +66,7 @@ LARQL_INLINE lanes high_nibbles(lanes a) noexcept { return field(a, 4, 15); }
 // 32 elements, one f16 scale. Byte j holds element j in its low nibble and element j + 16 in its high one.
 
 template <dtype Type, std::size_t Quants>
-struct nibble_codes_format : block_format<Type, 32, block_scaling::looked_up> {
+struct nibble_codes_format : block_format<Type, block_scaling::looked_up> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const lanes q = load_lanes(in + Quants);
         out.q[0] = low_nibbles(q);
@@ -66,7 +77,7 @@ struct nibble_codes_format : block_format<Type, 32, block_scaling::looked_up> {
 struct iq4_nl_format : nibble_codes_format<dtype::iq4_nl, 2>, iq4_codebook {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         nibble_codes_format::unpack(in, out);
-        out.scale[0] = load_f16(in);
+        out.scale[0] = out.scale[1] = load_f16(in);
     }
 };
 
@@ -76,26 +87,26 @@ struct mxfp4_format : nibble_codes_format<dtype::mxfp4, 1>, e2m1_codebook {
         // Half of 2^(e - 127), as the code book holds doubled values. ggml gives 0xff no meaning as NaN, nor do we
         // here.
         const std::uint32_t e = load_as<std::uint8_t>(in);
-        out.scale[0] = std::bit_cast<float>(e < 2 ? 0x00200000U << e : (e - 1) << 23);
+        out.scale[0] = out.scale[1] = std::bit_cast<float>(e < 2 ? 0x00200000U << e : (e - 1) << 23);
     }
 };
 
-struct q4_0_format : block_format<dtype::q4_0, 32> {
+struct q4_0_format : block_format<dtype::q4_0> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const lanes q = load_lanes(in + 2);
         out.q[0] = low_nibbles(q) - splat(8);
         out.q[1] = high_nibbles(q) - splat(8);
-        out.scale[0] = load_f16(in);
+        out.scale[0] = out.scale[1] = load_f16(in);
     }
 };
 
-struct q4_1_format : block_format<dtype::q4_1, 32, block_scaling::shifted> {
+struct q4_1_format : block_format<dtype::q4_1, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const lanes q = load_lanes(in + 4);
         out.q[0] = low_nibbles(q);
         out.q[1] = high_nibbles(q);
-        out.scale[0] = load_f16(in);
-        out.offset[0] = load_f16(in + 2);
+        out.scale[0] = out.scale[1] = load_f16(in);
+        out.offset[0] = out.offset[1] = load_f16(in + 2);
     }
 };
 
@@ -104,35 +115,35 @@ LARQL_INLINE lanes fifth_bits(const std::byte* in) noexcept {
     return lanes_of(bits_as_bytes[load_as<std::uint8_t>(in)], bits_as_bytes[load_as<std::uint8_t>(in + 1)]) & splat(16);
 }
 
-struct q5_0_format : block_format<dtype::q5_0, 32> {
+struct q5_0_format : block_format<dtype::q5_0> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const lanes q = load_lanes(in + 6);
         out.q[0] = (low_nibbles(q) | fifth_bits(in + 2)) - splat(16);
         out.q[1] = (high_nibbles(q) | fifth_bits(in + 4)) - splat(16);
-        out.scale[0] = load_f16(in);
+        out.scale[0] = out.scale[1] = load_f16(in);
     }
 };
 
-struct q5_1_format : block_format<dtype::q5_1, 32, block_scaling::shifted> {
+struct q5_1_format : block_format<dtype::q5_1, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const lanes q = load_lanes(in + 8);
         out.q[0] = low_nibbles(q) | fifth_bits(in + 4);
         out.q[1] = high_nibbles(q) | fifth_bits(in + 6);
-        out.scale[0] = load_f16(in);
-        out.offset[0] = load_f16(in + 2);
+        out.scale[0] = out.scale[1] = load_f16(in);
+        out.offset[0] = out.offset[1] = load_f16(in + 2);
     }
 };
 
 /// Signed bytes behind a header: Q8_0, Q8_1 (whose second half is a sum for dot products) and Q8_K.
 template <dtype Type, std::size_t Quants>
-struct signed_bytes_format : block_format<Type, traits_of(Type).block_elements> {
+struct signed_bytes_format : block_format<Type> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
-        for (std::size_t i = 0; i < signed_bytes_format::elements / 16; ++i)
-            out.q[i] = load_lanes(in + Quants + 16 * i);
-        if constexpr (Type == dtype::q8_k)
-            out.scale[0] = load_as<float>(in);
-        else
-            out.scale[0] = load_f16(in);
+        const float d = Type == dtype::q8_k ? load_as<float>(in) : load_f16(in);
+        LARQL_UNROLL
+        for (std::size_t k = 0; k < signed_bytes_format::elements / 16; ++k) {
+            out.q[k] = load_lanes(in + Quants + 16 * k);
+            out.scale[k] = d;
+        }
     }
 };
 using q8_0_format = signed_bytes_format<dtype::q8_0, 2>;
@@ -147,44 +158,53 @@ LARQL_INLINE lanes crumbs(const std::byte* quants, std::size_t k) noexcept {
     return field(load_lanes(quants + 32 * (k / 8) + 16 * (k % 2)), static_cast<int>(k % 8 / 2 * 2), 3);
 }
 
-struct q2_k_format : block_format<dtype::q2_k, 16, block_scaling::shifted> {
+struct q2_k_format : block_format<dtype::q2_k, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in + 80);
         const float dmin = load_f16(in + 82);
+        LARQL_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             const int packed = load_as<std::uint8_t>(in + k);
             out.q[k] = crumbs(in + 16, k);
             out.scale[k] = d * static_cast<float>(packed & 15);
-            out.offset[k] = -rounded_product(dmin, static_cast<float>(packed >> 4));
+            out.offset[k] = -dmin * static_cast<float>(packed >> 4);
         }
     }
 };
 
-struct q3_k_format : block_format<dtype::q3_k, 16> {
+struct q3_k_format : block_format<dtype::q3_k> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in + 108);
-        const auto byte = [in](std::size_t i) { return load_as<std::uint8_t>(in + 96 + i); };
+        // 6-bit scales: 4 low bits of 16 in 8 bytes, then 2 high bits of 16 in 4 bytes.
+        const auto low = load_as<std::uint64_t>(in + 96);
+        const std::uint64_t high = load_as<std::uint32_t>(in + 104) * 0x100000001ULL;
+        const lanes scales =
+            lanes_of((low & nibble_bytes) | (high >> 0 & 0x03030303U) << 4 | (high >> 34 & 0x03030303U) << 36,
+                     (low >> 4 & nibble_bytes) | (high >> 4 & 0x03030303U) << 4 | (high >> 38 & 0x03030303U) << 36) -
+            splat(32);
+        LARQL_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             // A set bit of the mask at offset 0 means that 4 is not subtracted.
             const lanes mask = field(load_lanes(in + 16 * (k % 2)), static_cast<int>(k / 2), 1);
             out.q[k] = (crumbs(in + 32, k) | shifted_left(mask, 2)) - splat(4);
-            const int low = k < 8 ? byte(k) & 15 : byte(k - 8) >> 4;
-            const int high = byte(8 + k % 4) >> (k / 4 * 2) & 3;
-            out.scale[k] = d * static_cast<float>((low | high << 4) - 32);
+            out.scale[k] = d * static_cast<float>(signed_lane(scales, k));
         }
     }
 };
 
-/// The header of Q4_K and Q5_K: d, dmin, then a 6-bit scale and a 6-bit minimum for each of 8 groups in 12 bytes.
+/// The header of Q4_K and Q5_K: d, dmin, then a 6-bit scale and a 6-bit minimum for each of 8 groups of 32 in 12 bytes.
 inline void unpack_k_scales(const std::byte* in, const block_parts& out) noexcept {
     const float d = load_f16(in);
     const float dmin = load_f16(in + 2);
-    const auto byte = [in](std::size_t i) { return load_as<std::uint8_t>(in + 4 + i); };
+    const std::uint64_t a = load_as<std::uint32_t>(in + 4);   // scales 0 to 3, high bits of scales 4 to 7
+    const std::uint64_t b = load_as<std::uint32_t>(in + 8);   // the same for the minima
+    const std::uint64_t c = load_as<std::uint32_t>(in + 12);  // low bits of scales and minima 4 to 7
+    const lanes both = lanes_of((a & 0x3f3f3f3fU) | (c & 0x0f0f0f0fU) << 32 | (a & 0xc0c0c0c0U) << 30,
+                                (b & 0x3f3f3f3fU) | (c >> 4 & 0x0f0f0f0fU) << 32 | (b & 0xc0c0c0c0U) << 30);
+    LARQL_UNROLL
     for (std::size_t k = 0; k < 8; ++k) {
-        const int scale = k < 4 ? byte(k) & 63 : (byte(k + 4) & 15) | byte(k - 4) >> 6 << 4;
-        const int minimum = k < 4 ? byte(k + 4) & 63 : byte(k + 4) >> 4 | byte(k) >> 6 << 4;
-        out.scale[k] = d * static_cast<float>(scale);
-        out.offset[k] = -rounded_product(dmin, static_cast<float>(minimum));
+        out.scale[2 * k] = out.scale[2 * k + 1] = d * static_cast<float>(signed_lane(both, k));
+        out.offset[2 * k] = out.offset[2 * k + 1] = -(dmin * static_cast<float>(signed_lane(both, k + 8)));
     }
 }
 
@@ -194,16 +214,18 @@ LARQL_INLINE lanes nibbles_by_64(const std::byte* quants, std::size_t k) noexcep
     return field(q, k % 4 < 2 ? 0 : 4, 15);
 }
 
-struct q4_k_format : block_format<dtype::q4_k, 32, block_scaling::shifted> {
+struct q4_k_format : block_format<dtype::q4_k, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         unpack_k_scales(in, out);
+        LARQL_UNROLL
         for (std::size_t k = 0; k < 16; ++k) out.q[k] = nibbles_by_64(in + 16, k);
     }
 };
 
-struct q5_k_format : block_format<dtype::q5_k, 32, block_scaling::shifted> {
+struct q5_k_format : block_format<dtype::q5_k, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         unpack_k_scales(in, out);
+        LARQL_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             const lanes fifth = field(load_lanes(in + 16 + 16 * (k % 2)), static_cast<int>(k / 2), 1);
             out.q[k] = nibbles_by_64(in + 48, k) | shifted_left(fifth, 4);
@@ -211,9 +233,10 @@ struct q5_k_format : block_format<dtype::q5_k, 32, block_scaling::shifted> {
     }
 };
 
-struct q6_k_format : block_format<dtype::q6_k, 16> {
+struct q6_k_format : block_format<dtype::q6_k> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in + 208);
+        LARQL_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             // Per 128 elements: 64 low nibbles, then the high nibbles of the same 64 bytes.
             const lanes low = field(load_lanes(in + 64 * (k / 8) + 16 * (k % 4)), k % 8 < 4 ? 0 : 4, 15);
@@ -226,16 +249,20 @@ struct q6_k_format : block_format<dtype::q6_k, 16> {
 // ---------------------------------------------------------------------------------------------------------------------
 // Ternary, binary and two-bit formats
 
-struct tq2_0_format : block_format<dtype::tq2_0, 256> {
+struct tq2_0_format : block_format<dtype::tq2_0> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
-        for (std::size_t k = 0; k < 16; ++k) out.q[k] = crumbs(in, k) - splat(1);
-        out.scale[0] = load_f16(in + 64);
+        const float d = load_f16(in + 64);
+        LARQL_UNROLL
+        for (std::size_t k = 0; k < 16; ++k) {
+            out.q[k] = crumbs(in, k) - splat(1);
+            out.scale[k] = d;
+        }
     }
 };
 
 /// Five base-3 digits a byte, as a fraction of 256: the leading digit is byte * 3 / 256, the rest follows from
 /// byte * 3 modulo 256.
-struct tq1_0_format : block_format<dtype::tq1_0, 256> {
+struct tq1_0_format : block_format<dtype::tq1_0> {
     LARQL_INLINE static lanes times_three(lanes a) noexcept { return a + a + a; }
     LARQL_INLINE static lanes digit_minus_one(lanes a) noexcept {
         return splat(255) - at_least(a, 86) - at_least(a, 171);
@@ -254,38 +281,42 @@ struct tq1_0_format : block_format<dtype::tq1_0, 256> {
             for (std::size_t n = 0; n < 4; ++n, power *= 3) last[4 * n + j] = static_cast<std::uint8_t>(power);
         }
         out.q[15] = digit_minus_one(load_lanes(reinterpret_cast<const std::byte*>(last)));
-        out.scale[0] = load_f16(in + 52);
+        const float d = load_f16(in + 52);
+        LARQL_UNROLL
+        for (std::size_t k = 0; k < 16; ++k) out.scale[k] = d;
     }
 };
 
-struct q1_0_format : block_format<dtype::q1_0, 128> {
+struct q1_0_format : block_format<dtype::q1_0> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
+        const float d = load_f16(in);
         for (std::size_t k = 0; k < 8; ++k) {
             const lanes set = lanes_of(bits_as_bytes[load_as<std::uint8_t>(in + 2 + 2 * k)],
                                        bits_as_bytes[load_as<std::uint8_t>(in + 3 + 2 * k)]);
             out.q[k] = (set & splat(2)) - splat(1);
+            out.scale[k] = d;
         }
-        out.scale[0] = load_f16(in);
     }
 };
 
-struct q2_0_format : block_format<dtype::q2_0, 64> {
-    /// Eight two-bit fields as bytes, lowest first.
-    LARQL_INLINE static std::uint64_t spread(std::uint64_t x) noexcept {
-        x = (x | x << 24) & 0x000000ff000000ffULL;
-        x = (x | x << 12) & 0x000f000f000f000fULL;
-        return (x | x << 6) & 0x0303030303030303ULL;
-    }
+struct q2_0_format : block_format<dtype::q2_0> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
-        for (std::size_t k = 0; k < 4; ++k)
-            out.q[k] = lanes_of(spread(load_as<std::uint16_t>(in + 2 + 4 * k)),
-                                spread(load_as<std::uint16_t>(in + 4 + 4 * k))) -
-                       splat(1);
-        out.scale[0] = load_f16(in);
+        const lanes q = load_lanes(in + 2);  // elements 4 i to 4 i + 3 in byte i
+        const lanes low[2] = {interleave_low(field(q, 0, 3), field(q, 4, 3)),
+                              interleave_high(field(q, 0, 3), field(q, 4, 3))};
+        const lanes high[2] = {interleave_low(field(q, 2, 3), field(q, 6, 3)),
+                               interleave_high(field(q, 2, 3), field(q, 6, 3))};
+        const float d = load_f16(in);
+        LARQL_UNROLL
+        for (std::size_t k = 0; k < 2; ++k) {
+            out.q[2 * k] = interleave_low(low[k], high[k]) - splat(1);
+            out.q[2 * k + 1] = interleave_high(low[k], high[k]) - splat(1);
+            out.scale[2 * k] = out.scale[2 * k + 1] = d;
+        }
     }
 };
 
-struct nvfp4_format : block_format<dtype::nvfp4, 16, block_scaling::looked_up>, e2m1_codebook {
+struct nvfp4_format : block_format<dtype::nvfp4, block_scaling::looked_up>, e2m1_codebook {
     /// Half of an unsigned E4M3 number. ggml reads 0x7f as zero and ignores the highest bit otherwise.
     LARQL_INLINE static float half_of_ue4m3(std::uint32_t bits) noexcept {
         const std::uint32_t magnitude = bits & 0x7fU;
@@ -296,7 +327,7 @@ struct nvfp4_format : block_format<dtype::nvfp4, 16, block_scaling::looked_up>, 
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         for (std::size_t k = 0; k < 4; ++k) {
             const auto q = load_as<std::uint64_t>(in + 4 + 8 * k);
-            out.q[k] = lanes_of(q & 0x0f0f0f0f0f0f0f0fULL, q >> 4 & 0x0f0f0f0f0f0f0f0fULL);
+            out.q[k] = lanes_of(q & nibble_bytes, q >> 4 & nibble_bytes);
             out.scale[k] = half_of_ue4m3(load_as<std::uint8_t>(in + k));
         }
     }

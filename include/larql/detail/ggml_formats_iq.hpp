@@ -17,7 +17,7 @@ LARQL_INLINE float iq2_scale(float d, unsigned s) noexcept {
     return d * (0.5F + static_cast<float>(static_cast<int>(s))) * 0.25F;
 }
 
-struct iq2_xxs_format : block_format<dtype::iq2_xxs, 32> {
+struct iq2_xxs_format : block_format<dtype::iq2_xxs> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         for (std::size_t g = 0; g < 8; ++g) {
@@ -28,12 +28,12 @@ struct iq2_xxs_format : block_format<dtype::iq2_xxs, 32> {
                 with_signs(lanes_of(point(0), point(1)), lanes_of(even_signs[code & 127], even_signs[code >> 7 & 127]));
             out.q[2 * g + 1] = with_signs(lanes_of(point(2), point(3)),
                                           lanes_of(even_signs[code >> 14 & 127], even_signs[code >> 21 & 127]));
-            out.scale[g] = iq2_scale(d, code >> 28);
+            out.scale[2 * g] = out.scale[2 * g + 1] = iq2_scale(d, code >> 28);
         }
     }
 };
 
-struct iq2_xs_format : block_format<dtype::iq2_xs, 16> {
+struct iq2_xs_format : block_format<dtype::iq2_xs> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         for (std::size_t k = 0; k < 16; ++k) {
@@ -46,7 +46,7 @@ struct iq2_xs_format : block_format<dtype::iq2_xs, 16> {
     }
 };
 
-struct iq2_s_format : block_format<dtype::iq2_s, 16> {
+struct iq2_s_format : block_format<dtype::iq2_s> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         for (std::size_t k = 0; k < 16; ++k) {
@@ -61,48 +61,39 @@ struct iq2_s_format : block_format<dtype::iq2_s, 16> {
     }
 };
 
-/// Two points of a grid of four coordinates, side by side.
-template <std::size_t N>
-LARQL_INLINE std::uint64_t two_points(const std::array<std::uint32_t, N>& grid, unsigned a, unsigned b) noexcept {
-    return grid[a] | static_cast<std::uint64_t>(grid[b]) << 32;
-}
-
-struct iq3_xxs_format : block_format<dtype::iq3_xxs, 32> {
+struct iq3_xxs_format : block_format<dtype::iq3_xxs> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         for (std::size_t g = 0; g < 8; ++g) {
             const std::byte* at = in + 2 + 8 * g;
             const auto code = load_as<std::uint32_t>(in + 66 + 4 * g);  // four 7-bit sign codes, then the scale
-            const auto points = [at](std::size_t l) {
-                return two_points(iq3_xxs_grid, load_as<std::uint8_t>(at + 2 * l),
-                                  load_as<std::uint8_t>(at + 2 * l + 1));
-            };
-            out.q[2 * g] = with_signs(lanes_of(points(0), points(1)),
+            const auto point = [at](std::size_t l) { return iq3_xxs_grid[load_as<std::uint8_t>(at + l)]; };
+            out.q[2 * g] = with_signs(lanes_of(point(0), point(1), point(2), point(3)),
                                       lanes_of(even_signs[code & 127], even_signs[code >> 7 & 127]));
-            out.q[2 * g + 1] = with_signs(lanes_of(points(2), points(3)),
+            out.q[2 * g + 1] = with_signs(lanes_of(point(4), point(5), point(6), point(7)),
                                           lanes_of(even_signs[code >> 14 & 127], even_signs[code >> 21 & 127]));
-            out.scale[g] = d * (0.5F + static_cast<float>(static_cast<int>(code >> 28))) * 0.5F;
+            out.scale[2 * g] = out.scale[2 * g + 1] =
+                d * (0.5F + static_cast<float>(static_cast<int>(code >> 28))) * 0.5F;
         }
     }
 };
 
-struct iq3_s_format : block_format<dtype::iq3_s, 32> {
+struct iq3_s_format : block_format<dtype::iq3_s> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         for (std::size_t k = 0; k < 16; ++k) {
             const std::byte* at = in + 2 + 4 * k;
             const unsigned ninth = load_as<std::uint8_t>(in + 66 + k / 2) >> (k % 2 * 4);  // bits of four indices
-            const auto index = [at, ninth](unsigned l) {
-                return load_as<std::uint8_t>(at + l) | (ninth >> l & 1U) << 8;
+            const auto point = [at, ninth](unsigned l) {
+                return iq3_s_grid[load_as<std::uint8_t>(at + l) | (ninth >> l & 1U) << 8];
             };
-            out.q[k] = with_signs(
-                lanes_of(two_points(iq3_s_grid, index(0), index(1)), two_points(iq3_s_grid, index(2), index(3))),
-                lanes_of(bits_as_bytes[load_as<std::uint8_t>(in + 74 + 2 * k)],
-                         bits_as_bytes[load_as<std::uint8_t>(in + 75 + 2 * k)]));
+            out.q[k] = with_signs(lanes_of(point(0), point(1), point(2), point(3)),
+                                  lanes_of(bits_as_bytes[load_as<std::uint8_t>(in + 74 + 2 * k)],
+                                           bits_as_bytes[load_as<std::uint8_t>(in + 75 + 2 * k)]));
         }
         for (std::size_t g = 0; g < 8; ++g) {
             const int s = load_as<std::uint8_t>(in + 106 + g / 2) >> (g % 2 * 4) & 15;
-            out.scale[g] = d * static_cast<float>(1 + 2 * s);
+            out.scale[2 * g] = out.scale[2 * g + 1] = d * static_cast<float>(1 + 2 * s);
         }
     }
 };
@@ -116,7 +107,7 @@ LARQL_INLINE float iq1_scale(float d, unsigned s) noexcept {
     return d * static_cast<float>(static_cast<int>(2 * s + 1)) * 0.125F;
 }
 
-struct iq1_s_format : block_format<dtype::iq1_s, 32> {
+struct iq1_s_format : block_format<dtype::iq1_s> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         for (std::size_t g = 0; g < 8; ++g) {
@@ -127,12 +118,12 @@ struct iq1_s_format : block_format<dtype::iq1_s, 32> {
             const std::uint64_t shift = iq1_shift((high & 0x8000U) != 0);
             out.q[2 * g] = lanes_of(point(0), point(1)) + lanes_of(shift, shift);
             out.q[2 * g + 1] = lanes_of(point(2), point(3)) + lanes_of(shift, shift);
-            out.scale[g] = iq1_scale(d, high >> 12 & 7U);
+            out.scale[2 * g] = out.scale[2 * g + 1] = iq1_scale(d, high >> 12 & 7U);
         }
     }
 };
 
-struct iq1_m_format : block_format<dtype::iq1_m, 16> {
+struct iq1_m_format : block_format<dtype::iq1_m> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         // The top nibbles of four words are the f16 scale of the block, the other 12 bits four scales of 3 bits.
         const auto words = load_as<std::uint64_t>(in + 48);
@@ -150,7 +141,7 @@ struct iq1_m_format : block_format<dtype::iq1_m, 16> {
     }
 };
 
-struct iq4_xs_format : block_format<dtype::iq4_xs, 32, block_scaling::looked_up>, iq4_codebook {
+struct iq4_xs_format : block_format<dtype::iq4_xs, block_scaling::looked_up>, iq4_codebook {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in);
         const int high = load_as<std::uint16_t>(in + 2);
@@ -159,7 +150,7 @@ struct iq4_xs_format : block_format<dtype::iq4_xs, 32, block_scaling::looked_up>
             out.q[2 * g] = low_nibbles(q);
             out.q[2 * g + 1] = high_nibbles(q);
             const int low = load_as<std::uint8_t>(in + 4 + g / 2) >> (g % 2 * 4) & 15;
-            out.scale[g] = d * static_cast<float>((low | (high >> (2 * g) & 3) << 4) - 32);
+            out.scale[2 * g] = out.scale[2 * g + 1] = d * static_cast<float>((low | (high >> (2 * g) & 3) << 4) - 32);
         }
     }
 };

@@ -17,6 +17,15 @@
 #define LARQL_INLINE inline
 #endif
 
+// Before a loop over the vectors of a block, so that shifts and offsets become constants.
+#if defined(__clang__)
+#define LARQL_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define LARQL_UNROLL _Pragma("GCC unroll 16")
+#else
+#define LARQL_UNROLL
+#endif
+
 namespace larql::detail {
 
 static_assert(std::endian::native == std::endian::little, "larql reads little-endian files on little-endian machines");
@@ -31,6 +40,16 @@ LARQL_INLINE T load_as(const std::byte* from) noexcept {
 #if defined(__GNUC__)
 using lanes = std::uint8_t __attribute__((vector_size(16)));
 using lane_words = std::uint16_t __attribute__((vector_size(16)));
+using lane_quads = std::uint32_t __attribute__((vector_size(16)));
+using lane_halves = std::uint64_t __attribute__((vector_size(16)));
+
+/// The bytes of each number, from its lowest up, one number after the other.
+LARQL_INLINE lanes lanes_of(std::uint64_t a, std::uint64_t b) noexcept {
+    return reinterpret_cast<lanes>(lane_halves{a, b});
+}
+LARQL_INLINE lanes lanes_of(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) noexcept {
+    return reinterpret_cast<lanes>(lane_quads{a, b, c, d});
+}
 
 /// Each byte shifted right by `bits`, of which `mask` keeps what the byte itself had there. Whole words are shifted
 /// since x86 has no shift of bytes.
@@ -43,6 +62,19 @@ LARQL_INLINE lanes shifted_left(lanes a, int bits) noexcept {
 }
 /// 0xff where the byte is at least `bound`, else 0.
 LARQL_INLINE lanes at_least(lanes a, std::uint8_t bound) noexcept { return reinterpret_cast<lanes>(a >= bound); }
+#if defined(__clang__)
+#define LARQL_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LARQL_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, lanes{__VA_ARGS__})
+#endif
+/// The first (last) eight bytes of a and of b, in turn.
+LARQL_INLINE lanes interleave_low(lanes a, lanes b) noexcept {
+    return LARQL_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+LARQL_INLINE lanes interleave_high(lanes a, lanes b) noexcept {
+    return LARQL_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#undef LARQL_SHUFFLE
 #else
 /// The same in plain C++, as much of it as the formats use.
 struct lanes {
@@ -83,15 +115,23 @@ inline lanes shifted_left(const lanes& a, int bits) noexcept {
 inline lanes at_least(const lanes& a, std::uint8_t bound) noexcept {
     return a.each([&](int, int x) { return x >= bound ? 0xff : 0; });
 }
-#endif
-
-/// The eight bytes of `low`, then those of `high`, each from its lowest byte up.
-LARQL_INLINE lanes lanes_of(std::uint64_t low, std::uint64_t high) noexcept {
+inline lanes lanes_of(std::uint64_t a, std::uint64_t b) noexcept {
     const struct {
         std::uint64_t words[2];
-    } pair{{low, high}};
-    return std::bit_cast<lanes>(pair);
+    } all{{a, b}};
+    return std::bit_cast<lanes>(all);
 }
+inline lanes lanes_of(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) noexcept {
+    return lanes_of(a | std::uint64_t{b} << 32, c | std::uint64_t{d} << 32);
+}
+inline lanes interleave_low(const lanes& a, const lanes& b) noexcept {
+    return a.each([&](int i, int) { return i % 2 == 0 ? a.v[i / 2] : b.v[i / 2]; });
+}
+inline lanes interleave_high(const lanes& a, const lanes& b) noexcept {
+    return a.each([&](int i, int) { return i % 2 == 0 ? a.v[8 + i / 2] : b.v[8 + i / 2]; });
+}
+#endif
+
 LARQL_INLINE lanes splat(std::uint8_t value) noexcept {
     return lanes_of(value * 0x0101010101010101ULL, value * 0x0101010101010101ULL);
 }
@@ -104,16 +144,6 @@ LARQL_INLINE float load_f16(const std::byte* from) noexcept {
     const std::uint32_t normal = (magnitude << 13) + (magnitude >= 0x7c00U ? 0x70000000U : 0x38000000U);
     const auto subnormal = std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(magnitude)) * 0x1p-24F);
     return std::bit_cast<float>((magnitude < 0x400U ? subnormal : normal) | (bits & 0x8000U) << 16);
-}
-
-/// ggml rounds a product before it adds. Plain code states that by way of double, where the product of an f16 scale or
-/// a float with a small integer is exact; x86 without FMA has nothing to fuse with, so float serves there.
-LARQL_INLINE float rounded_product(float a, float b) noexcept {
-#if LARQL_X86_DISPATCH && !defined(__FMA__)
-    return a * b;
-#else
-    return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
-#endif
 }
 
 }  // namespace larql::detail
