@@ -119,6 +119,7 @@ TEST_CASE("weight_reader: reads compressed-tensors' packed integers") {
     for (const char* name : {"pack_int4", "pack_int4_zero_points", "pack_int4_experts", "pack_int4_act_order"})
         check_fixture(name, {"int4-packed"});
     for (const char* name : {"pack_int8", "pack_int8_zero_points"}) check_fixture(name, {"int8-packed"});
+    for (const char* name : {"pack_int2", "pack_int2_zero_points"}) check_fixture(name, {"int2-packed"});
 }
 
 TEST_CASE("weight_reader: reads compressed-tensors' unpacked formats") {
@@ -137,7 +138,7 @@ TEST_CASE("weight_reader: reads MXFP4 and NVFP4 of compressed-tensors, modelopt 
 
 TEST_CASE("weight_reader: reads AWQ and GPTQ as [out, in], in stored and in activation order") {
     check_fixture("awq", {"", "awq"});
-    for (const char* name : {"gptq_int4", "gptq_v2_int4", "gptq_int8"}) check_fixture(name, {"gptq"});
+    for (const char* name : {"gptq_int4", "gptq_v2_int4", "gptq_int8", "gptq_int2"}) check_fixture(name, {"gptq"});
 }
 
 TEST_CASE("weight_reader: finds scales in another shard, also when the index leaves them out") {

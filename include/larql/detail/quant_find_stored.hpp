@@ -84,6 +84,7 @@ inline found_weight find_scaled_f4(weight_parts& p, const tensor_info& info, con
     p.require_scheme(info);
     if (shape.empty() || shape.back() % 2 != 0)
         fail(errc::shape_mismatch, "expected an even number of columns, got " + shape_text(shape), p.where(info));
+    p.require_type(*scale, {dtype::f8_e8m0, dtype::u8, dtype::f8_e4m3});
     const bool nvfp4 = scale->type == dtype::f8_e4m3;
     grid_layout layout = grid_layout_of(shape, code_format::f4_e2m1, p.take(info), shape.back() / 2);
     std::vector<std::uint64_t> grid = shape;

@@ -53,8 +53,8 @@ def awq():
 
 def gptq(name, bits, version, group):
     stored, expected = {}, {}
-    for layer, rows, columns, ordered in (("a", 96, 40, False), ("b", 64, 24, True), ("c", 96, 72, True),
-                                          ("no_g_idx", 64, 8, False)):
+    for layer, rows, columns, ordered in (("a", 96, 48, False), ("b", 64, 32, True), ("c", 96, 80, True),
+                                          ("no_g_idx", 64, 16, False)):
         size = rows if group == -1 else group
         codes, zeros, scales = draw(rows, columns, rows // size, bits)
         stored_zeros = zeros if version == 2 else (zeros - 1) % (1 << bits)
@@ -76,3 +76,4 @@ awq()
 gptq("gptq_int4", 4, 1, 32)
 gptq("gptq_v2_int4", 4, 2, 32)
 gptq("gptq_int8", 8, 1, -1)
+gptq("gptq_int2", 2, 1, 32)

@@ -65,17 +65,19 @@ def compress(fmt, name, shape, scheme, scale_dtype, stored, expected):
 
 
 def integers():
-    for bits in (4, 8):
+    for bits in (2, 4, 8):
         for symmetric in (True, False):
             group = scheme_of(num_bits=bits, symmetric=symmetric, strategy="group", group_size=32)
             channel = scheme_of(num_bits=bits, symmetric=symmetric, strategy="channel")
+            whole = scheme_of(num_bits=bits, symmetric=symmetric, strategy="tensor")
             tensors = {}, {}
             compress("pack-quantized", "group_bf16", (11, 96), group, torch.bfloat16, *tensors)
             compress("pack-quantized", "group_f16", (16, 64), group, torch.float16, *tensors)
             compress("pack-quantized", "group_f32", (13, 64), group, torch.float32, *tensors)
             compress("pack-quantized", "channel_bf16", (9, 45), channel, torch.bfloat16, *tensors)
+            compress("pack-quantized", "tensor_bf16", (5, 40), whole, torch.bfloat16, *tensors)
             name = f"pack_int{bits}" + ("" if symmetric else "_zero_points")
-            write(name, *tensors, config("pack-quantized", group, channel))
+            write(name, *tensors, config("pack-quantized", group, channel, whole))
 
 
 def experts():
