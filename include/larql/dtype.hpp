@@ -20,12 +20,50 @@ namespace larql {
 
 /// A storage format. Values are larql's own; `dtype_traits` has the numbers that file formats use.
 enum class dtype : std::uint8_t {
-    f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, f4_e2m1,
-    i8, i16, i32, i64, u8, u16, u32, u64, boolean,
-    q4_0, q4_1, q5_0, q5_1, q8_0, q8_1,
-    q2_k, q3_k, q4_k, q5_k, q6_k, q8_k,
-    iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq4_nl, iq4_xs,
-    tq1_0, tq2_0, mxfp4, nvfp4, q1_0, q2_0,
+    f64,
+    f32,
+    f16,
+    bf16,
+    f8_e4m3,
+    f8_e5m2,
+    f8_e8m0,
+    f4_e2m1,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+    boolean,
+    q4_0,
+    q4_1,
+    q5_0,
+    q5_1,
+    q8_0,
+    q8_1,
+    q2_k,
+    q3_k,
+    q4_k,
+    q5_k,
+    q6_k,
+    q8_k,
+    iq1_s,
+    iq1_m,
+    iq2_xxs,
+    iq2_xs,
+    iq2_s,
+    iq3_xxs,
+    iq3_s,
+    iq4_nl,
+    iq4_xs,
+    tq1_0,
+    tq2_0,
+    mxfp4,
+    nvfp4,
+    q1_0,
+    q2_0,
 };
 
 /// What the elements of a dtype are. Integers are never read as float unless the caller says so.
@@ -34,7 +72,7 @@ enum class dtype_kind : std::uint8_t { floating, integer, block };
 /// One row of the table of formats.
 struct dtype_traits {
     dtype type;
-    std::string_view name;              ///< ggml's name where ggml has the type ("Q4_K"), else safetensors' ("F8_E4M3")
+    std::string_view name;  ///< ggml's name where ggml has the type ("Q4_K"), else safetensors' ("F8_E4M3")
     dtype_kind kind;
     std::uint32_t block_elements;       ///< elements that are stored together
     std::uint32_t block_bytes;          ///< bytes of such a block
@@ -92,11 +130,13 @@ inline constexpr dtype_traits dtype_table[] = {
     {dtype::q2_0, "Q2_0", dtype_kind::block, 64, 18, 42, ""},
 };
 static_assert(std::size(dtype_table) == static_cast<std::size_t>(dtype::q2_0) + 1, "one row per dtype");
-static_assert([] {
-    for (std::size_t i = 0; i < std::size(dtype_table); ++i)
-        if (static_cast<std::size_t>(dtype_table[i].type) != i) return false;
-    return true;
-}(), "rows in the order of the enumeration");
+static_assert(
+    [] {
+        for (std::size_t i = 0; i < std::size(dtype_table); ++i)
+            if (static_cast<std::size_t>(dtype_table[i].type) != i) return false;
+        return true;
+    }(),
+    "rows in the order of the enumeration");
 
 /// A ggml type number that no current GGUF may hold, with the name that it had or has elsewhere.
 struct refused_ggml_type {
@@ -113,17 +153,24 @@ inline constexpr std::string_view ik_remedy =
 // Sources: ggml.h (comments on removed types), ik_llama.cpp ggml.h. Number 41 is not here: both projects use it, for
 // the same 128-element, 18-byte block.
 inline constexpr refused_ggml_type refused_ggml_types[] = {
-    {4, "Q4_2", removed_remedy}, {5, "Q4_3", removed_remedy},
-    {31, "Q4_0_4_4", removed_remedy}, {32, "Q4_0_4_8", removed_remedy}, {33, "Q4_0_8_8", removed_remedy},
-    {36, "IQ4_NL_4_4 (or ik_llama.cpp's I2_S)", removed_remedy}, {37, "IQ4_NL_4_8", removed_remedy},
-    {38, "IQ4_NL_8_8", removed_remedy},
-    {97, "Q8_0_X4", ik_remedy}, {98, "Q8_1_X4", ik_remedy}, {99, "Q8_2_X4", ik_remedy},
-    {133, "Q6_0", ik_remedy}, {134, "IQ1_BN", ik_remedy}, {135, "IQ2_BN", ik_remedy}, {136, "Q8_K64", ik_remedy},
-    {137, "IQ2_K", ik_remedy}, {138, "IQ3_K", ik_remedy}, {139, "IQ4_K", ik_remedy}, {140, "IQ5_K", ik_remedy},
-    {141, "IQ6_K", ik_remedy}, {144, "IQ4_KS", ik_remedy}, {145, "IQ2_KS", ik_remedy}, {146, "IQ4_KSS", ik_remedy},
-    {147, "Q8_K16", ik_remedy}, {148, "Q8_K32", ik_remedy}, {149, "Q8_KR8", ik_remedy}, {150, "Q8_K128", ik_remedy},
-    {151, "Q8_KV", ik_remedy}, {152, "IQ5_KS", ik_remedy}, {153, "IQ2_KT", ik_remedy}, {154, "IQ3_KT", ik_remedy},
-    {155, "IQ4_KT", ik_remedy}, {156, "IQ3_KS", ik_remedy}, {157, "IQ2_KL", ik_remedy}, {158, "IQ1_KT", ik_remedy},
+    {4, "Q4_2", removed_remedy},        {5, "Q4_3", removed_remedy},
+    {31, "Q4_0_4_4", removed_remedy},   {32, "Q4_0_4_8", removed_remedy},
+    {33, "Q4_0_8_8", removed_remedy},   {36, "IQ4_NL_4_4 (or ik_llama.cpp's I2_S)", removed_remedy},
+    {37, "IQ4_NL_4_8", removed_remedy}, {38, "IQ4_NL_8_8", removed_remedy},
+    {97, "Q8_0_X4", ik_remedy},         {98, "Q8_1_X4", ik_remedy},
+    {99, "Q8_2_X4", ik_remedy},         {133, "Q6_0", ik_remedy},
+    {134, "IQ1_BN", ik_remedy},         {135, "IQ2_BN", ik_remedy},
+    {136, "Q8_K64", ik_remedy},         {137, "IQ2_K", ik_remedy},
+    {138, "IQ3_K", ik_remedy},          {139, "IQ4_K", ik_remedy},
+    {140, "IQ5_K", ik_remedy},          {141, "IQ6_K", ik_remedy},
+    {144, "IQ4_KS", ik_remedy},         {145, "IQ2_KS", ik_remedy},
+    {146, "IQ4_KSS", ik_remedy},        {147, "Q8_K16", ik_remedy},
+    {148, "Q8_K32", ik_remedy},         {149, "Q8_KR8", ik_remedy},
+    {150, "Q8_K128", ik_remedy},        {151, "Q8_KV", ik_remedy},
+    {152, "IQ5_KS", ik_remedy},         {153, "IQ2_KT", ik_remedy},
+    {154, "IQ3_KT", ik_remedy},         {155, "IQ4_KT", ik_remedy},
+    {156, "IQ3_KS", ik_remedy},         {157, "IQ2_KL", ik_remedy},
+    {158, "IQ1_KT", ik_remedy},
 };
 
 }  // namespace detail
@@ -160,10 +207,11 @@ inline dtype dtype_from_ggml(std::uint64_t number, error_where where = {}) {
     for (const detail::refused_ggml_type& refused : detail::refused_ggml_types)
         if (static_cast<std::uint64_t>(refused.number) == number)
             detail::fail(errc::unsupported_dtype,
-                         text + " is " + std::string(refused.name) + ": " + std::string(refused.remedy), std::move(where));
+                         text + " is " + std::string(refused.name) + ": " + std::string(refused.remedy),
+                         std::move(where));
     if (number >= 200 && number < 400)
-        detail::fail(errc::unsupported_dtype,
-                     text + " is a row-interleaved repack: " + std::string(detail::ik_remedy), std::move(where));
+        detail::fail(errc::unsupported_dtype, text + " is a row-interleaved repack: " + std::string(detail::ik_remedy),
+                     std::move(where));
     detail::fail(errc::unknown_dtype, text + " is unknown; larql reads the types 0 to 42 of ggml", std::move(where));
 }
 

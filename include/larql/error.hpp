@@ -71,9 +71,9 @@ inline std::string_view to_string(errc code) noexcept {
 
 /// Where an error was found. Every part is optional.
 struct error_where {
-    std::string file{};                       ///< path as the caller gave it, or the shard's path
-    std::optional<std::uint64_t> offset{};    ///< bytes from the start of the file
-    std::string subject{};                    ///< tensor, metadata key, JSON path or argument
+    std::string file{};                     ///< path as the caller gave it, or the shard's path
+    std::optional<std::uint64_t> offset{};  ///< bytes from the start of the file
+    std::string subject{};                  ///< tensor, metadata key, JSON path or argument
 };
 
 /// The exception that every larql function throws.
@@ -133,7 +133,8 @@ namespace detail {
 #if defined(__GNUC__)
 __attribute__((noinline, cold))
 #endif
-inline void fail(errc code, const std::string& problem, error_where where = {}) {
+inline void
+fail(errc code, const std::string& problem, error_where where = {}) {
     throw error(code, problem, std::move(where));
 }
 

@@ -28,17 +28,15 @@ concept array_expression = xt::is_xexpression<std::remove_cvref_t<E>>::value;
 
 /// An expression whose elements lie in memory at fixed strides: containers, adaptors and strided views of them.
 template <class E>
-concept strided_expression =
-    array_expression<E> && xt::has_data_interface<std::remove_cvref_t<E>>::value &&
-    requires(const std::remove_cvref_t<E>& e) {
-        e.strides();
-        e.data_offset();
-    };
+concept strided_expression = array_expression<E> && xt::has_data_interface<std::remove_cvref_t<E>>::value &&
+                             requires(const std::remove_cvref_t<E>& e) {
+                                 e.strides();
+                                 e.data_offset();
+                             };
 
 inline void require_rank(std::size_t got, std::size_t wanted, std::string_view what) {
     if (got != wanted)
-        fail(errc::shape_mismatch,
-             "expected " + std::to_string(wanted) + " dimensions, got " + std::to_string(got),
+        fail(errc::shape_mismatch, "expected " + std::to_string(wanted) + " dimensions, got " + std::to_string(got),
              {.subject = std::string(what)});
 }
 
@@ -47,7 +45,8 @@ inline void require_rank(std::size_t got, std::size_t wanted, std::string_view w
 /// A matrix argument [rows, cols] of element type T.
 ///
 /// From an expression it is a view: the expression must outlive it, which a temporary in a call does for that call. A
-/// temporary tensor of T is moved in and owned. Elements of another type (bf16, f16, double) are converted as rows are read.
+/// temporary tensor of T is moved in and owned. Elements of another type (bf16, f16, double) are converted as rows are
+/// read.
 template <class T>
 class matrix_input {
 public:
@@ -116,9 +115,7 @@ public:
     }
 
     /// The form in which matrix products read it; refers to this object.
-    [[nodiscard]] detail::matrix_source<T> source() const& {
-        return {m_rows, m_cols, m_reader, m_data, m_row_stride};
-    }
+    [[nodiscard]] detail::matrix_source<T> source() const& { return {m_rows, m_cols, m_reader, m_data, m_row_stride}; }
     detail::matrix_source<T> source() const&& = delete;
 
 private:
@@ -129,7 +126,8 @@ private:
         m_reader = [data, rs, cs, cols = m_cols](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
             for (std::size_t r = begin; r < end; ++r, out += stride) {
                 const U* row = data + static_cast<std::ptrdiff_t>(r) * rs;
-                for (std::size_t c = 0; c < cols; ++c) out[c] = static_cast<T>(row[static_cast<std::ptrdiff_t>(c) * cs]);
+                for (std::size_t c = 0; c < cols; ++c)
+                    out[c] = static_cast<T>(row[static_cast<std::ptrdiff_t>(c) * cs]);
             }
         };
         if constexpr (std::is_same_v<U, T>) {

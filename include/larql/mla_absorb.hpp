@@ -29,22 +29,22 @@ namespace larql {
 /// The published tensors of one layer. H heads, D = N + P, ranks Rq and R, width E.
 template <class T>
 struct mla_factors {
-    matrix_input<T> q{};            ///< [H*D, E]; only when the query has no latent (q_lora_rank 0)
-    matrix_input<T> q_a{};          ///< [Rq, E]
-    vector_input<T> q_a_bias{};     ///< [Rq], or none; added before the norm
-    vector_input<T> q_a_norm{};     ///< [Rq] gains; none for factors without a norm
-    matrix_input<T> q_b{};          ///< [H*D, Rq]
-    matrix_input<T> kv_a{};         ///< [R + P, E]: the latent, then the shared key rows that rotate
-    vector_input<T> kv_a_bias{};    ///< [R + P], or none
-    vector_input<T> kv_a_norm{};    ///< [R] gains; none for factors without a norm
-    matrix_input<T> kv_b{};         ///< [G*(N + V), R]: per head N key rows, then V value rows
+    matrix_input<T> q{};          ///< [H*D, E]; only when the query has no latent (q_lora_rank 0)
+    matrix_input<T> q_a{};        ///< [Rq, E]
+    vector_input<T> q_a_bias{};   ///< [Rq], or none; added before the norm
+    vector_input<T> q_a_norm{};   ///< [Rq] gains; none for factors without a norm
+    matrix_input<T> q_b{};        ///< [H*D, Rq]
+    matrix_input<T> kv_a{};       ///< [R + P, E]: the latent, then the shared key rows that rotate
+    vector_input<T> kv_a_bias{};  ///< [R + P], or none
+    vector_input<T> kv_a_norm{};  ///< [R] gains; none for factors without a norm
+    matrix_input<T> kv_b{};       ///< [G*(N + V), R]: per head N key rows, then V value rows
 };
 
 /// What `absorb` makes.
 struct absorb_options {
-    head_order order = head_order::rope_nope;            ///< of the rows of a query or key head
-    rope_pairing pairing = rope_pairing::half_split;     ///< of the rotated rows
-    std::size_t head_begin = 0;                          ///< heads [head_begin, head_end) only
+    head_order order = head_order::rope_nope;         ///< of the rows of a query or key head
+    rope_pairing pairing = rope_pairing::half_split;  ///< of the rotated rows
+    std::size_t head_begin = 0;                       ///< heads [head_begin, head_end) only
     std::size_t head_end = std::numeric_limits<std::size_t>::max();
     bool keep_latent_rows = true;  ///< copy q_a and the latent rows of kv_a into the result
     executor* threads = nullptr;   ///< null: threads of its own when the work is worth it
@@ -59,9 +59,9 @@ struct dense_mla {
     tensor<T, 1> q_bias{};  ///< as many as rows, or empty; scaled by s_q with q
     tensor<T, 1> k_bias{};  ///< unrotated rows scaled by s_kv, rotated rows not
     tensor<T, 1> v_bias{};
-    tensor<T, 2> q_a{};          ///< [Rq, E]: a = q_a x + q_a_bias gives s_q; empty without a query latent
+    tensor<T, 2> q_a{};  ///< [Rq, E]: a = q_a x + q_a_bias gives s_q; empty without a query latent
     tensor<T, 1> q_a_bias{};
-    tensor<T, 2> kv_a{};         ///< [R, E]: c = kv_a x + kv_a_bias gives s_kv
+    tensor<T, 2> kv_a{};  ///< [R, E]: c = kv_a x + kv_a_bias gives s_kv
     tensor<T, 1> kv_a_bias{};
     head_order order = head_order::rope_nope;
     rope_pairing pairing = rope_pairing::half_split;
@@ -70,14 +70,14 @@ struct dense_mla {
 /// A layer for multi-query attention over the cached latent: key [c^ | rotated], value c^, with c^ = s_kv(x) c.
 template <class T>
 struct latent_mla {
-    tensor<T, 2> q{};      ///< [H*D, E]; only without a query latent
-    tensor<T, 2> q_a{};    ///< [Rq, E]
+    tensor<T, 2> q{};    ///< [H*D, E]; only without a query latent
+    tensor<T, 2> q_a{};  ///< [Rq, E]
     tensor<T, 1> q_a_bias{};
-    tensor<T, 2> q_b{};    ///< [H*D, Rq], gains folded in
-    tensor<T, 2> kv_a{};   ///< [R + P, E]
+    tensor<T, 2> q_b{};   ///< [H*D, Rq], gains folded in
+    tensor<T, 2> kv_a{};  ///< [R + P, E]
     tensor<T, 1> kv_a_bias{};
-    tensor<T, 3> k_b{};    ///< [G, R, N], gains folded in, transposed: the latent query of a head is k_b q_nope
-    tensor<T, 3> v_b{};    ///< [G, V, R], gains folded in: a head's output is v_b times the weighted latent
+    tensor<T, 3> k_b{};  ///< [G, R, N], gains folded in, transposed: the latent query of a head is k_b q_nope
+    tensor<T, 3> v_b{};  ///< [G, V, R], gains folded in: a head's output is v_b times the weighted latent
     head_order order = head_order::rope_nope;
     rope_pairing pairing = rope_pairing::half_split;
 };
@@ -95,10 +95,10 @@ template <class T, class Q, class K, class V>
 void absorb_into(const mla_factors<T>& factors, const mla_geometry& geometry, Q&& q_out, K&& k_out, V&& v_out,
                  const absorb_options& options = {}) {
     const detail::head_range heads = detail::check_factors(factors, geometry, options.head_begin, options.head_end);
-    const detail::output_rows<T> q = detail::output_of<T>(q_out, heads.count() * geometry.qk_head_dim(),
-                                                          geometry.hidden_size, "q_out");
-    const detail::output_rows<T> k = detail::output_of<T>(k_out, heads.kv_count() * geometry.qk_head_dim(),
-                                                          geometry.hidden_size, "k_out");
+    const detail::output_rows<T> q =
+        detail::output_of<T>(q_out, heads.count() * geometry.qk_head_dim(), geometry.hidden_size, "q_out");
+    const detail::output_rows<T> k =
+        detail::output_of<T>(k_out, heads.kv_count() * geometry.qk_head_dim(), geometry.hidden_size, "k_out");
     const detail::output_rows<T> v =
         detail::output_of<T>(v_out, heads.kv_count() * geometry.v_head_dim, geometry.hidden_size, "v_out");
     detail::with_executor(options.threads, geometry.hidden_size * heads.count() > 4096, [&](executor& threads) {
@@ -134,7 +134,8 @@ dense_mla<T> absorb(const mla_factors<T>& factors, const mla_geometry& geometry,
     return layer;
 }
 
-/// The four-matrix form, for factors without norms: rows [rope | nope], the shared rotated row replicated to every head.
+/// The four-matrix form, for factors without norms: rows [rope | nope], the shared rotated row replicated to every
+/// head.
 ///
 /// @param kv_a  [R + P, E]      @param kv_b  [G*(N + V), R]
 /// @param q_a   [Rq, E]         @param q_b   [H*D, Rq]
@@ -191,9 +192,8 @@ template <class T>
 split_kv<T> split_kv_b(const matrix_input<T>& kv_b, const mla_geometry& geometry) {
     detail::require_shape(kv_b, geometry.kv_heads() * (geometry.qk_nope_head_dim + geometry.v_head_dim),
                           geometry.kv_lora_rank, "kv_b");
-    split_kv<T> parts{
-        tensor<T, 3>::from_shape({geometry.kv_heads(), geometry.kv_lora_rank, geometry.qk_nope_head_dim}),
-        tensor<T, 3>::from_shape({geometry.kv_heads(), geometry.v_head_dim, geometry.kv_lora_rank})};
+    split_kv<T> parts{tensor<T, 3>::from_shape({geometry.kv_heads(), geometry.kv_lora_rank, geometry.qk_nope_head_dim}),
+                      tensor<T, 3>::from_shape({geometry.kv_heads(), geometry.v_head_dim, geometry.kv_lora_rank})};
     detail::split_kv_b_into(kv_b, geometry, vector_input<T>{}, parts.k_b.data(), parts.v_b.data());
     return parts;
 }

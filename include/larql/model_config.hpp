@@ -251,11 +251,12 @@ inline nlohmann::json parse_config_json(std::string_view text, const error_where
     return detail::parse_json(text, where, {.drop_deeper = true, .tolerate_non_finite = true});
 }
 
-/// The configuration of a GGUF model, as the config.json that transformers would have: the one that `parse_model_config`
-/// reads, extended by a `larql` object where GGUF stores rows in another pairing than transformers does.
+/// The configuration of a GGUF model, as the config.json that transformers would have: the one that
+/// `parse_model_config` reads, extended by a `larql` object where GGUF stores rows in another pairing than transformers
+/// does.
 ///
-/// Sizes come from the tensors where there are any, with the metadata as a cross-check, because one metadata key has two
-/// meanings (key_length is 192 or 576 for DeepSeek-V3).
+/// Sizes come from the tensors where there are any, with the metadata as a cross-check, because one metadata key has
+/// two meanings (key_length is 192 or 576 for DeepSeek-V3).
 ///
 /// @throws error errc::unsupported_architecture by name; errc::missing_key; errc::shape_mismatch ("metadata says X,
 ///         tensor implies Y")

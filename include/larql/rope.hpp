@@ -93,9 +93,9 @@ inline void scale_yarn(const rope_config& rope, rope_table& table) {
 inline void scale_longrope(const rope_config& rope, double sequence_length, rope_table& table) {
     require_positive(rope.original_max_position, "rope.original_max_position_embeddings");
     const bool is_long = sequence_length > rope.original_max_position;
-    const std::vector<double>& factors = require_factors(is_long ? rope.long_factor : rope.short_factor,
-                                                         table.frequencies.size(),
-                                                         is_long ? "rope.long_factor" : "rope.short_factor");
+    const std::vector<double>& factors =
+        require_factors(is_long ? rope.long_factor : rope.short_factor, table.frequencies.size(),
+                        is_long ? "rope.long_factor" : "rope.short_factor");
     for (std::size_t j = 0; j < factors.size(); ++j) table.frequencies[j] /= factors[j];
     if (rope.attention_factor)
         table.magnitude = *rope.attention_factor;
@@ -107,9 +107,9 @@ inline void scale_llama3(const rope_config& rope, rope_table& table) {
     require_positive(rope.original_max_position, "rope.original_max_position_embeddings");
     require_positive(rope.factor, "rope.factor");
     if (!(rope.high_freq_factor > rope.low_freq_factor) || !(rope.low_freq_factor > 0.0))
-        fail(errc::bad_value, "expected 0 < low_freq_factor < high_freq_factor, got " +
-                                  std::to_string(rope.low_freq_factor) + " and " +
-                                  std::to_string(rope.high_freq_factor),
+        fail(errc::bad_value,
+             "expected 0 < low_freq_factor < high_freq_factor, got " + std::to_string(rope.low_freq_factor) + " and " +
+                 std::to_string(rope.high_freq_factor),
              {.subject = "rope"});
     for (double& w : table.frequencies) {
         const double wavelength = 2.0 * std::numbers::pi / w;
@@ -151,8 +151,8 @@ inline double dynamic_theta(const rope_config& rope, double sequence_length) {
 /// @source transformers modeling_rope_utils.py (every kind); ggml.c ggml_rope_yarn_corr_dims (the same ramp)
 inline rope_table make_rope_table(const rope_config& rope, double sequence_length = 0.0) {
     if (rope.rotary_dim % 2 != 0)
-        detail::fail(errc::bad_value, "expected an even number of rotated elements, got " +
-                                          std::to_string(rope.rotary_dim),
+        detail::fail(errc::bad_value,
+                     "expected an even number of rotated elements, got " + std::to_string(rope.rotary_dim),
                      {.subject = "rope.rotary_dim"});
     rope_table table;
     if (rope.rotary_dim == 0) return table;
@@ -181,8 +181,7 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
             break;
         }
         case rope_kind::divisors: {
-            const auto& divisors =
-                detail::require_factors(rope.divisors, table.frequencies.size(), "rope.divisors");
+            const auto& divisors = detail::require_factors(rope.divisors, table.frequencies.size(), "rope.divisors");
             for (std::size_t j = 0; j < divisors.size(); ++j) table.frequencies[j] /= divisors[j];
             break;
         }
@@ -205,10 +204,11 @@ void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table
     const std::size_t tokens = x.shape(0), heads = x.shape(1), head_dim = x.shape(2), half = table.frequencies.size();
     if (pairing == rope_pairing::none || half == 0) return;
     if (rope_begin > head_dim || 2 * half > head_dim - rope_begin)
-        detail::fail(errc::shape_mismatch, "rotated elements end at " + std::to_string(rope_begin + 2 * half) +
-                                               ", the head has " + std::to_string(head_dim),
+        detail::fail(errc::shape_mismatch,
+                     "rotated elements end at " + std::to_string(rope_begin + 2 * half) + ", the head has " +
+                         std::to_string(head_dim),
                      {.subject = "apply_rope"});
-    const std::size_t step = pairing == rope_pairing::interleaved ? 2 : 1;     // from one pair to the next
+    const std::size_t step = pairing == rope_pairing::interleaved ? 2 : 1;         // from one pair to the next
     const std::size_t distance = pairing == rope_pairing::interleaved ? 1 : half;  // within a pair
     std::vector<T> cosine(half), sine(half);
     for (std::size_t t = 0; t < tokens; ++t) {
@@ -264,12 +264,13 @@ tensor<T, 2> permute_rope_rows(const tensor<T, 2>& weight, std::size_t head_dim,
                                std::size_t rope_dim, rope_pairing from, rope_pairing to) {
     const std::size_t rows = weight.shape(0), columns = weight.shape(1);
     if (head_dim == 0 || rows % head_dim != 0)
-        detail::fail(errc::shape_mismatch, "expected a multiple of " + std::to_string(head_dim) + " rows, got " +
-                                               std::to_string(rows),
+        detail::fail(errc::shape_mismatch,
+                     "expected a multiple of " + std::to_string(head_dim) + " rows, got " + std::to_string(rows),
                      {.subject = "permute_rope_rows"});
     if (rope_begin > head_dim || rope_dim > head_dim - rope_begin)
-        detail::fail(errc::shape_mismatch, "rotated rows end at " + std::to_string(rope_begin + rope_dim) +
-                                               ", the head has " + std::to_string(head_dim),
+        detail::fail(errc::shape_mismatch,
+                     "rotated rows end at " + std::to_string(rope_begin + rope_dim) + ", the head has " +
+                         std::to_string(head_dim),
                      {.subject = "permute_rope_rows"});
     const std::vector<std::size_t> order = rope_row_order(rope_dim, from, to);
     tensor<T, 2> result = weight;

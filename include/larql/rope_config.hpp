@@ -74,11 +74,11 @@ struct rope_config {
     double low_freq_factor = 1.0;  ///< llama3
     double high_freq_factor = 4.0;
 
-    std::optional<double> alpha{};        ///< dynamic with a fixed base (HunYuan)
-    std::vector<double> short_factor{};   ///< longrope: D/2 divisors up to original_max_position
-    std::vector<double> long_factor{};    ///< longrope: D/2 divisors beyond it
-    std::vector<double> divisors{};       ///< divisors: D/2 of them
-    double partial_rotary_factor = 1.0;   ///< proportional: share of the D/2 frequencies that is not zero
+    std::optional<double> alpha{};       ///< dynamic with a fixed base (HunYuan)
+    std::vector<double> short_factor{};  ///< longrope: D/2 divisors up to original_max_position
+    std::vector<double> long_factor{};   ///< longrope: D/2 divisors beyond it
+    std::vector<double> divisors{};      ///< divisors: D/2 of them
+    double partial_rotary_factor = 1.0;  ///< proportional: share of the D/2 frequencies that is not zero
 };
 
 }  // namespace larql

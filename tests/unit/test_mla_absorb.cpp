@@ -118,8 +118,7 @@ TEST_CASE("mla_absorb: dense layers project as the plain reference does, in ever
             const layer_tensors w = larql::testing::random_layer(published, 5, norms, biases);
             for (const head_order order : {head_order::rope_nope, head_order::nope_rope})
                 for (const rope_pairing pairing : {rope_pairing::half_split, rope_pairing::interleaved}) {
-                    const auto layer =
-                        absorb(factors_of<double>(w), published, {.order = order, .pairing = pairing});
+                    const auto layer = absorb(factors_of<double>(w), published, {.order = order, .pairing = pairing});
                     CHECK(layer.order == order);
                     CHECK(layer.pairing == pairing);
                     CHECK(dense_error(layer, w, published, 0, 3) < double_bound);
@@ -197,7 +196,8 @@ TEST_CASE("mla_absorb: a range of heads is that range of the whole, and fills a 
     const std::size_t q_end = whole.q.shape(0), k_end = q_end + whole.k.shape(0), v_end = k_end + whole.v.shape(0);
     auto columns = xt::range(std::size_t{1}, g.hidden_size + 1);
     larql::absorb_into(f, g, xt::view(all, xt::range(std::size_t{0}, q_end), columns),
-                       xt::view(all, xt::range(q_end, k_end), columns), xt::view(all, xt::range(k_end, v_end), columns));
+                       xt::view(all, xt::range(q_end, k_end), columns),
+                       xt::view(all, xt::range(k_end, v_end), columns));
     CHECK(matrix(xt::view(all, xt::range(std::size_t{0}, q_end), columns)) == whole.q);
     CHECK(matrix(xt::view(all, xt::range(q_end, k_end), columns)) == whole.k);
     CHECK(matrix(xt::view(all, xt::range(k_end, v_end), columns)) == whole.v);
@@ -220,7 +220,8 @@ TEST_CASE("mla_absorb: takes views, transposed views, adaptors, lazy arithmetic 
     f.kv_a = larql::matrix_input<double>(w.kv_a.shape(0), w.kv_a.shape(1),
                                          [&](std::size_t b, std::size_t e, double* out, std::size_t stride) {
                                              for (std::size_t r = b; r < e; ++r, out += stride)
-                                                 for (std::size_t c = 0; c < w.kv_a.shape(1); ++c) out[c] = w.kv_a(r, c);
+                                                 for (std::size_t c = 0; c < w.kv_a.shape(1); ++c)
+                                                     out[c] = w.kv_a(r, c);
                                          });
     const auto got = absorb(f, published);
     CHECK(relative_error(got.q, want.q) < double_bound);
@@ -348,10 +349,10 @@ TEST_CASE("absorbed_forward_matches_reference") {
         const tensor<float, 2> flat = larql::testing::project(x, matrix(w));
         return tensor<float, 3>(xt::reshape_view(flat, std::vector<std::size_t>{3, count, dim}));
     };
-    const auto got = larql::gqa_attention_asym(heads(m.absorbed.q, 4, 6), heads(m.absorbed.k, 2, 6),
-                                               heads(m.absorbed.v, 2, 4), {});
-    const auto expected = larql::gqa_attention_asym(tensor<float, 3>(want.q), tensor<float, 3>(want.k),
-                                                    tensor<float, 3>(want.v), {});
+    const auto got =
+        larql::gqa_attention_asym(heads(m.absorbed.q, 4, 6), heads(m.absorbed.k, 2, 6), heads(m.absorbed.v, 2, 4), {});
+    const auto expected =
+        larql::gqa_attention_asym(tensor<float, 3>(want.q), tensor<float, 3>(want.k), tensor<float, 3>(want.v), {});
     CHECK(relative_error(got, expected) < 1e-4);
 }
 

@@ -29,7 +29,7 @@ void check_frequencies(const rope_config& rope, const std::vector<double>& want,
 
 }  // namespace
 
-TEST_CASE("rope: frequencies of every kind are those of transformers") {
+TEST_CASE("rope: frequencies of every kind are those of transformers"){
 #include "rope_golden.inc"
 }
 

@@ -32,8 +32,7 @@ public:
         error_where place = where;
         place.subject = m_items.front().subject;
         std::string text = m_items.front().problem;
-        for (std::size_t i = 1; i < m_items.size(); ++i)
-            text += "; " + m_items[i].subject + ": " + m_items[i].problem;
+        for (std::size_t i = 1; i < m_items.size(); ++i) text += "; " + m_items[i].subject + ": " + m_items[i].problem;
         fail(m_items.front().code, text, place);
     }
 
@@ -77,8 +76,9 @@ public:
         }
         const bool negative = !value->is_number_unsigned() && value->get<std::int64_t>() < 0;
         if (negative || value->get<std::uint64_t>() < low || value->get<std::uint64_t>() > high) {
-            m_problems->add(errc::bad_value, path_of(key), "expected " + std::to_string(low) + " to " +
-                                                               std::to_string(high) + ", got " + shown(*value));
+            m_problems->add(
+                errc::bad_value, path_of(key),
+                "expected " + std::to_string(low) + " to " + std::to_string(high) + ", got " + shown(*value));
             return std::nullopt;
         }
         return value->get<std::uint64_t>();
@@ -94,9 +94,9 @@ public:
         }
         const auto number = value->get<double>();
         if (!std::isfinite(number) || (positive && !(number > 0.0))) {
-            m_problems->add(errc::bad_value, path_of(key),
-                            std::string("expected a finite number") + (positive ? " above 0" : "") + ", got " +
-                                shown(*value));
+            m_problems->add(
+                errc::bad_value, path_of(key),
+                std::string("expected a finite number") + (positive ? " above 0" : "") + ", got " + shown(*value));
             return std::nullopt;
         }
         return number;

@@ -219,7 +219,8 @@ inline void gguf_mla_to_config(const gguf_file& file, const gguf_fields& fields,
 inline nlohmann::json gguf_to_config(const gguf_file& file) {
     const std::string path = file.shard_path(0);
     const auto architecture = file.find<std::string_view>("general.architecture");
-    if (!architecture) fail(errc::missing_key, "required and absent", {.file = path, .subject = "general.architecture"});
+    if (!architecture)
+        fail(errc::missing_key, "required and absent", {.file = path, .subject = "general.architecture"});
     config_problems problems;
     const gguf_fields fields(file, std::string(*architecture), problems);
     nlohmann::json config = nlohmann::json::object();

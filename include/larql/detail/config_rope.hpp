@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Rope parameters of a config.json, in the old form (`rope_scaling` beside `rope_theta`) and the new (`rope_parameters`).
+// Rope parameters of a config.json, in the old form (`rope_scaling` beside `rope_theta`) and the new
+// (`rope_parameters`).
 #ifndef LARQL_DETAIL_CONFIG_ROPE_HPP
 #define LARQL_DETAIL_CONFIG_ROPE_HPP
 
@@ -42,13 +43,13 @@ inline void require_rope_parameters(const rope_config& rope, const config_object
         if (rope.long_factor.empty()) missing("long_factor");
         const std::size_t half = rope.rotary_dim / 2;
         if (!rope.short_factor.empty() && rope.short_factor.size() != half)
-            scaling.problems().add(errc::shape_mismatch, scaling.path_of("short_factor"),
-                                   "expected " + std::to_string(half) + " numbers, got " +
-                                       std::to_string(rope.short_factor.size()));
+            scaling.problems().add(
+                errc::shape_mismatch, scaling.path_of("short_factor"),
+                "expected " + std::to_string(half) + " numbers, got " + std::to_string(rope.short_factor.size()));
         if (!rope.long_factor.empty() && rope.long_factor.size() != half)
-            scaling.problems().add(errc::shape_mismatch, scaling.path_of("long_factor"),
-                                   "expected " + std::to_string(half) + " numbers, got " +
-                                       std::to_string(rope.long_factor.size()));
+            scaling.problems().add(
+                errc::shape_mismatch, scaling.path_of("long_factor"),
+                "expected " + std::to_string(half) + " numbers, got " + std::to_string(rope.long_factor.size()));
     }
     if (rope.kind == rope_kind::divisors && rope.divisors.size() != rope.rotary_dim / 2)
         scaling.problems().add(errc::shape_mismatch, scaling.path_of("divisors"),
@@ -104,8 +105,8 @@ inline rope_config read_rope(const config_object& config, std::size_t rotary_dim
     rope_config rope;
     rope.rotary_dim = rotary_dim;
     if (rotary_dim % 2 != 0)
-        config.problems().add(errc::bad_value, "rope", "expected an even number of rotated elements, got " +
-                                                           std::to_string(rotary_dim));
+        config.problems().add(errc::bad_value, "rope",
+                              "expected an even number of rotated elements, got " + std::to_string(rotary_dim));
     if (const auto v = config.integer("max_position_embeddings", 1, std::uint64_t{1} << 40))
         rope.max_position = static_cast<double>(*v);
     if (const auto v = config.number("rope_theta")) rope.theta = *v;

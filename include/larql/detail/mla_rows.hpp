@@ -104,9 +104,9 @@ public:
           m_rope_begin(order == head_order::nope_rope ? g.qk_nope_head_dim : 0),
           m_nope_begin(order == head_order::nope_rope ? 0 : g.qk_rope_head_dim),
           m_new_position(g.qk_rope_head_dim) {
-        const std::vector<std::size_t> old_position =
-            g.pairing == pairing_after(g, pairing) ? std::vector<std::size_t>{}
-                                                   : rope_row_order(g.qk_rope_head_dim, g.pairing, pairing);
+        const std::vector<std::size_t> old_position = g.pairing == pairing_after(g, pairing)
+                                                          ? std::vector<std::size_t>{}
+                                                          : rope_row_order(g.qk_rope_head_dim, g.pairing, pairing);
         for (std::size_t i = 0; i < m_new_position.size(); ++i)
             m_new_position[old_position.empty() ? i : old_position[i]] = i;
     }
@@ -141,20 +141,22 @@ struct output_rows {
 template <class T, class Out>
 output_rows<T> output_of(Out& out, std::size_t rows, std::size_t cols, std::string_view name) {
     static_assert(strided_expression<Out>, "an output must be a container, an adaptor or a strided view");
-    static_assert(std::is_same_v<typename std::remove_cvref_t<Out>::value_type, T>, "an output holds the factors' type");
+    static_assert(std::is_same_v<typename std::remove_cvref_t<Out>::value_type, T>,
+                  "an output holds the factors' type");
     require_rank(out.dimension(), 2, name);
     const auto got_rows = static_cast<std::size_t>(out.shape()[0]);
     const auto got_cols = static_cast<std::size_t>(out.shape()[1]);
     if (got_rows != rows || got_cols != cols)
         fail(errc::shape_mismatch,
-             "expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], got [" +
-                 std::to_string(got_rows) + ", " + std::to_string(got_cols) + "]",
+             "expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], got [" + std::to_string(got_rows) +
+                 ", " + std::to_string(got_cols) + "]",
              {.subject = std::string(name)});
     const auto row_stride = static_cast<std::ptrdiff_t>(out.strides()[0]);
     const auto col_stride = static_cast<std::ptrdiff_t>(out.strides()[1]);
     if ((cols > 1 && col_stride != 1) || (rows > 1 && row_stride < static_cast<std::ptrdiff_t>(cols)))
-        fail(errc::shape_mismatch, "expected rows of contiguous elements, got strides " + std::to_string(row_stride) +
-                                       " and " + std::to_string(col_stride),
+        fail(errc::shape_mismatch,
+             "expected rows of contiguous elements, got strides " + std::to_string(row_stride) + " and " +
+                 std::to_string(col_stride),
              {.subject = std::string(name)});
     return {out.data() + out.data_offset(), rows > 1 ? static_cast<std::size_t>(row_stride) : cols};
 }
@@ -218,9 +220,10 @@ void absorb_biases(const mla_factors<T>& factors, const mla_geometry& g, const h
     const head_rows rows(g, order, pairing);
     serial_executor serial;
     const auto as_column = [](const vector_input<T>& bias) {
-        return matrix_input<T>(bias.size(), 1, [values = bias.values()](std::size_t b, std::size_t e, T* out, std::size_t stride) {
-            for (std::size_t i = b; i < e; ++i, out += stride) *out = values[i];
-        });
+        return matrix_input<T>(bias.size(), 1,
+                               [values = bias.values()](std::size_t b, std::size_t e, T* out, std::size_t stride) {
+                                   for (std::size_t i = b; i < e; ++i, out += stride) *out = values[i];
+                               });
     };
     mla_factors<T> biases = factors;
     const std::size_t head_dim = g.qk_head_dim();
@@ -246,9 +249,8 @@ template <class T>
 void copy_head_rows(const matrix_input<T>& from, const mla_geometry& g, const head_range& heads, const head_rows& rows,
                     const vector_input<T>& gains, T* out) {
     const std::size_t head_dim = g.qk_head_dim(), cols = from.cols();
-    scatter_rows(from, heads.begin * head_dim, heads.end * head_dim, [&](std::size_t i) {
-        return out + (i / head_dim * head_dim + rows.of_query(i % head_dim)) * cols;
-    });
+    scatter_rows(from, heads.begin * head_dim, heads.end * head_dim,
+                 [&](std::size_t i) { return out + (i / head_dim * head_dim + rows.of_query(i % head_dim)) * cols; });
     if (gains.empty()) return;
     for (std::size_t r = 0; r < heads.count() * head_dim; ++r)
         for (std::size_t c = 0; c < cols; ++c) out[r * cols + c] *= gains.data()[c];
@@ -274,8 +276,7 @@ tensor<T, 1> permute_kv_a_bias(const vector_input<T>& bias, const mla_geometry& 
 
 /// Per head: N key rows transposed into k_b [G, R, N], V value rows copied into v_b [G, V, R]; columns times the gains.
 template <class T>
-void split_kv_b_into(const matrix_input<T>& kv_b, const mla_geometry& g, const vector_input<T>& gains, T* k_b,
-                     T* v_b) {
+void split_kv_b_into(const matrix_input<T>& kv_b, const mla_geometry& g, const vector_input<T>& gains, T* k_b, T* v_b) {
     const std::size_t rank = g.kv_lora_rank, nope = g.qk_nope_head_dim, value = g.v_head_dim;
     std::vector<T> keys(nope * rank);
     for (std::size_t head = 0; head < g.kv_heads(); ++head) {
@@ -297,8 +298,8 @@ void split_kv_b_into(const matrix_input<T>& kv_b, const mla_geometry& g, const v
 template <class T>
 matrix_input<T> merged_kv_b(matrix_input<T> k_b, matrix_input<T> v_b, const mla_geometry& g) {
     const std::size_t rank = g.kv_lora_rank, nope = g.qk_nope_head_dim, value = g.v_head_dim;
-    const auto read = [k = std::move(k_b), v = std::move(v_b), rank, nope, value](
-                          std::size_t begin, std::size_t end, T* out, std::size_t stride) {
+    const auto read = [k = std::move(k_b), v = std::move(v_b), rank, nope, value](std::size_t begin, std::size_t end,
+                                                                                  T* out, std::size_t stride) {
         std::vector<T> head_keys;
         std::size_t loaded = static_cast<std::size_t>(-1);
         for (std::size_t i = begin; i < end; ++i, out += stride) {

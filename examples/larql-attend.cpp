@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// larql-attend: runs one attention block of a checkpoint on given hidden states, in any form, and writes every
+// intermediate that a comparison with another implementation wants.
+#include <larql/amx.hpp>
+#include <larql/checkpoint.hpp>
+#include <larql/safetensors.hpp>
+#include <larql/safetensors_writer.hpp>
+
+#include "support/program.hpp"
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace {
+
+struct arguments {
+    std::string path;
+    std::size_t layer = 0;
+    std::string hidden;
+    std::string out;
+    std::string form = "factored";
+    std::size_t threads = 0;
+};
+
+using larql::tensor;
+
+/// [seq, heads, dim] as [heads, seq, dim], the layout in which transformers passes them to its attention functions.
+tensor<float, 3> heads_first(const tensor<float, 3>& x) {
+    const std::size_t tokens = x.shape(0), heads = x.shape(1), dim = x.shape(2);
+    auto out = tensor<float, 3>::from_shape({heads, tokens, dim});
+    for (std::size_t t = 0; t < tokens; ++t)
+        for (std::size_t h = 0; h < heads; ++h)
+            for (std::size_t i = 0; i < dim; ++i) out(h, t, i) = x(t, h, i);
+    return out;
+}
+
+tensor<float, 2> read_hidden(const std::string& path, std::size_t width) {
+    const larql::safetensors_file file = larql::safetensors_file::open(path);
+    tensor<float, 2> hidden = file.read<2>("hidden");
+    if (hidden.shape(1) != width)
+        throw larql::error(
+            larql::errc::shape_mismatch,
+            "expected hidden states of width " + std::to_string(width) + ", got " + std::to_string(hidden.shape(1)),
+            {.file = path, .subject = "hidden"});
+    return hidden;
+}
+
+void attend(const arguments& args) {
+    larql::enable_amx();
+    larql::thread_pool threads(args.threads);
+    const larql::checkpoint model = larql::checkpoint::open(args.path);
+    const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
+    const auto layer = model.attention(args.layer, *larql::attention_form_from_name(args.form), &threads);
+    const larql::attention_result<float> result = layer.forward(hidden, &threads);
+
+    auto inputs = model.paths();
+    inputs.push_back(args.hidden);
+    larql::safetensors_writer writer(args.out, {.replace = true, .inputs = std::move(inputs)});
+    const tensor<float, 3> q = heads_first(result.q), k = heads_first(result.k), v = heads_first(result.v);
+    const auto declare = [&](const char* name, const auto& x) {
+        writer.add_tensor(name, larql::dtype::f32, {x.shape().begin(), x.shape().end()});
+    };
+    const auto write = [&](const char* name, const auto& x) {
+        writer.write(name, std::as_bytes(std::span(x.data(), x.size())));
+    };
+    const auto each = [&](const auto& act) {
+        act("q", q);
+        act("k", k);
+        act("v", v);
+        act("context", result.context);
+        act("out", result.out);
+    };
+    each(declare);
+    each(write);
+    writer.commit();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    arguments args;
+    CLI::App app("Runs one attention block of a checkpoint on given hidden states.", "larql-attend");
+    app.add_option("PATH", args.path, "the checkpoint")->required();
+    app.add_option("--layer", args.layer, "number of the attention block, from 0")->required();
+    app.add_option("--hidden", args.hidden,
+                   "safetensors with `hidden` [seq, hidden]: the block's input after the input norm, positions from 0")
+        ->required();
+    app.add_option("--out", args.out, "safetensors to write: q, k, v [heads, seq, dim], context, out [seq, ...]")
+        ->required();
+    app.add_option("--form", args.form, "factored (default), dense or latent")
+        ->check(CLI::IsMember({"factored", "dense", "latent"}));
+    app.add_option("--threads", args.threads, "threads to use; default: one per processor");
+    return larql::program::run(app, argc, argv, [&] { attend(args); });
+}

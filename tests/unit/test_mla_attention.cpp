@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <larql/mla_attention.hpp>
+#include <support/reference_attention.hpp>
+#include <support/reference_mla.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace {
+
+using larql::attention_config;
+using larql::attention_form;
+using larql::attention_layer;
+using larql::attention_tensors;
+using larql::head_order;
+using larql::mla_factors;
+using larql::mla_geometry;
+using larql::rope_pairing;
+using larql::tensor;
+using larql::testing::layer_tensors;
+using larql::testing::matrix;
+using larql::testing::random_source;
+using larql::testing::relative_error;
+
+constexpr double eps = 1e-3;  // large enough to show where it is left out
+
+constexpr mla_geometry geometry{.hidden_size = 40,
+                                .num_heads = 3,
+                                .q_lora_rank = 24,
+                                .kv_lora_rank = 20,
+                                .qk_nope_head_dim = 6,
+                                .qk_rope_head_dim = 8,
+                                .v_head_dim = 10};
+
+/// Rotates the interleaved pairs of the last elements of every head by hand.
+void rotate(tensor<double, 3>& x, std::size_t begin, const larql::rope_table& rope, std::size_t first) {
+    for (std::size_t t = 0; t < x.shape(0); ++t)
+        for (std::size_t h = 0; h < x.shape(1); ++h)
+            for (std::size_t j = 0; j < rope.frequencies.size(); ++j) {
+                const double angle = static_cast<double>(first + t) * rope.frequencies[j];
+                double &a = x(t, h, begin + 2 * j), &b = x(t, h, begin + 2 * j + 1);
+                const double old = a;
+                a = rope.magnitude * (old * std::cos(angle) - b * std::sin(angle));
+                b = rope.magnitude * (old * std::sin(angle) + b * std::cos(angle));
+            }
+}
+
+struct block {
+    mla_geometry g;
+    layer_tensors w;
+    matrix o;
+    larql::testing::vector o_bias;
+    attention_config config;
+
+    explicit block(const mla_geometry& geometry_, std::uint64_t seed = 21, bool biases = true)
+        : g(geometry_), w(larql::testing::random_layer(g, seed, true, biases)) {
+        random_source random(seed + 1);
+        o = larql::testing::random_matrix(random, g.hidden_size, g.num_heads * g.v_head_dim, 0.2);
+        o_bias = larql::testing::random_vector(random, g.hidden_size, 0.0, 1.0);
+        config = {.form = attention_form::factored,
+                  .geometry = g,
+                  .scale = 0.31,
+                  .latent_norm_eps = eps,
+                  .rope = {.frequencies = {1.0, 0.4, 0.1, 0.02}, .magnitude = 1.25}};
+    }
+
+    template <class T>
+    [[nodiscard]] mla_factors<T> factors() const {
+        mla_factors<T> f;
+        if (w.q.size() != 0) f.q = w.q;
+        if (w.q_a.size() != 0) f.q_a = w.q_a;
+        if (w.q_b.size() != 0) f.q_b = w.q_b;
+        f.q_a_norm = w.q_a_norm;
+        f.q_a_bias = w.q_a_bias;
+        f.kv_a = w.kv_a;
+        f.kv_a_norm = w.kv_a_norm;
+        f.kv_a_bias = w.kv_a_bias;
+        f.kv_b = w.kv_b;
+        return f;
+    }
+
+    template <class T>
+    [[nodiscard]] attention_layer<T> layer(attention_form form) const {
+        attention_config c = config;
+        c.form = form;
+        const auto converted = [&](auto made) {
+            c.geometry.order = made.order;
+            c.geometry.pairing = made.pairing;
+            return attention_layer<T>(c, larql::to_attention_tensors<T>(std::move(made), o, o_bias));
+        };
+        if (form == attention_form::dense) return converted(larql::absorb(factors<T>(), g));
+        if (form == attention_form::latent) return converted(larql::absorb_latent(factors<T>(), g));
+        attention_tensors<T> t;
+        const auto f = factors<T>();
+        t.q = f.q;
+        t.q_a = f.q_a;
+        t.q_a_bias = f.q_a_bias;
+        t.q_a_norm = f.q_a_norm;
+        t.q_b = f.q_b;
+        t.kv_a = f.kv_a;
+        t.kv_a_bias = f.kv_a_bias;
+        t.kv_a_norm = f.kv_a_norm;
+        t.kv_b = f.kv_b;
+        t.o = o;
+        t.o_bias = o_bias;
+        return {c, t};
+    }
+
+    /// Context and output by the formula.
+    [[nodiscard]] std::pair<matrix, matrix> reference(const matrix& x) const {
+        auto p = larql::testing::reference_projections(x, w, g, eps);
+        rotate(p.q, g.qk_nope_head_dim, config.rope, 0);
+        rotate(p.k, g.qk_nope_head_dim, config.rope, 0);
+        matrix context = matrix::from_shape({x.shape(0), g.num_heads * g.v_head_dim});
+        const larql::attention_options options{.scale = config.scale};
+        for (std::size_t t = 0; t < x.shape(0); ++t)
+            for (std::size_t h = 0; h < g.num_heads; ++h) {
+                const auto row = larql::testing::reference_row<double>(p.q, p.k, p.v, options, t, h);
+                for (std::size_t i = 0; i < g.v_head_dim; ++i) context(t, h * g.v_head_dim + i) = row[i];
+            }
+        return {context, larql::testing::project(context, o, o_bias)};
+    }
+};
+
+constexpr attention_form all_forms[] = {attention_form::factored, attention_form::dense, attention_form::latent};
+
+}  // namespace
+
+TEST_CASE("mla_attention: every form computes the formula, in double and in float") {
+    for (const std::size_t q_rank : {std::size_t{24}, std::size_t{0}})
+        for (const bool biases : {false, true}) {
+            mla_geometry g = geometry;
+            g.q_lora_rank = q_rank;
+            const block b(g, 30 + q_rank, biases);
+            random_source random(5);
+            const matrix x = larql::testing::random_matrix(random, 9, g.hidden_size);
+            const auto [context, out] = b.reference(x);
+            for (const attention_form form : all_forms) {
+                CAPTURE(larql::to_string(form));
+                const auto exact = b.layer<double>(form).forward(x);
+                CHECK(relative_error(exact.context, context) < 1e-12);
+                CHECK(relative_error(exact.out, out) < 1e-12);
+                const auto single = b.layer<float>(form).forward(x);
+                CHECK(relative_error(single.context, context) < 1e-5);
+                CHECK(relative_error(single.out, out) < 1e-5);
+            }
+        }
+}
+
+TEST_CASE("mla_attention: shapes of what each form computes and caches") {
+    const block b(geometry);
+    random_source random(6);
+    const matrix x = larql::testing::random_matrix(random, 4, geometry.hidden_size);
+    const auto dense = b.layer<float>(attention_form::dense).forward(x);
+    CHECK(dense.q.shape() == tensor<float, 3>::shape_type{4, 3, 14});
+    CHECK(dense.k.shape() == tensor<float, 3>::shape_type{4, 3, 14});
+    CHECK(dense.v.shape() == tensor<float, 3>::shape_type{4, 3, 10});
+    const auto latent = b.layer<float>(attention_form::latent).forward(x);
+    CHECK(latent.q.shape() == tensor<float, 3>::shape_type{4, 3, 28});
+    CHECK(latent.k.shape() == tensor<float, 3>::shape_type{4, 1, 28});
+    CHECK(latent.v.shape() == tensor<float, 3>::shape_type{4, 1, 20});
+    CHECK(latent.context.shape() == tensor<float, 2>::shape_type{4, 30});
+    CHECK(latent.out.shape() == tensor<float, 2>::shape_type{4, 40});
+    const matrix none = matrix::from_shape({0, geometry.hidden_size});
+    CHECK(b.layer<float>(attention_form::latent).forward(none).out.shape(0) == 0);
+}
+
+TEST_CASE("mla_attention: appending to a cache token by token gives what one pass gives, in every form and storage") {
+    const block b(geometry);
+    random_source random(7);
+    const std::size_t tokens = 11;
+    const matrix x = larql::testing::random_matrix(random, tokens, geometry.hidden_size);
+    const auto check = [&]<class Storage>(Storage, attention_form form, double tolerance) {
+        const auto layer = b.layer<float>(form);
+        const auto whole = layer.forward(x);
+        auto cache = layer.template make_cache<Storage>(tokens);
+        std::vector<float> got, want;
+        for (std::size_t t = 0; t < tokens;) {
+            const std::size_t count = t == 0 ? 4 : 1;
+            matrix step = matrix::from_shape({count, geometry.hidden_size});
+            std::copy_n(x.data() + t * geometry.hidden_size, step.size(), step.data());
+            const auto r = layer.forward(step, cache);
+            got.insert(got.end(), r.context.begin(), r.context.end());
+            t += count;
+        }
+        CHECK(relative_error(got, whole.context) < tolerance);
+    };
+    for (const attention_form form : all_forms) {
+        CAPTURE(larql::to_string(form));
+        check(float{}, form, 1e-5);        // two orders of the same float sums, as above
+        check(larql::f16{}, form, 1e-2);   // 11 bits of keys and values
+        check(larql::bf16{}, form, 5e-2);  // 8 bits
+    }
+}
+
+TEST_CASE("mla_attention: plain grouped attention with partial rotation and biases") {
+    const std::size_t tokens = 5, width = 12, heads = 4, kv_heads = 2, dim = 6, rotated = 4;
+    random_source random(8);
+    using larql::testing::random_matrix;
+    const matrix x = random_matrix(random, tokens, width), q = random_matrix(random, heads * dim, width),
+                 k = random_matrix(random, kv_heads * dim, width), v = random_matrix(random, kv_heads * dim, width),
+                 o = random_matrix(random, width, heads * dim);
+    const auto q_bias = larql::testing::random_vector(random, heads * dim, 0.0, 1.0);
+    const attention_config config{.geometry = {.hidden_size = width,
+                                               .num_heads = heads,
+                                               .num_kv_heads = kv_heads,
+                                               .qk_nope_head_dim = dim - rotated,
+                                               .qk_rope_head_dim = rotated,
+                                               .v_head_dim = dim,
+                                               .order = head_order::rope_nope,
+                                               .pairing = rope_pairing::interleaved},
+                                  .scale = 0.4,
+                                  .latent_norms = false,
+                                  .rope = {.frequencies = {1.0, 0.1}}};
+    attention_tensors<double> w;
+    w.q = q;
+    w.q_bias = q_bias;
+    w.k = k;
+    w.v = v;
+    w.o = o;
+    const auto got = attention_layer<double>(config, w).forward(x);
+
+    const auto heads_of = [&](const matrix& flat, std::size_t count) {
+        auto out = tensor<double, 3>::from_shape({tokens, count, dim});
+        std::copy(flat.begin(), flat.end(), out.begin());
+        return out;
+    };
+    auto q3 = heads_of(larql::testing::project(x, q, q_bias), heads);
+    auto k3 = heads_of(larql::testing::project(x, k), kv_heads);
+    const auto v3 = heads_of(larql::testing::project(x, v), kv_heads);
+    rotate(q3, 0, config.rope, 0);
+    rotate(k3, 0, config.rope, 0);
+    const larql::attention_options options{.scale = 0.4};
+    for (std::size_t t = 0; t < tokens; ++t)
+        for (std::size_t h = 0; h < heads; ++h) {
+            const auto row = larql::testing::reference_row<double>(q3, k3, v3, options, t, h);
+            for (std::size_t i = 0; i < dim; ++i)
+                CHECK(got.context(t, h * dim + i) == doctest::Approx(row[i]).epsilon(1e-12));
+        }
+    CHECK(relative_error(got.out, larql::testing::project(matrix(got.context), o)) < 1e-13);
+}
+
+TEST_CASE("mla_attention: names the tensor that is missing or does not fit") {
+    const block b(geometry);
+    attention_tensors<double> t;
+    CHECK_THROWS_WITH_AS((attention_layer<double>{b.config, t}), "q_a: required and not given", larql::error);
+    const auto layer = b.layer<double>(attention_form::dense);
+    const matrix narrow = matrix::from_shape({1, 39});
+    CHECK_THROWS_WITH_AS((void)layer.forward(narrow), "x: expected hidden states of width 40, got 39", larql::error);
+    attention_config dense = b.config;
+    dense.form = attention_form::dense;
+    auto f = b.factors<double>();
+    t.q_a = f.q_a;
+    t.q = f.q_b;
+    CHECK_THROWS_WITH_AS((attention_layer<double>{dense, t}), "q: expected [42, 40], got [42, 24]", larql::error);
+}
