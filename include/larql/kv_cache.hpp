@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The keys and values of the tokens so far, for one attention block.
+// The memory of one attention layer: keys and values of the tokens so far, in the storage type of choice, laid out as
+// gqa_attention reads them.
 #ifndef LARQL_KV_CACHE_HPP
 #define LARQL_KV_CACHE_HPP
 
+#include <larql/detail/attention_operand.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -14,190 +16,204 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 
 namespace larql {
 
-/// A cache of a fixed capacity that appends without moving what it holds. Move-only.
+/// Sizes of a cache.
+struct kv_cache_shape {
+    std::size_t capacity = 0;    ///< tokens
+    std::size_t kv_heads = 0;    ///< G
+    std::size_t key_size = 0;    ///< D
+    std::size_t value_size = 0;  ///< V
+};
+
+/// Keys and values of up to `capacity` tokens. T is the storage: float, bf16 or f16.
 ///
-/// Memory for the whole capacity is reserved at once and touched as tokens arrive, so that a large capacity costs
-/// address space, not memory. Keys are [S, G, D], values [S, G, V]; in the latent layout one buffer [S, 1, R + P] is
-/// the keys, and its first R columns are the values.
+/// Two layouts. Separate: keys [capacity, G, D] and values [capacity, G, V]. Latent (MLA, one head): a single
+/// [capacity, 1, R + P] whose first R columns are also the values. Either way keys() and values() are views for
+/// gqa_attention, valid until the cache is moved from or destroyed; appending does not invalidate them, but they keep
+/// the length they were made with.
 ///
-/// @tparam T  storage: float, double, bf16 or f16; what is appended is converted to it, rounding to nearest
+/// All memory is reserved at the start and not touched before it is used: where the system hands out memory on first
+/// use, a large capacity costs nothing. Nothing is allocated afterwards. Move-only: copying gigabytes by accident would
+/// be worse than having to say so.
 template <class T>
 class kv_cache {
-public:
-    /// @param capacity  tokens
-    /// @param kv_heads  G
-    /// @param key_dim   D, numbers of a key
-    /// @param value_dim V, numbers of a value
-    /// @throws error errc::limit_exceeded if the sizes overflow; std::bad_alloc
-    kv_cache(std::size_t capacity, std::size_t kv_heads, std::size_t key_dim, std::size_t value_dim)
-        : m_capacity(capacity),
-          m_kv_heads(kv_heads),
-          m_key_dim(key_dim),
-          m_value_dim(value_dim),
-          m_keys(reserve(capacity, kv_heads, key_dim)),
-          m_values(reserve(capacity, kv_heads, value_dim)) {}
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
+                  "larql: kv_cache stores float, larql::bf16 or larql::f16");
+    using extents = std::array<std::size_t, 3>;
 
-    /// The latent layout: keys [latent | rotated], values the latent.
-    /// @param rank      R, numbers of the latent
-    /// @param rope_dim  P, numbers of the rotated part
-    static kv_cache latent(std::size_t capacity, std::size_t rank, std::size_t rope_dim) {
-        if (rank > std::numeric_limits<std::size_t>::max() - rope_dim) refuse_size(capacity, rank, rope_dim);
-        kv_cache cache(capacity, 1, rank + rope_dim, 0);
-        cache.m_value_dim = rank;
-        cache.m_latent = true;
+    static auto make_view(const T* data, const extents& shape, const extents& strides) {
+        return xt::adapt(data, shape[0] * shape[1] * shape[2], xt::no_ownership(), shape, strides);
+    }
+
+public:
+    using value_type = T;
+    /// A read-only view of [size(), G, D or V].
+    using view = decltype(make_view(nullptr, extents{}, extents{}));
+
+    /// A cache with keys and values apart.
+    /// @throws error errc::limit_exceeded if the sizes overflow, std::bad_alloc if the system refuses the memory
+    explicit kv_cache(const kv_cache_shape& shape) : m_shape(shape) {
+        m_keys = allocate(shape.capacity, shape.kv_heads, shape.key_size);
+        m_values = allocate(shape.capacity, shape.kv_heads, shape.value_size);
+    }
+
+    /// A latent cache: rows of `latent_size` (R) values followed by `rope_size` (P) rotated key elements.
+    [[nodiscard]] static kv_cache latent(std::size_t capacity, std::size_t latent_size, std::size_t rope_size) {
+        kv_cache cache;
+        if (rope_size > std::numeric_limits<std::size_t>::max() - latent_size)
+            detail::fail(errc::limit_exceeded, "row size overflows", {.subject = "kv_cache"});
+        cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size};
+        cache.m_keys = allocate(capacity, 1, latent_size + rope_size);
         return cache;
     }
 
-    [[nodiscard]] std::size_t size() const noexcept { return m_size; }          ///< tokens held
-    [[nodiscard]] std::size_t capacity() const noexcept { return m_capacity; }  ///< tokens that fit
-    [[nodiscard]] bool is_latent() const noexcept { return m_latent; }
-    /// Bytes that the held tokens take.
-    [[nodiscard]] std::size_t size_bytes() const noexcept {
-        return m_size * m_kv_heads * (m_key_dim + (m_latent ? 0 : m_value_dim)) * sizeof(T);
+    kv_cache(kv_cache&& other) noexcept
+        : m_shape(std::exchange(other.m_shape, {})),
+          m_size(std::exchange(other.m_size, 0)),
+          m_keys(std::move(other.m_keys)),
+          m_values(std::move(other.m_values)) {}
+    kv_cache& operator=(kv_cache&& other) noexcept {
+        m_shape = std::exchange(other.m_shape, {});
+        m_size = std::exchange(other.m_size, 0);
+        m_keys = std::move(other.m_keys);
+        m_values = std::move(other.m_values);
+        return *this;
+    }
+    kv_cache(const kv_cache&) = delete;
+    kv_cache& operator=(const kv_cache&) = delete;
+    ~kv_cache() = default;
+
+    /// Tokens held, and tokens that fit.
+    [[nodiscard]] std::size_t size() const noexcept { return m_size; }
+    [[nodiscard]] std::size_t capacity() const noexcept { return m_shape.capacity; }
+    [[nodiscard]] bool empty() const noexcept { return m_size == 0; }
+    [[nodiscard]] const kv_cache_shape& shape() const noexcept { return m_shape; }
+    [[nodiscard]] bool is_latent() const noexcept { return m_values == nullptr; }
+    /// Bytes that one token takes.
+    [[nodiscard]] std::size_t bytes_per_token() const noexcept {
+        return m_shape.kv_heads * (m_shape.key_size + (is_latent() ? 0 : m_shape.value_size)) * sizeof(T);
     }
 
-    /// Appends tokens.
-    /// @param keys    [T, G, D]  any expression of floating-point numbers
-    /// @param values  [T, G, V]  likewise
-    /// @throws error errc::shape_mismatch; errc::limit_exceeded if they do not fit. Nothing is appended then.
+    /// Adds N tokens, rounding to T. Either all are added or, on an error, none.
+    ///
+    /// @param k  [N, G, D] or [N, G * D], any xtensor expression of float (or double, bf16, f16)
+    /// @param v  [N, G, V] or [N, G * V], likewise
+    /// @throws error errc::limit_exceeded if the tokens do not fit; errc::shape_mismatch for other shapes or if the
+    ///         cache is latent
     template <class K, class V>
-    void append(const K& keys, const V& values) {
-        if (m_latent) fail_layout("keys and values", "keys alone");
-        const std::size_t tokens = check(keys, m_key_dim, "keys");
-        if (check(values, m_value_dim, "values") != tokens)
+    void append(const K& k, const V& v) {
+        if (is_latent())
+            detail::fail(errc::shape_mismatch, "is latent: append takes one tensor", {.subject = "kv_cache"});
+        const std::size_t tokens = check_rows(k, "k", m_shape.key_size);
+        const std::size_t value_tokens = check_rows(v, "v", m_shape.value_size);
+        if (value_tokens != tokens)
             detail::fail(errc::shape_mismatch,
-                         "expected " + std::to_string(tokens) + " tokens, got " +
-                             std::to_string(static_cast<std::size_t>(values.shape()[0])),
-                         {.subject = "values"});
-        store(keys, m_keys.get() + m_size * m_kv_heads * m_key_dim);
-        store(values, m_values.get() + m_size * m_kv_heads * m_value_dim);
+                         std::to_string(value_tokens) + " tokens, k has " + std::to_string(tokens), {.subject = "v"});
+        check_room(tokens);
+        copy_rows(k, m_keys.get(), tokens, m_shape.key_size);
+        copy_rows(v, m_values.get(), tokens, m_shape.value_size);
         m_size += tokens;
     }
 
-    /// Appends tokens to the latent layout.
-    /// @param keys  [T, 1, R + P]
-    /// @throws error as above
+    /// Adds N tokens to a latent cache.
+    /// @param rows  [N, 1, R + P] or [N, R + P]
     template <class K>
-    void append(const K& keys) {
-        if (!m_latent) fail_layout("keys alone", "keys and values");
-        const std::size_t tokens = check(keys, m_key_dim, "keys");
-        store(keys, m_keys.get() + m_size * m_key_dim);
+    void append(const K& rows) {
+        if (!is_latent())
+            detail::fail(errc::shape_mismatch, "is not latent: append takes keys and values", {.subject = "kv_cache"});
+        const std::size_t tokens = check_rows(rows, "rows", m_shape.key_size);
+        check_room(tokens);
+        copy_rows(rows, m_keys.get(), tokens, m_shape.key_size);
         m_size += tokens;
     }
 
-    /// The keys held, [S, G, D]: a view that later appends do not change and that ends with the cache.
-    [[nodiscard]] auto keys() const& { return rows(m_keys.get(), m_key_dim, m_key_dim); }
-    auto keys() const&& = delete;
-    /// The values held, [S, G, V]: likewise. In the latent layout a view of the keys' memory.
-    [[nodiscard]] auto values() const& {
-        return rows(m_latent ? m_keys.get() : m_values.get(), m_value_dim, m_latent ? m_key_dim : m_value_dim);
+    /// Keys of the tokens held, [size(), G, D].
+    [[nodiscard]] view keys() const { return rows(m_keys.get(), m_shape.key_size, m_shape.key_size); }
+    /// Values of the tokens held, [size(), G, V]; a prefix of each key when latent.
+    [[nodiscard]] view values() const {
+        return is_latent() ? rows(m_keys.get(), m_shape.key_size, m_shape.value_size)
+                           : rows(m_values.get(), m_shape.value_size, m_shape.value_size);
     }
-    auto values() const&& = delete;
 
-    /// Forgets all but the first `tokens` tokens.
-    /// @throws error errc::limit_exceeded if there are fewer
-    void truncate(std::size_t tokens) {
-        if (tokens > m_size)
+    /// Forgets the tokens from `size` on, as when a draft is rejected.
+    /// @throws error errc::limit_exceeded if fewer are held
+    void truncate(std::size_t size) {
+        if (size > m_size)
             detail::fail(errc::limit_exceeded,
-                         "expected at most " + std::to_string(m_size) + " tokens, got " + std::to_string(tokens),
-                         {.subject = "kv_cache::truncate"});
-        m_size = tokens;
+                         "truncate to " + std::to_string(size) + " tokens, holds " + std::to_string(m_size),
+                         {.subject = "kv_cache"});
+        m_size = size;
     }
     void clear() noexcept { m_size = 0; }
 
 private:
-    static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
-    static constexpr std::align_val_t alignment{64};
-
     struct release {
-        void operator()(T* p) const noexcept { ::operator delete(static_cast<void*>(p), alignment); }
+        void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t{64}); }
     };
-    using buffer = std::unique_ptr<T[], release>;
+    using memory = std::unique_ptr<T, release>;
 
-    [[noreturn]] static void refuse_size(std::size_t tokens, std::size_t heads, std::size_t dim) {
-        detail::fail(errc::limit_exceeded,
-                     std::to_string(tokens) + " tokens of " + std::to_string(heads) + " times " + std::to_string(dim) +
-                         " numbers are beyond the address space",
-                     {.subject = "kv_cache"});
-    }
+    kv_cache() = default;
 
-    // Fresh memory from the system: no element is constructed, so no page is touched.
-    static buffer reserve(std::size_t tokens, std::size_t heads, std::size_t dim) {
+    static memory allocate(std::size_t tokens, std::size_t heads, std::size_t size) {
         std::size_t bytes = sizeof(T);
-        for (const std::size_t factor : {tokens, heads, dim}) {
-            if (factor != 0 && bytes > std::numeric_limits<std::size_t>::max() / 4 / factor)
-                refuse_size(tokens, heads, dim);
-            bytes *= factor;
+        for (const std::size_t n : {heads, size, tokens}) {
+            constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
+            if (n != 0 && bytes > most / n)
+                detail::fail(errc::limit_exceeded,
+                             std::to_string(tokens) + " tokens of " + std::to_string(heads) + " heads of " +
+                                 std::to_string(size) + " elements exceed " + std::to_string(most) + " bytes",
+                             {.subject = "kv_cache"});
+            bytes *= n;
         }
-        return buffer(static_cast<T*>(::operator new(bytes, alignment)));
+        return memory(static_cast<T*>(::operator new(bytes == 0 ? 1 : bytes, std::align_val_t{64})));
     }
 
-    [[noreturn]] static void fail_layout(const char* got, const char* expected) {
-        detail::fail(errc::shape_mismatch, std::string("this layout takes ") + expected + ", got " + got,
-                     {.subject = "kv_cache"});
+    view rows(const T* data, std::size_t row_size, std::size_t columns) const {
+        const std::size_t heads = m_shape.kv_heads;
+        return make_view(data, {m_size, heads, columns}, {heads * row_size, row_size, 1});
     }
 
     template <class E>
-    [[nodiscard]] std::size_t check(const E& rows, std::size_t dim, std::string_view name) const {
-        if (rows.dimension() != 3 || static_cast<std::size_t>(rows.shape()[1]) != m_kv_heads ||
-            static_cast<std::size_t>(rows.shape()[2]) != dim)
+    std::size_t check_rows(const E& e, const char* name, std::size_t size) const {
+        const detail::operand_shape shape = detail::read_operand_shape(e.shape(), m_shape.kv_heads, name, "the cache");
+        if (shape.size != size)
             detail::fail(errc::shape_mismatch,
-                         "expected [tokens, " + std::to_string(m_kv_heads) + ", " + std::to_string(dim) + "], got [" +
-                             shape_of(rows) + "]",
-                         {.subject = std::string(name)});
-        const auto tokens = static_cast<std::size_t>(rows.shape()[0]);
-        if (tokens > m_capacity - m_size)
+                         "head size " + std::to_string(shape.size) + ", the cache has " + std::to_string(size),
+                         {.subject = name});
+        return shape.tokens;
+    }
+
+    void check_room(std::size_t tokens) const {
+        if (tokens > m_shape.capacity - m_size)
             detail::fail(errc::limit_exceeded,
-                         "expected at most " + std::to_string(m_capacity - m_size) + " more tokens, got " +
-                             std::to_string(tokens),
+                         "holds " + std::to_string(m_size) + " tokens and " + std::to_string(tokens) +
+                             " more do not fit in its capacity of " + std::to_string(m_shape.capacity),
                          {.subject = "kv_cache"});
-        return tokens;
     }
 
+    /// Rounds once from the precision of the expression; lazy arithmetic is evaluated once.
     template <class E>
-    static std::string shape_of(const E& rows) {
-        std::string text;
-        for (const auto extent : rows.shape())
-            text += (text.empty() ? "" : ", ") + std::to_string(static_cast<std::size_t>(extent));
-        return text;
+    void copy_rows(const E& e, T* to, std::size_t tokens, std::size_t size) {
+        using element = detail::attention_element_t<E>;
+        static_assert(detail::is_attention_element<element>,
+                      "larql: a cache takes float, double, larql::bf16 or larql::f16");
+        const detail::attention_operand<element> source(e, {tokens, m_shape.kv_heads, size});
+        to += m_size * m_shape.kv_heads * size;
+        for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t h = 0; h < m_shape.kv_heads; ++h) {
+                const element* from = source.rows().row(t, h);
+                for (std::size_t d = 0; d < size; ++d) *to++ = static_cast<T>(static_cast<float>(from[d]));
+            }
     }
 
-    template <class E>
-    static void store(const E& rows, T* out) {
-        for (auto it = rows.template begin<xt::layout_type::row_major>();
-             it != rows.template end<xt::layout_type::row_major>(); ++it)
-            ::new (static_cast<void*>(out++)) T(convert(*it));
-    }
-    template <class U>
-    static T convert(const U& value) noexcept {
-        if constexpr (std::is_same_v<U, T>)
-            return value;
-        else if constexpr (std::is_same_v<T, double>)
-            return static_cast<double>(value);
-        else
-            return T(static_cast<float>(value));
-    }
-
-    [[nodiscard]] auto rows(const T* data, std::size_t dim, std::size_t row) const {
-        // Extents of 1 and 0 have stride 0, as xtensor's own containers have.
-        const std::array<std::size_t, 3> shape{m_size, m_kv_heads, dim};
-        const std::array<std::ptrdiff_t, 3> strides{m_size > 1 ? static_cast<std::ptrdiff_t>(m_kv_heads * row) : 0,
-                                                    m_kv_heads > 1 ? static_cast<std::ptrdiff_t>(row) : 0,
-                                                    dim > 1 ? std::ptrdiff_t{1} : 0};
-        // xtensor wants the number of elements here, also where rows are further apart.
-        return xt::adapt(data, m_size * m_kv_heads * dim, xt::no_ownership(), shape, strides);
-    }
-
-    std::size_t m_capacity, m_kv_heads, m_key_dim, m_value_dim;
+    kv_cache_shape m_shape{};
     std::size_t m_size = 0;
-    bool m_latent = false;
-    buffer m_keys, m_values;
+    memory m_keys{};
+    memory m_values{};  // null when latent
 };
 
 }  // namespace larql
