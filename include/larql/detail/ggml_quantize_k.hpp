@@ -96,8 +96,15 @@ inline void choose_q4_steps(const float* x, scale_and_minimum fit, float d, floa
         }
 }
 
+/// Makes a block decode to NaN by its f16 scale at `at`; returns how many finite numbers that loses.
+inline std::uint64_t encode_nan_block(const float* in, std::byte* at) noexcept {
+    store_u16(at, f16_nan);
+    return lost_to_scale(in, 256, f16_nan);
+}
+
 inline std::uint64_t encode_q4_k_block(const float* in, std::byte* out) noexcept {
     std::memset(out, 0, 144);
+    if (!is_finite(extreme_of(in, 256))) return encode_nan_block(in, out);
     scale_and_minimum fit[8];
     scale_and_minimum largest;
     for (std::size_t g = 0; g < 8; ++g) {
@@ -105,14 +112,11 @@ inline std::uint64_t encode_q4_k_block(const float* in, std::byte* out) noexcept
         largest.scale = std::max(largest.scale, fit[g].scale);
         largest.minimum = std::max(largest.minimum, fit[g].minimum);
     }
-    const bool finite = is_finite(extreme_of(in, 256));
-    const std::uint16_t d_bits = finite ? float_to_f16(largest.scale / 63.0F) : f16_nan;
-    const std::uint16_t dmin_bits = finite ? float_to_f16(largest.minimum / 63.0F) : f16_nan;
+    const std::uint16_t d_bits = float_to_f16(largest.scale / 63.0F);
+    const std::uint16_t dmin_bits = float_to_f16(largest.minimum / 63.0F);
+    if (d_bits >= 0x7c00U || dmin_bits >= 0x7c00U) return encode_nan_block(in, out);  // beyond f16
     store_u16(out, d_bits);
     store_u16(out + 2, dmin_bits);
-    if (const std::uint64_t lost = lost_to_scale(in, 256, d_bits) | lost_to_scale(in, 256, dmin_bits);
-        lost != 0 || !finite)
-        return lost;
     for (std::size_t g = 0; g < 8; ++g) {
         int steps[2] = {};
         std::uint8_t codes[32] = {};
@@ -173,14 +177,14 @@ inline float fit_q6_group(const float* x) noexcept {
 
 inline std::uint64_t encode_q6_k_block(const float* in, std::byte* out) noexcept {
     std::memset(out, 0, 210);
+    if (!is_finite(extreme_of(in, 256))) return encode_nan_block(in, out + 208);
     float fit[16];
     for (std::size_t g = 0; g < 16; ++g) fit[g] = fit_q6_group(in + 16 * g);
     const float largest =
         *std::max_element(fit, fit + 16, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
-    const bool finite = is_finite(extreme_of(in, 256));
-    const std::uint16_t d_bits = finite ? float_to_f16(largest / -128.0F) : f16_nan;
+    const std::uint16_t d_bits = float_to_f16(largest / -128.0F);
+    if ((d_bits & 0x7c00U) == 0x7c00U) return encode_nan_block(in, out + 208);  // beyond f16
     store_u16(out + 208, d_bits);
-    if (const std::uint64_t lost = lost_to_scale(in, 256, d_bits); lost != 0 || !finite) return lost;
     const float d = f16_to_float(d_bits);
     for (std::size_t g = 0; g < 16; ++g) {
         const int middle = d != 0.0F ? nearest_within(fit[g] / d, -128.0F, 127.0F) : 0;
