@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # The one list of what larql needs, read by the build and by the installed larqlConfig.cmake.
+
+# Finds a package unless its target is there already: a project that uses larql may bring its own.
 macro(_larql_need target package)
-  if(NOT TARGET ${target})  # a parent project may have brought it
+  if(NOT TARGET ${target})
     if(DEFINED CMAKE_FIND_PACKAGE_NAME)
       find_dependency(${package} ${ARGN})
     else()

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 # Settings of larql's own programs and tests. A project that uses larql gets none of them.
 
-# LARQL_SANITIZE: "address,undefined", "thread", or empty.
+option(LARQL_WARNINGS_AS_ERRORS "Compile larql's own programs and tests with -Werror" OFF)
+# "address,undefined", "thread", or empty.
 set(LARQL_SANITIZE "" CACHE STRING "Sanitizers for larql's own programs and tests")
 
+# Links larql to a program and turns warnings (and sanitizers, if asked for) on.
 function(larql_set_up target)
   target_link_libraries(${target} PRIVATE larql::larql)
-  if(NOT MSVC)
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wshadow)
-    if(LARQL_WARNINGS_AS_ERRORS)
-      target_compile_options(${target} PRIVATE -Werror)
-    endif()
-    if(LARQL_SANITIZE)
-      target_compile_options(${target} PRIVATE -fsanitize=${LARQL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
-      target_link_options(${target} PRIVATE -fsanitize=${LARQL_SANITIZE})
-    endif()
+  if(MSVC)
+    target_compile_options(${target} PRIVATE /W4 /permissive- $<$<BOOL:${LARQL_WARNINGS_AS_ERRORS}>:/WX>)
+    return()
+  endif()
+  target_compile_options(${target} PRIVATE
+    -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${LARQL_WARNINGS_AS_ERRORS}>:-Werror>)
+  if(LARQL_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      -fsanitize=${LARQL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+    target_link_options(${target} PRIVATE -fsanitize=${LARQL_SANITIZE})
   endif()
 endfunction()

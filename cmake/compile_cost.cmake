@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+# What each public header costs a source file that includes it:
+#   cmake [-DCXX=clang++] [-DFLAGS=-I/opt/xtensor/include] -P cmake/compile_cost.cmake
+# Prints the seconds of a syntax check (median of 3), and their ratio to larql's xtensor containers alone.
+cmake_minimum_required(VERSION 3.23)  # for microseconds in string(TIMESTAMP)
+
+if(NOT DEFINED CXX)
+  set(CXX c++)
+endif()
+get_filename_component(include_dir "${CMAKE_CURRENT_LIST_DIR}/../include" ABSOLUTE)
+if(NOT DEFINED WORK)
+  set(WORK "$ENV{TMPDIR}")
+  if(NOT WORK)
+    set(WORK "/tmp")
+  endif()
+endif()
+set(source "${WORK}/larql_compile_cost.cpp")
+
+# Hundredths of a second of one check; CMake counts in integers.
+function(measure header variable)
+  file(WRITE "${source}" "#include <${header}>\n")
+  set(times)
+  foreach(round RANGE 1 3)
+    string(TIMESTAMP begin "%s%f")
+    execute_process(COMMAND "${CXX}" -std=c++20 "-I${include_dir}" ${FLAGS} -fsyntax-only "${source}"
+      RESULT_VARIABLE result ERROR_VARIABLE problem)
+    string(TIMESTAMP end "%s%f")
+    if(NOT result EQUAL 0)
+      message(FATAL_ERROR "${header} does not compile:\n${problem}")
+    endif()
+    math(EXPR hundredths "(${end} - ${begin}) / 10000")
+    list(APPEND times "${hundredths}")
+  endforeach()
+  list(SORT times COMPARE NATURAL)
+  list(GET times 1 median)
+  set(${variable} "${median}" PARENT_SCOPE)
+endfunction()
+
+# 123 becomes "  1.23".
+function(in_hundredths value variable)
+  math(EXPR whole "${value} / 100")
+  math(EXPR part "${value} % 100 + 100")
+  string(SUBSTRING "${part}" 1 2 part)
+  set(text "    ${whole}.${part}")
+  string(LENGTH "${text}" length)
+  math(EXPR from "${length} - 7")
+  string(SUBSTRING "${text}" ${from} 7 text)
+  set(${variable} "${text}" PARENT_SCOPE)
+endfunction()
+
+measure(larql/detail/xtensor.hpp containers)
+in_hundredths(${containers} seconds)
+message("seconds  ratio  header")
+message("${seconds}   1.00  (xtensor containers)")
+file(GLOB headers RELATIVE "${include_dir}" "${include_dir}/larql/*.hpp")
+foreach(header IN LISTS headers)
+  measure(${header} median)
+  math(EXPR ratio "${median} * 100 / ${containers}")
+  in_hundredths(${median} seconds)
+  in_hundredths(${ratio} ratio)
+  message("${seconds}${ratio}  ${header}")
+endforeach()
+file(REMOVE "${source}")
