@@ -5,12 +5,12 @@
 #ifndef LARQL_DETAIL_JSON_HPP
 #define LARQL_DETAIL_JSON_HPP
 
+#include <larql/detail/name_index.hpp>
 #include <larql/detail/utf8.hpp>
 #include <larql/error.hpp>
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -132,17 +132,18 @@ private:
     }
 
     void check_keys() {
-        const auto first = m_keys.begin() + static_cast<std::ptrdiff_t>(m_first_keys.back());
-        std::sort(first, m_keys.end());
-        if (const auto twice = std::adjacent_find(first, m_keys.end()); twice != m_keys.end())
-            fail_here(errc::duplicate_name, "key stored twice in one object", *twice);
+        const std::size_t first = m_first_keys.back();
+        const auto key_of = [&](std::size_t i) { return std::string_view(m_keys[first + i]); };
+        if (const auto twice = m_index.build(m_keys.size() - first, key_of))
+            fail_here(errc::duplicate_name, "key stored twice in one object", m_keys[first + twice->first]);
     }
 
     Consumer& m_consumer;
     std::string_view m_text;
     const char* m_reached;
     error_where m_where;
-    std::vector<std::string> m_keys{};        // of all open objects, outermost first
+    std::vector<std::string> m_keys{};  // of all open objects, outermost first
+    name_index m_index{};
     std::vector<std::size_t> m_first_keys{};  // per open container, where its keys begin
 };
 

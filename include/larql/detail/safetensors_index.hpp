@@ -64,7 +64,12 @@ public:
         if (!m_in_map) return;
         if (m_depth == 1) refuse(std::string("weight_map: expected an object, got a ") + value.type_name());
         if (!value.is_string()) refuse(std::string("weight_map: expected a file name, got a ") + value.type_name());
-        m_map.emplace_back(std::move(m_name), check_path(value.get<std::string>()));
+        const auto& file = value.get_ref<const std::string&>();
+        if (file.empty() || file != m_stored_path) {  // neighbours mostly lie in one file
+            m_checked_path = check_path(file);
+            m_stored_path = file;
+        }
+        m_map.emplace_back(std::move(m_name), m_checked_path);
     }
 
     safetensors_index take(const error_where& where) {
@@ -109,6 +114,8 @@ private:
     bool m_in_map = false;
     bool m_found = false;
     std::string m_name{};
+    std::string m_stored_path{};  // empty paths are refused, so that this means none
+    std::string m_checked_path{};
     std::vector<std::pair<std::string, std::string>> m_map{};
 };
 
