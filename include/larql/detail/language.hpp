@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Included first by the headers that everything else includes: says once what is wrong when the compiler is not in
-// C++20 mode, instead of some hundred errors about what the older language lacks.
+// Included first by the headers that everything else includes: says once what is wrong with how they are compiled,
+// instead of some hundred errors in their midst.
 #ifndef LARQL_DETAIL_LANGUAGE_HPP
 #define LARQL_DETAIL_LANGUAGE_HPP
 
@@ -11,4 +11,10 @@
 #include <larql/needs/cxx20>  // there is no such file: compilers go on after #error, but not after this
 #endif
 
+#endif
+
+// Outside the guard: windows.h may come between two headers of larql. xtensor cannot bear these macros either.
+#if defined(min) || defined(max)
+#error "larql and xtensor need std::min and std::max: define NOMINMAX before <windows.h>, or undefine min and max"
+#include <larql/needs/no_min_max_macros>
 #endif
