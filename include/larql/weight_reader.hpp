@@ -2,7 +2,7 @@
 //
 // Weights as float, whatever their storage: "rows a to b of this tensor". A weight_reader finds out how a checkpoint
 // stores a weight (plain, ggml blocks, FP8 and INT8 with scales, packed INT4, MXFP4, NVFP4, AWQ, GPTQ); the weight that
-// it hands out decodes any range of rows on demand, and holds nothing but views of the mapped file.
+// it hands out decodes any range of rows on demand, and holds nothing but where to find them.
 //
 // Storage that larql does not know, or whose parts disagree, is refused by name. Codes are never read as numbers, and
 // integers never become floats.
@@ -46,7 +46,8 @@
 
 namespace larql {
 
-/// One logical weight, whatever its storage. Cheap to copy; valid while the checkpoint that it came from is open.
+/// One logical weight, whatever its storage. Cheap to copy; valid while the checkpoint that it came from stays open,
+/// and where it is.
 class weight {
 public:
     [[nodiscard]] const std::string& name() const noexcept { return m_name; }
@@ -69,8 +70,7 @@ public:
     ///
     /// @param out         row r goes to out + (r - row_begin) * out_stride
     /// @param out_stride  floats from one row to the next, at least columns()
-    /// @throws error shape_mismatch for rows that do not exist or a stride that is too short, unsupported_dtype for a
-    /// tensor of
+    /// @throws error shape_mismatch for rows that do not exist or a stride that is too short, unsupported_dtype for
     ///         integers, source_changed if the file is no longer what was opened
     /// @note   Thread-safe. Reads only the stored bytes that these rows need, by ordinary reads, a few microseconds for
     ///         each tensor involved: ask for many rows at once. "awq", "gptq" and transposed "mxfp4-blocks" come
@@ -114,8 +114,8 @@ private:
     std::shared_ptr<const detail::row_source> m_source;
 };
 
-/// Finds weights by their logical names, in one open checkpoint. The checkpoint must outlive the reader and its
-/// weights.
+/// Finds weights by their logical names, in one open checkpoint, which must outlive the reader and its weights and must
+/// not be moved meanwhile.
 class weight_reader {
 public:
     explicit weight_reader(const safetensors_file& file, quantization_config config = {})
@@ -127,11 +127,10 @@ public:
     /// The weight of this name, such as "model.layers.0.self_attn.q_proj.weight" or "blk.0.attn_q.weight", or nothing.
     /// A part of a weight (a scale, a qweight) is found under its own name too, as the plain tensor that it is.
     ///
-    /// @throws error unsupported_dtype for storage that larql refuses by name, shape_mismatch when the parts of a
-    /// weight
-    ///         disagree, missing_tensor when one is absent, missing_key when only quantization_config could tell how to
-    ///         read it, bad_value for parts or group indices that contradict each other
-    /// @note   Maps the shard that holds the tensor; of its data reads only weight_shape and g_idx.
+    /// @throws error unsupported_dtype for storage that larql refuses by name, shape_mismatch when parts disagree,
+    ///         missing_tensor when one is absent, missing_key when only quantization_config could tell how to read it,
+    ///         bad_value for parts or group indices that contradict each other
+    /// @note   Reads the headers, and of the data only weight_shape, g_idx and factors of whole matrices.
     [[nodiscard]] std::optional<weight> find(std::string_view name) const {
         if (m_gguf != nullptr) {
             const tensor_info* info = m_gguf->find_tensor(name);

@@ -78,7 +78,7 @@ std::string numbers(std::initializer_list<std::int64_t> values) {
 
 TEST_CASE("weight_reader: quantisation methods that it does not know are refused by name") {
     for (const char* method : {"bitsandbytes", "hqq", "eetq", "quanto", "vptq", "aqlm", "quark", "bitnet", "torchao",
-                               "auto-round", "something-new"}) {
+                               "auto-round", "mlx", "something-new"}) {
         const std::string text = std::string(R"({"quant_method":")") + method + "\"}";
         checkpoint c(text);
         c.add("a.weight", "U8", "[4,4]", 16)
@@ -392,6 +392,8 @@ TEST_CASE("weight_reader: parts of random types and shapes are refused or read, 
 
 TEST_CASE("quantization_config: reads every dialect") {
     CHECK(config("null").method.empty());
+    CHECK(config("{}").method.empty());
+    CHECK(config(R"({"bits":4,"group_size":64})").method == "mlx");
     const quantization_config deepseek =
         config(R"({"quant_method":"fp8","weight_block_size":[128,64],"modules_to_not_convert":["lm_head"]})");
     CHECK(deepseek.method == "fp8");
@@ -430,7 +432,7 @@ TEST_CASE("quantization_config: reads every dialect") {
 
 TEST_CASE("quantization_config: a field of the wrong kind is named") {
     LARQL_CHECK_ERROR(config("[]"), errc::wrong_type, "quantization_config: expected an object, got array");
-    LARQL_CHECK_ERROR(config("{}"), errc::missing_key, "quantization_config.quant_method");
+    LARQL_CHECK_ERROR(config(R"({"x":1})"), errc::missing_key, "quantization_config.quant_method");
     LARQL_CHECK_ERROR(config(R"({"quant_method":4})"), errc::wrong_type, "quant_method: expected a string, got number");
     LARQL_CHECK_ERROR(config(R"({"quant_method":"fp8","weight_block_size":[128]})"), errc::wrong_type, "two numbers");
     LARQL_CHECK_ERROR(config(R"({"quant_method":"fp8","weight_block_size":[0,128]})"), errc::bad_value,

@@ -40,7 +40,7 @@ struct quantization_config {
     std::vector<std::string> ignore{};         ///< modules left unquantised; for information: the stored tensors decide
 
     /// From the quantization_config object, from hf_quant_config.json or from params.json's quantization object.
-    /// A null gives an empty configuration.
+    /// A null and an empty object give an empty configuration.
     /// @throws error wrong_type or bad_value naming the key, missing_key without quant_method
     static quantization_config parse(const nlohmann::json& object, const error_where& where = {});
 
@@ -236,6 +236,10 @@ inline quantization_config quantization_config::parse(const nlohmann::json& obje
             out.method = "modelopt";
         else if (fields.find("qformat_weight") != nullptr)
             out.method = "mistral";
+        else if (fields.find("bits") != nullptr && fields.find("group_size") != nullptr)
+            out.method = "mlx";  // the only one that leaves its name out; refused when a weight is asked for
+        else if (object.empty())
+            return out;
         else
             detail::fail(errc::missing_key, "expected the name of a quantisation method, got none",
                          fields.at("quant_method"));

@@ -8,6 +8,8 @@
 #include <larql/detail/quant_source.hpp>
 
 #include <algorithm>
+#include <bit>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +34,11 @@ public:
             fail(errc::unsupported_dtype,
                  std::string(traits.name) + " holds integers, which are not read as float; use the raw bytes", m_where);
         const std::size_t row_bytes = m_columns / traits.block_elements * traits.block_bytes;
+        if (m_numbers.type == dtype::f32 && stride == m_columns && m_factors.empty() &&
+            std::endian::native == std::endian::little) {
+            const auto count = static_cast<std::size_t>(end - begin) * m_columns;
+            return m_numbers.read(begin * row_bytes, std::as_writable_bytes(std::span(out, count)));
+        }
         std::vector<std::byte> bytes;
         for (std::uint64_t r = begin; r < end;) {
             const auto count = static_cast<std::size_t>(std::min(end - r, rows_in_piece(row_bytes)));
