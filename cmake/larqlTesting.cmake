@@ -14,6 +14,9 @@ function(larql_set_up target)
   endif()
   target_compile_options(${target} PRIVATE
     -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${LARQL_WARNINGS_AS_ERRORS}>:-Werror>)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    target_compile_options(${target} PRIVATE -Wno-restrict)  # wrong about std::string's operator+ (GCC bug 105329)
+  endif()
   if(LARQL_SANITIZE)
     target_compile_options(${target} PRIVATE
       -fsanitize=${LARQL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)

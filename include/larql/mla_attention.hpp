@@ -123,12 +123,15 @@ public:
     /// A cache of the layout that this layer's form needs.
     /// @tparam Storage   float, bf16 or f16
     /// @param  capacity  tokens; memory is touched as tokens arrive
-    template <class Storage = T>
+    template <class Storage = float>
     [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity) const {
         const mla_geometry& g = m_config.geometry;
         if (m_config.form == attention_form::latent)
             return kv_cache<Storage>::latent(capacity, g.kv_lora_rank, g.qk_rope_head_dim);
-        return kv_cache<Storage>(capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim);
+        return kv_cache<Storage>({.capacity = capacity,
+                                  .kv_heads = g.kv_heads(),
+                                  .key_size = g.qk_head_dim(),
+                                  .value_size = g.v_head_dim});
     }
 
     /// Attends over these tokens alone.

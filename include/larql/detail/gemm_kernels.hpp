@@ -27,7 +27,7 @@ using float_x16_unaligned [[gnu::vector_size(64), gnu::may_alias, gnu::aligned(4
     asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
 }
 
-// All lanes equal to *p.
+// All partial equal to *p.
 [[gnu::always_inline]] LARQL_TARGET_AVX2 inline void broadcast(float_x8& out, const float* p) {
     asm("vbroadcastss %1, %0" : "=x"(out) : "m"(*p));
 }
@@ -145,20 +145,20 @@ inline constexpr std::size_t dot_rows = 4;
 using dot_kernel = void (*)(std::size_t depth, const float* x, const float* const* rows, float* sums);
 
 LARQL_TARGET_AVX2 inline void dot_rows_avx2(std::size_t depth, const float* x, const float* const* rows, float* sums) {
-    float_x8 lanes[dot_rows][2] = {};
+    float_x8 partial[dot_rows][2] = {};
     std::size_t k = 0;
     for (; k + 16 <= depth; k += 16) {
         const float_x8 x0 = *reinterpret_cast<const float_x8_unaligned*>(x + k);
         const float_x8 x1 = *reinterpret_cast<const float_x8_unaligned*>(x + k + 8);
 #pragma GCC unroll 4
         for (std::size_t r = 0; r < dot_rows; ++r) {
-            multiply_add(lanes[r][0], x0, *reinterpret_cast<const float_x8_unaligned*>(rows[r] + k));
-            multiply_add(lanes[r][1], x1, *reinterpret_cast<const float_x8_unaligned*>(rows[r] + k + 8));
+            multiply_add(partial[r][0], x0, *reinterpret_cast<const float_x8_unaligned*>(rows[r] + k));
+            multiply_add(partial[r][1], x1, *reinterpret_cast<const float_x8_unaligned*>(rows[r] + k + 8));
         }
     }
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < dot_rows; ++r) {
-        const float_x8 both = lanes[r][0] + lanes[r][1];
+        const float_x8 both = partial[r][0] + partial[r][1];
         float sum = 0.0F;
         for (std::size_t i = 0; i < 8; ++i) sum += both[i];
         for (std::size_t i = k; i < depth; ++i) sum += x[i] * rows[r][i];
@@ -168,20 +168,20 @@ LARQL_TARGET_AVX2 inline void dot_rows_avx2(std::size_t depth, const float* x, c
 
 LARQL_TARGET_AVX512 inline void dot_rows_avx512(std::size_t depth, const float* x, const float* const* rows,
                                                 float* sums) {
-    float_x16 lanes[dot_rows][2] = {};
+    float_x16 partial[dot_rows][2] = {};
     std::size_t k = 0;
     for (; k + 32 <= depth; k += 32) {
         const float_x16 x0 = *reinterpret_cast<const float_x16_unaligned*>(x + k);
         const float_x16 x1 = *reinterpret_cast<const float_x16_unaligned*>(x + k + 16);
 #pragma GCC unroll 4
         for (std::size_t r = 0; r < dot_rows; ++r) {
-            multiply_add(lanes[r][0], x0, *reinterpret_cast<const float_x16_unaligned*>(rows[r] + k));
-            multiply_add(lanes[r][1], x1, *reinterpret_cast<const float_x16_unaligned*>(rows[r] + k + 16));
+            multiply_add(partial[r][0], x0, *reinterpret_cast<const float_x16_unaligned*>(rows[r] + k));
+            multiply_add(partial[r][1], x1, *reinterpret_cast<const float_x16_unaligned*>(rows[r] + k + 16));
         }
     }
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < dot_rows; ++r) {
-        const float_x16 both = lanes[r][0] + lanes[r][1];
+        const float_x16 both = partial[r][0] + partial[r][1];
         float sum = 0.0F;
         for (std::size_t i = 0; i < 16; ++i) sum += both[i];
         for (std::size_t i = k; i < depth; ++i) sum += x[i] * rows[r][i];
