@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What each public header costs a source file that includes it:
-#   cmake [-DCXX=clang++] [-DFLAGS=-I/opt/xtensor/include] -P cmake/compile_cost.cmake
-# Prints the seconds of a syntax check (median of 3), and their ratio to larql's xtensor containers alone.
+#   cmake [-DCXX=clang++] [-DFLAGS=-I/opt/xtensor/include] [-DONLY=gguf|rope] -P cmake/compile_cost.cmake
+# Prints the seconds of a syntax check (median of 3), and their ratio to larql's xtensor containers alone. ONLY is a
+# regular expression of headers.
 cmake_minimum_required(VERSION 3.23)  # for microseconds in string(TIMESTAMP)
 
 if(NOT DEFINED CXX)
@@ -53,6 +54,9 @@ in_hundredths(${containers} seconds)
 message("seconds  ratio  header")
 message("${seconds}   1.00  (xtensor containers)")
 file(GLOB headers RELATIVE "${include_dir}" "${include_dir}/larql/*.hpp")
+if(DEFINED ONLY)
+  list(FILTER headers INCLUDE REGEX "${ONLY}")
+endif()
 foreach(header IN LISTS headers)
   measure(${header} median)
   math(EXPR ratio "${median} * 100 / ${containers}")
