@@ -33,11 +33,13 @@ reference_product reference_gemm(std::size_t m, std::size_t n, std::size_t k, co
     return out;
 }
 
-/// What rounding may do to a sum of k products in T, one rounding per step and two for the factors.
+/// What rounding may do to a sum of k products in T, one rounding per step and two for the factors; relative
+/// to the magnitude, and absolute among the denormal numbers.
 template <class T>
 double gemm_tolerance(std::size_t k, double magnitude) {
     constexpr double epsilon = static_cast<double>(std::numeric_limits<T>::epsilon());
-    return static_cast<double>(k + 2) * epsilon * magnitude;
+    constexpr double smallest = static_cast<double>(std::numeric_limits<T>::denorm_min());
+    return static_cast<double>(k + 2) * (epsilon * magnitude + smallest);
 }
 
 }  // namespace larql::testing

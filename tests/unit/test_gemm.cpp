@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <larql/amx.hpp>
 #include <larql/detail/gemm.hpp>
+#include <larql/dtype.hpp>
 
 #include <support/random.hpp>
 #include <support/reference_gemm.hpp>
 
 #include <doctest/doctest.h>
 
-#include <array>
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
-#include <numeric>
 #include <stdexcept>
 #include <type_traits>
 #include <vector>
@@ -28,6 +31,7 @@ std::vector<gemm_path> paths() {
         const auto level = larql::detail::detected_simd_level();
         if (level >= larql::detail::simd_level::avx2) out.push_back(gemm_path::avx2);
         if (level >= larql::detail::simd_level::avx512) out.push_back(gemm_path::avx512);
+        if (larql::enable_amx()) out.push_back(gemm_path::amx);
     }
     return out;
 }
@@ -270,4 +274,103 @@ TEST_CASE("gemm: what a reader throws reaches the caller") {
         CHECK_THROWS_WITH(larql::detail::gemm_nt(good.source(), bad, c, pool, path), "unreadable");
         CHECK_THROWS_WITH(larql::detail::gemm_nt(bad, good.source(), c, pool, path), "unreadable");
     }
+}
+
+namespace {
+
+struct error_size {
+    double worst = 0.0;
+    double rms = 0.0;
+};
+
+// Errors of a product in units of the magnitude that was summed up.
+error_size measure(const factors<float>& f, bool scaled, gemm_path path,
+                   const larql::testing::reference_product& want) {
+    const auto [m, n, k] = f.size;
+    const larql::detail::dense_rows<float> a{f.a.data(), m, k, k};
+    const larql::detail::dense_rows<float> b{f.b.data(), f.b_rows(), f.b_cols(), f.b_cols()};
+    scattered_rows<float> c(m, n);
+    larql::serial_executor serial;
+    const auto role = f.transposed ? larql::detail::row_role::column : larql::detail::row_role::depth;
+    larql::detail::multiply(
+        larql::detail::product<float>{a.source(), scaled ? f.scale.data() : nullptr, b.source(), role, c}, serial,
+        path);
+    error_size out;
+    for (std::size_t i = 0; i < m; ++i)
+        for (std::size_t j = 0; j < n; ++j) {
+            const std::size_t at = i * n + j;
+            double error = std::abs(static_cast<double>(c(i)[j]) - want.value[at]) / want.magnitude[at];
+            if (std::isnan(error)) error = 1.0;
+            out.worst = std::max(out.worst, error);
+            out.rms += error * error;
+        }
+    out.rms = std::sqrt(out.rms / static_cast<double>(m * n));
+    return out;
+}
+
+// Factors whose numbers are drawn by `draw(random, step)`.
+template <class Draw>
+factors<float> drawn_factors(shape s, bool transposed, Draw draw) {
+    factors<float> f(s, transposed);
+    larql::testing::random_source random(11);
+    for (std::size_t i = 0; i < f.a.size(); ++i) f.a[i] = static_cast<float>(draw(random, i % s.k));
+    for (std::size_t i = 0; i < f.b.size(); ++i)
+        f.b[i] = static_cast<float>(draw(random, transposed ? i % s.k : i / s.n));
+    return f;
+}
+
+}  // namespace
+
+TEST_CASE("gemm: products on AMX are as exact as products in float") {
+    if (!larql::enable_amx()) {
+        MESSAGE("skipped: this machine has no AMX");
+        return;
+    }
+    using larql::testing::random_source;
+    double previous = 0.0;
+    const auto normal = [](random_source& r, std::size_t) { return r.normal(); };
+    const auto positive = [](random_source& r, std::size_t) { return r.uniform(); };
+    const auto wide = [](random_source& r, std::size_t) {
+        return std::ldexp(r.normal(), static_cast<int>(r.below(25)) - 12);
+    };
+    const auto cancelling = [&](random_source& r, std::size_t k) {  // steps 2i and 2i + 1 nearly cancel in a sum
+        previous = k % 2 == 1 ? -previous * (1.0 + 1e-6 * r.normal()) : 100.0 * r.normal();
+        return previous;
+    };
+    const auto stored = [](random_source& r, std::size_t) {
+        return static_cast<double>(static_cast<float>(larql::bf16(static_cast<float>(0.02 * r.normal()))));
+    };
+    const shape s{64, 96, 1024};
+    for (const bool transposed : {false, true})
+        for (const bool scaled : {false, true})
+            for (const auto& f : {drawn_factors(s, transposed, normal), drawn_factors(s, transposed, positive),
+                                  drawn_factors(s, transposed, wide), drawn_factors(s, transposed, cancelling),
+                                  drawn_factors(s, transposed, stored)}) {
+                const auto want =
+                    larql::testing::reference_gemm(s.m, s.n, s.k, f.a, scaled ? &f.scale : nullptr, f.b, transposed);
+                const error_size vector = measure(f, scaled, gemm_path::avx512, want);
+                const error_size matrix = measure(f, scaled, gemm_path::amx, want);
+                CAPTURE(transposed);
+                CAPTURE(scaled);
+                INFO("worst ", matrix.worst, " against ", vector.worst, ", rms ", matrix.rms, " against ", vector.rms);
+                CHECK(matrix.rms <= vector.rms);
+                CHECK(matrix.worst <= 1.5 * vector.worst);  // one outlier; alike where rounding of a * scale dominates
+            }
+}
+
+TEST_CASE("gemm: numbers that AMX would flush to zero or overflow on are multiplied in float") {
+    const shape s{100, 70, 200};
+    for (const bool transposed : {false, true})
+        for (const gemm_path path : paths<float>()) {
+            CAPTURE(larql::detail::to_string(path));
+            factors<float> f(s, transposed);
+            for (std::size_t k = 0; k < s.k; ++k) {
+                f.a[40 * s.k + k] *= 1e-30F;
+                f.a[41 * s.k + k] *= 1e-43F;  // denormal
+                f.a[99 * s.k + k] *= 1e37F;
+            }
+            check_product(f, path, 2, false, false);
+            for (std::size_t k = 0; k < s.k; ++k) f.b[transposed ? 7 * s.k + k : k * s.n + 7] *= 1e-12F;
+            check_product(f, path, 2, false, false);
+        }
 }

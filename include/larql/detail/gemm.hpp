@@ -5,8 +5,10 @@
 #ifndef LARQL_DETAIL_GEMM_HPP
 #define LARQL_DETAIL_GEMM_HPP
 
+#include <larql/detail/amx.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/function_ref.hpp>
+#include <larql/detail/gemm_amx.hpp>
 #include <larql/detail/gemm_blas.hpp>
 #include <larql/detail/gemm_few_rows.hpp>
 #include <larql/detail/gemm_packed.hpp>
@@ -23,13 +25,14 @@
 namespace larql::detail {
 
 /// How a product is computed. Double always goes through BLAS.
-enum class gemm_path { blas, avx2, avx512 };
+enum class gemm_path { blas, avx2, avx512, amx };
 
 inline std::string_view to_string(gemm_path path) noexcept {
     switch (path) {
         case gemm_path::blas: return "blas";
         case gemm_path::avx2: return "avx2";
         case gemm_path::avx512: return "avx512";
+        case gemm_path::amx: return "amx";
     }
     return "unknown";
 }
@@ -39,10 +42,26 @@ inline gemm_path best_gemm_path() noexcept {
     switch (active_simd_level()) {
         case simd_level::portable: return gemm_path::blas;
         case simd_level::avx2: return gemm_path::avx2;
-        case simd_level::avx512: return gemm_path::avx512;
+        case simd_level::avx512: return amx_permitted() ? gemm_path::amx : gemm_path::avx512;
     }
     return gemm_path::blas;
 }
+
+#if LARQL_AMX
+// AMX, and for the rows that it leaves out the vector kernels.
+inline void multiply_amx(const product<float>& p, executor& threads) {
+    for (const index_range left : amx_product(p, threads).run()) {
+        auto read = [&](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
+            p.a.read_rows(left.begin + begin, left.begin + end, out, stride);
+        };
+        auto c_row = [&](std::size_t i) { return p.c_row(left.begin + i); };
+        const float* data = p.a.data == nullptr ? nullptr : p.a.data + left.begin * p.a.row_stride;
+        const matrix_source<float> rows{left.size(), p.k(), read, data, p.a.row_stride};
+        const product<float> rest{rows, p.k_scale, p.b, p.b_rows, c_row, p.shared_bytes};
+        packed_product(rest, simd_level::avx512, threads).run();
+    }
+}
+#endif
 
 template <class T>
 void multiply(const product<T>& p, executor& threads, gemm_path path) {
@@ -60,6 +79,9 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
         if (path != gemm_path::blas) {
             const simd_level level = path == gemm_path::avx2 ? simd_level::avx2 : simd_level::avx512;
             if (p.b_rows == row_role::column && p.m() <= few_rows_limit) return multiply_few_rows(p, level, threads);
+#if LARQL_AMX
+            if (path == gemm_path::amx && p.m() >= amx_block) return multiply_amx(p, threads);
+#endif
             return packed_product(p, level, threads).run();
         }
     }
