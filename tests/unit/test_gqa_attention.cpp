@@ -144,3 +144,357 @@ TEST_CASE("gqa_attention: reads keys and values in every storage") {
                 check_against_reference<float, larql::bf16>(s);
             }
 }
+
+TEST_CASE("gqa_attention: every combination of options agrees with the plain definition") {
+    const std::vector<float> sinks{0.5F, -1.0F, 3.0F, 0.0F, 20.0F, -30.0F};
+    for (const bool causal : {true, false})
+        for (const double softcap : {0.0, 2.0})
+            for (const std::size_t window : {0U, 1U, 5U, 130U, 1000U})
+                for (const bool with_sinks : {false, true})
+                    for (const std::size_t tokens : {1U, 3U, 40U}) {
+                        attention_options options{.causal = causal, .softcap = softcap, .sliding_window = window};
+                        if (with_sinks) options.sinks = sinks;
+                        check_against_reference<float>({tokens, 300, 6, 2, 32, 16}, options);
+                        options.scale = 0.3;
+                        options.first_position = 150;
+                        check_against_reference<larql::bf16>({tokens, 300, 6, 2, 20, 10}, options);
+                    }
+}
+
+TEST_CASE("gqa_attention: the error is no worse than that of a plain float program") {
+    random_source random(11);
+    for (const std::size_t tokens : {1U, 20U})
+        for (const std::size_t heads : {2U, 64U}) {
+            const auto q = random_tensor<float>(random, tokens, heads, 192);
+            const auto k = random_tensor<float>(random, 900, 2, 192);
+            const auto v = random_tensor<float>(random, 900, 2, 128);
+            const auto truth = reference_attention<double>(q, k, v);
+            const double plain = largest_difference(reference_attention<float>(q, k, v), truth);
+            // The same sums in another order: 2 covers that a maximum over few numbers is itself random.
+            for (const simd_level level : usable_levels()) {
+                CAPTURE(larql::detail::to_string(level));
+                CHECK(largest_difference(attend_at(level, q, k, v), truth) <= 2 * plain);
+            }
+        }
+}
+
+TEST_CASE("gqa_attention: large scores neither overflow nor lose the softmax") {
+    random_source random(12);
+    const auto q = random_tensor<float>(random, 3, 2, 16);
+    const auto k = random_tensor<float>(random, 200, 1, 16);
+    const auto v = random_tensor<float>(random, 200, 1, 16);
+    const attention_options options{.scale = 300.0};
+    const auto want = reference_attention<double>(q, k, v, options);
+    for (const simd_level level : usable_levels())
+        CHECK(largest_difference(attend_at(level, q, k, v, options), want) <= tolerance(q, k, v, options));
+}
+
+TEST_CASE("gqa_attention: double inputs are computed in double") {
+    random_source random(13);
+    const auto q = random_tensor<double>(random, 19, 6, 24);
+    const auto k = random_tensor<double>(random, 150, 2, 24);
+    const auto v = random_tensor<float>(random, 150, 2, 10);
+    const std::vector<float> sinks(6, 0.25F);
+    for (const attention_options& options :
+         {attention_options{}, attention_options{.softcap = 3, .sliding_window = 70, .sinks = sinks}}) {
+        const tensor<double, 3> got = larql::gqa_attention_asym(q, k, v, options);
+        CHECK(largest_difference(got, reference_attention<double>(q, k, v, options)) < 1e-13);
+    }
+    const auto half = random_tensor<larql::f16>(random, 150, 2, 24);
+    CHECK(largest_difference(larql::gqa_attention(q, half, half), reference_attention<double>(q, half, half)) < 1e-13);
+}
+
+TEST_CASE("gqa_attention: asym shape, finiteness, equality with sym within 1e-5, one token returns V") {
+    random_source random(14);
+    const auto q = random_tensor<float>(random, 12, 8, 64);
+    const auto k = random_tensor<float>(random, 12, 2, 64);
+    const auto v = random_tensor<float>(random, 12, 2, 64);
+    const auto narrow = random_tensor<float>(random, 12, 2, 40);
+    const auto asym = larql::gqa_attention_asym(q, k, narrow);
+    CHECK(asym.shape()[0] == 12);
+    CHECK(asym.shape()[1] == 8);
+    CHECK(asym.shape()[2] == 40);
+    for (const float x : asym) CHECK(std::isfinite(x));
+    CHECK(largest_difference(larql::gqa_attention(q, k, v), larql::gqa_attention_asym(q, k, v)) == 0.0);
+
+    const auto q1 = random_tensor<float>(random, 1, 8, 64);
+    const auto k1 = random_tensor<float>(random, 1, 2, 64);
+    const auto v1 = random_tensor<float>(random, 1, 2, 40);
+    const auto one = larql::gqa_attention_asym(q1, k1, v1);
+    for (std::size_t h = 0; h < 8; ++h)
+        for (std::size_t c = 0; c < 40; ++c) CHECK(one(0, h, c) == v1(0, h / 4, c));
+}
+
+TEST_CASE("gqa_attention: with as many key heads as query heads it is plain multi-head attention, head by head") {
+    random_source random(15);
+    const auto q = random_tensor<float>(random, 10, 3, 16);
+    const auto k = random_tensor<float>(random, 10, 3, 16);
+    const auto v = random_tensor<float>(random, 10, 3, 16);
+    const auto all = larql::gqa_attention(q, k, v);
+    for (std::size_t h = 0; h < 3; ++h) {
+        tensor<float, 3> part[3];
+        const tensor<float, 3>* whole[3] = {&q, &k, &v};
+        for (std::size_t i = 0; i < 3; ++i) {
+            part[i].resize({10, 1, 16});
+            for (std::size_t t = 0; t < 10; ++t)
+                for (std::size_t d = 0; d < 16; ++d) part[i](t, 0, d) = (*whole[i])(t, h, d);
+        }
+        const auto one = larql::gqa_attention(part[0], part[1], part[2]);
+        for (std::size_t t = 0; t < 10; ++t)
+            for (std::size_t d = 0; d < 16; ++d) CHECK(std::abs(one(t, 0, d) - all(t, h, d)) < 1e-5F);
+    }
+}
+
+TEST_CASE("gqa_attention: empty inputs and rows that see nothing give zeros") {
+    random_source random(16);
+    const auto some = random_tensor<float>(random, 3, 4, 8);
+    const tensor<float, 3> none(std::array<std::size_t, 3>{0, 2, 8});
+    const auto keys = random_tensor<float>(random, 3, 2, 8);
+    const auto no_keys = larql::gqa_attention(some, none, none);
+    CHECK(no_keys.shape() == some.shape());
+    for (const float x : no_keys) CHECK(x == 0.0F);
+    const auto no_tokens = larql::gqa_attention(tensor<float, 3>(std::array<std::size_t, 3>{0, 4, 8}), keys, keys);
+    CHECK(no_tokens.shape() == std::array<std::size_t, 3>{0, 4, 8});
+
+    // More tokens than keys: the first two stand before the first key. A window that has left all keys behind.
+    const std::vector<float> sinks(4, 1.0F);
+    const auto five = random_tensor<float>(random, 5, 4, 8);
+    for (const simd_level level : usable_levels()) {
+        const auto early = attend_at(level, five, keys, keys, {.sinks = sinks});
+        for (std::size_t h = 0; h < 4; ++h)
+            for (std::size_t c = 0; c < 8; ++c) {
+                CHECK(early(0, h, c) == 0.0F);
+                CHECK(early(1, h, c) == 0.0F);
+                CHECK(early(2, h, c) != 0.0F);
+            }
+        for (const float x : attend_at(level, some, keys, keys, {.first_position = 100, .sliding_window = 4}))
+            CHECK(x == 0.0F);
+    }
+    const tensor<float, 3> no_size(std::array<std::size_t, 3>{3, 2, 0});
+    const auto mean = larql::gqa_attention_asym(tensor<float, 3>(std::array<std::size_t, 3>{3, 2, 0}), no_size, keys);
+    CHECK(std::abs(mean(2, 1, 5) - (keys(0, 1, 5) + keys(1, 1, 5) + keys(2, 1, 5)) / 3) < 1e-6F);
+    CHECK(larql::gqa_attention_asym(some, keys, no_size).size() == 0);
+}
+
+TEST_CASE("gqa_attention: containers of any layout, strided and lazy expressions give the same numbers") {
+    random_source random(17);
+    for (const std::size_t tokens : {1U, 20U}) {
+        const auto q = random_tensor<float>(random, tokens, 4, 32);
+        const auto k = random_tensor<float>(random, 70, 2, 32);
+        const auto v = random_tensor<float>(random, 70, 2, 32);
+        const auto want = larql::gqa_attention(q, k, v);
+        const auto same = [&](const auto& a, const auto& b, const auto& c) {
+            return largest_difference(larql::gqa_attention(a, b, c), want) == 0.0;
+        };
+        const xt::xtensor<float, 3, xt::layout_type::column_major> columns_q = q;
+        const xt::xtensor<float, 3, xt::layout_type::column_major> columns_k = k;
+        const xt::xarray<float> dynamic_v = v;
+        CHECK(same(columns_q, columns_k, dynamic_v));
+        CHECK(same(q * 1.0F, k + 0.0F, v));
+
+        // A head-major cache with room to spare, [G, capacity, D] seen as [S, G, D].
+        std::vector<float> cache(2 * 100 * 32, std::numeric_limits<float>::quiet_NaN());
+        for (std::size_t j = 0; j < 70; ++j)
+            for (std::size_t g = 0; g < 2; ++g)
+                for (std::size_t d = 0; d < 32; ++d) cache[(g * 100 + j) * 32 + d] = k(j, g, d);
+        const std::array<std::size_t, 3> shape{70, 2, 32};
+        const std::array<std::ptrdiff_t, 3> strides{32, 100 * 32, 1};
+        // Heads that lie apart are taken one by one, so that sums may round in another order.
+        const auto heads_apart =
+            xt::adapt(cache.data(), shape[0] * shape[1] * shape[2], xt::no_ownership(), shape, strides);
+        CHECK(largest_difference(larql::gqa_attention(q, heads_apart, v), want) <= tolerance(q, k, v, {}));
+
+        // Backwards in memory: strides may be negative.
+        std::vector<float> backwards(v.size());
+        for (std::size_t j = 0; j < 70; ++j) std::copy_n(v.data() + j * 64, 64, backwards.data() + (69 - j) * 64);
+        const std::array<std::ptrdiff_t, 3> negative{-64, 32, 1};
+        CHECK(same(q, k, xt::adapt(backwards.data() + 69 * 64, v.size(), xt::no_ownership(), shape, negative)));
+
+        // Two dimensions, heads in the options.
+        const auto flat = [](const tensor<float, 3>& x) {
+            return xt::adapt(x.data(), x.size(), xt::no_ownership(),
+                             std::array<std::size_t, 2>{x.shape()[0], x.shape()[1] * x.shape()[2]});
+        };
+        const attention_options heads{.num_q_heads = 4, .num_kv_heads = 2};
+        CHECK(largest_difference(larql::gqa_attention(flat(q), flat(k), flat(v), heads), want) == 0.0);
+    }
+}
+
+TEST_CASE("gqa_attention: values that are a prefix of the keys' memory are the same as a copy of them") {
+    random_source random(18);
+    for (const std::size_t heads : {1U, 16U, 128U})
+        for (const std::size_t tokens : {1U, 3U}) {
+            const auto q = random_tensor<float>(random, tokens, heads, 80);
+            const auto check = [&](const auto& k) {
+                using element = typename std::decay_t<decltype(k)>::value_type;
+                tensor<element, 3> copy({k.shape()[0], 1, 64});
+                for (std::size_t j = 0; j < k.shape()[0]; ++j) std::copy_n(k.data() + j * 80, 64, copy.data() + j * 64);
+                const std::array<std::size_t, 3> shape{k.shape()[0], 1, 64};
+                const std::array<std::size_t, 3> strides{80, 80, 1};
+                const auto prefix = xt::adapt(k.data(), k.shape()[0] * 64, xt::no_ownership(), shape, strides);
+                for (const simd_level level : usable_levels())
+                    CHECK(largest_difference(attend_at(level, q, k, prefix), attend_at(level, q, k, copy)) == 0.0);
+            };
+            check(random_tensor<float>(random, 300, 1, 80));
+            check(random_tensor<larql::f16>(random, 300, 1, 80));
+        }
+}
+
+TEST_CASE("gqa_attention: a NaN stays in the rows that see it") {
+    random_source random(19);
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    for (const std::size_t tokens : {3U, 40U})
+        for (const std::size_t heads : {1U, 4U})
+            for (const float poison : {nan, infinity})
+                for (const simd_level level : usable_levels()) {
+                    CAPTURE(larql::detail::to_string(level));
+                    auto q = random_tensor<float>(random, tokens, heads, 16);
+                    auto k = random_tensor<float>(random, tokens + 5, 1, 16);
+                    auto v = random_tensor<float>(random, tokens + 5, 1, 16);
+                    const auto clean = attend_at(level, q, k, v);
+                    const auto rows_changed = [&] {
+                        const auto got = attend_at(level, q, k, v);
+                        std::vector<bool> changed(tokens);
+                        for (std::size_t i = 0; i < got.size(); ++i)
+                            if (!(got.data()[i] == clean.data()[i])) changed[i / (heads * 16)] = true;
+                        return changed;
+                    };
+                    v(tokens + 3, 0, 2) = poison;  // seen by the last two tokens
+                    auto changed = rows_changed();
+                    for (std::size_t t = 0; t < tokens; ++t) CHECK(changed[t] == (t + 2 >= tokens));
+                    v(tokens + 3, 0, 2) = 0.5F;
+                    k(tokens + 4, 0, 0) = nan;  // seen by the last token
+                    changed = rows_changed();
+                    CHECK(changed[tokens - 1]);
+                    k(tokens + 4, 0, 0) = 0.5F;
+                    q(1, 0, 0) = nan;
+                    const auto got = attend_at(level, q, k, v);
+                    for (std::size_t c = 0; c < 16; ++c) {
+                        CHECK(std::isnan(got(1, 0, c)));
+                        CHECK(std::isfinite(got(0, 0, c)));
+                        CHECK(std::isfinite(got(2, 0, c)));
+                        if (heads > 1) CHECK(std::isfinite(got(1, 1, c)));
+                    }
+                }
+}
+
+TEST_CASE("gqa_attention: the number of threads changes no bit of the result") {
+    random_source random(20);
+    const sizes shapes[] = {
+        {130, 130, 4, 2, 32, 16}, {1, 3000, 4, 2, 32, 32}, {1, 2500, 128, 1, 72, 64}, {5, 1100, 8, 2, 33, 20}};
+    for (const sizes& s : shapes) {
+        const auto q = random_tensor<float>(random, s.tokens, s.heads, s.key_size);
+        const auto k = random_tensor<larql::bf16>(random, s.keys, s.kv_heads, s.key_size);
+        const auto v = random_tensor<larql::bf16>(random, s.keys, s.kv_heads, s.value_size);
+        const auto want = reference_attention<double>(q, k, v);
+        larql::serial_executor serial;
+        for (const simd_level level : usable_levels()) {
+            const auto one = attend_at(level, q, k, v, {.threads = &serial});
+            CHECK(largest_difference(one, want) <= tolerance(q, k, v, {}));
+            for (const std::size_t threads : {2U, 3U, 4U}) {
+                larql::thread_pool pool(threads);
+                for (int round = 0; round < 3; ++round)
+                    CHECK(largest_difference(attend_at(level, q, k, v, {.threads = &pool}), one) == 0.0);
+            }
+        }
+    }
+}
+
+TEST_CASE("gqa_attention_into: fills containers, strided views and other number types, and reuses its scratch") {
+    random_source random(21);
+    const auto q = random_tensor<float>(random, 5, 4, 16);
+    const auto k = random_tensor<float>(random, 9, 2, 16);
+    const auto v = random_tensor<float>(random, 9, 2, 24);
+    const auto want = larql::gqa_attention_asym(q, k, v);
+    larql::attention_scratch scratch;
+    tensor<float, 3> out({5, 4, 24});
+    larql::gqa_attention_into(q, k, v, out, {}, scratch);
+    CHECK(largest_difference(out, want) == 0.0);
+    const std::size_t used = scratch.size_bytes();
+    CHECK(used > 0);
+    const float* const memory = out.data();
+    larql::gqa_attention_into(q, k, v, out, {}, scratch);
+    CHECK(scratch.size_bytes() == used);
+    CHECK(out.data() == memory);
+
+    // Rows with a gap between them, which stays as it was; two dimensions; column-major; double.
+    std::vector<float> gaps(5 * 100, -7.0F);
+    const std::array<std::size_t, 3> shape{5, 4, 24};
+    const std::array<std::size_t, 3> strides{100, 24, 1};
+    larql::gqa_attention_into(q, k, v, xt::adapt(gaps.data(), 5 * 96, xt::no_ownership(), shape, strides));
+    for (std::size_t t = 0; t < 5; ++t) {
+        CHECK(gaps[t * 100 + 95] == want(t, 3, 23));
+        CHECK(gaps[t * 100 + 96] == -7.0F);
+    }
+    tensor<float, 2> flat(std::array<std::size_t, 2>{5, 96});
+    larql::gqa_attention_into(q, k, v, flat);
+    CHECK(flat(4, 25) == want(4, 1, 1));
+    xt::xtensor<double, 3, xt::layout_type::column_major> columns(std::array<std::size_t, 3>{5, 4, 24});
+    larql::gqa_attention_into(q, k, v, columns);
+    CHECK(columns(4, 1, 1) == static_cast<double>(want(4, 1, 1)));
+
+    tensor<float, 3> wrong({5, 4, 16});
+    std::string text;
+    CHECK(code_of([&] { larql::gqa_attention_into(q, k, v, wrong); }, &text) == errc::shape_mismatch);
+    CHECK(text == "out: shape [5, 4, 16], expected [5, 4, 24]");
+}
+
+TEST_CASE("gqa_attention_with_weights: weights are the softmax, and agree with the output") {
+    random_source random(22);
+    const auto q = random_tensor<float>(random, 6, 4, 16);
+    const auto k = random_tensor<larql::bf16>(random, 11, 2, 16);
+    const auto v = random_tensor<larql::bf16>(random, 11, 2, 8);
+    const std::vector<float> sinks{0.0F, 1.0F, -2.0F, 5.0F};
+    for (const attention_options& options :
+         {attention_options{}, attention_options{.softcap = 1.5, .sliding_window = 4, .sinks = sinks}}) {
+        const auto all = larql::gqa_attention_with_weights(q, k, v, options);
+        const auto last = larql::gqa_attention_with_last_weights(q, k, v, options);
+        CHECK(all.weights.shape() == std::array<std::size_t, 3>{4, 6, 11});
+        CHECK(last.weights.shape() == std::array<std::size_t, 2>{4, 11});
+        CHECK(largest_difference(all.output, larql::gqa_attention_asym(q, k, v, options)) == 0.0);
+        CHECK(largest_difference(last.output, all.output) == 0.0);
+        for (std::size_t h = 0; h < 4; ++h)
+            for (std::size_t t = 0; t < 6; ++t) {
+                const auto want = larql::testing::reference_weights<double>(q, k, options, t, h);
+                for (std::size_t j = 0; j < 11; ++j) {
+                    CHECK(std::abs(static_cast<double>(all.weights(h, t, j)) - want[j]) < 2e-6);
+                    if (want[j] == 0) CHECK(all.weights(h, t, j) == 0.0F);
+                    if (t == 5) CHECK(last.weights(h, j) == all.weights(h, t, j));
+                }
+            }
+    }
+}
+
+TEST_CASE("gqa_attention: sizes that disagree are refused with both numbers") {
+    const auto zeros = [](std::size_t a, std::size_t b, std::size_t c) {
+        return tensor<float, 3>(std::array<std::size_t, 3>{a, b, c}, 0.0F);
+    };
+    std::string text;
+    const auto refused = [&](const auto& q, const auto& k, const auto& v, const attention_options& options = {}) {
+        CHECK(code_of([&] { (void)larql::gqa_attention(q, k, v, options); }, &text) == errc::shape_mismatch);
+        return text;
+    };
+    CHECK(refused(zeros(2, 4, 8), zeros(3, 2, 9), zeros(3, 2, 9)) == "k: head size 9, q has 8");
+    CHECK(refused(zeros(2, 4, 8), zeros(3, 2, 8), zeros(4, 2, 8)) == "v: 4 tokens, k has 3");
+    CHECK(refused(zeros(2, 4, 8), zeros(3, 2, 8), zeros(3, 1, 8)) == "v: 1 heads, k has 2");
+    CHECK(refused(zeros(2, 5, 8), zeros(3, 2, 8), zeros(3, 2, 8)) ==
+          "q: 5 heads are not a multiple of the 2 key/value heads");
+    CHECK(refused(zeros(2, 4, 8), zeros(3, 2, 8), zeros(3, 2, 6)) ==
+          "v: value head size 6, key head size 8; gqa_attention_asym takes unequal sizes");
+    CHECK(refused(zeros(2, 4, 8), zeros(3, 2, 8), zeros(3, 2, 8), {.num_q_heads = 3}) ==
+          "q: has 4 heads, num_q_heads says 3");
+    const std::vector<float> three(3);
+    CHECK(refused(zeros(2, 4, 8), zeros(3, 2, 8), zeros(3, 2, 8), {.sinks = three}) ==
+          "sinks: 3 logits, q has 4 heads");
+    const tensor<float, 2> flat(std::array<std::size_t, 2>{2, 32}, 0.0F);
+    CHECK(refused(flat, zeros(3, 2, 8), zeros(3, 2, 8)) == "q: of 2 dimensions needs num_q_heads");
+    CHECK(refused(flat, zeros(3, 2, 8), zeros(3, 2, 8), {.num_q_heads = 5}) ==
+          "q: has rows of 32 elements, not a multiple of num_q_heads = 5");
+    const tensor<float, 1> line(std::array<std::size_t, 1>{8}, 0.0F);
+    CHECK(refused(line, zeros(3, 2, 8), zeros(3, 2, 8)) ==
+          "q: has 1 dimensions, expected 3, or 2 with the heads in the options");
+    CHECK(code_of([&] {
+              (void)larql::gqa_attention(zeros(1, 1, 1), zeros(1, 1, 1), zeros(1, 1, 1), {.softcap = -1});
+          }) == errc::bad_value);
+}

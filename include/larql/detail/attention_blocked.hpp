@@ -14,31 +14,39 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
 #include <limits>
 
 namespace larql::detail {
 
 #if LARQL_VECTOR_EXTENSIONS
 
-template <class Problem>
-attention_item make_attention_item(const Problem& p, const attention_plan& plan, std::size_t row_block,
-                                   std::size_t kv_head, std::size_t split) {
+/// Item number i: the splits of a block follow each other, and the blocks of rows with most keys come first.
+inline attention_item make_attention_item(const attention_call<float>& p, const attention_plan& plan, std::size_t i,
+                                          float* partials) {
+    const std::size_t split = i % plan.splits;
+    const std::size_t head = i / plan.splits % plan.head_blocks * plan.head_block;
+    const std::size_t row_block = plan.row_blocks - 1 - i / plan.splits / plan.head_blocks;
     const std::size_t row = row_block * plan.row_block;
     const std::size_t key = plan.first_key + split * plan.split_keys;
-    return {kv_head,
+    float* const partial =
+        plan.splits == 1 ? nullptr
+                         : partials + ((row_block * p.kv_heads + head) * plan.splits + split) * plan.partial_floats;
+    return {head,
+            std::min(head + plan.head_block, p.kv_heads),
             row,
             std::min(row + plan.row_block, p.rows()),
             {key, std::min(key + plan.split_keys, plan.last_key)},
-            nullptr};
+            partial};
 }
 
 /// Joins the partial results of one block of rows, always in the order of the keys.
 /// @param partials  one after another, plan.splits of them
-template <class Problem>
-void join_partials(const Problem& p, const attention_plan& plan, const attention_item& item, float* partials) {
+inline void join_partials(const attention_call<float>& p, const attention_plan& plan, const attention_item& item,
+                          std::size_t kv_head, float* partials) {
     for (std::size_t r = item.row_begin; r < item.row_end; ++r) {
         const std::size_t i = r - item.row_begin;
-        const std::size_t head = item.kv_head * p.group() + r % p.group();
+        const std::size_t head = kv_head * p.group() + r % p.group();
         const auto part = [&](std::size_t s) { return attention_partial(plan, partials + s * plan.partial_floats); };
         float top = -std::numeric_limits<float>::infinity();
         for (std::size_t s = 0; s < plan.splits; ++s) top = std::max(top, part(s).maximum[i]);
@@ -62,12 +70,13 @@ template <class K, class V>
 void attend_blocked(const attention_problem<float, K, V>& p, simd_level level, executor& threads,
                     aligned_buffer& memory) {
     const attention_kernel<K, V> kernel = choose_attention_kernel<K, V>(level);
-    const attention_plan plan = make_attention_plan(p, kernel.tile, threads.concurrency());
-    const std::size_t items = plan.items(p.kv_heads);
+    const bool heads_adjacent = std::abs(p.k.head_stride) < std::abs(p.k.token_stride);
+    const attention_plan plan = make_attention_plan(p, kernel.tile, heads_adjacent, threads.concurrency());
+    const std::size_t items = plan.items();
     const std::size_t workers = std::min(items, threads.concurrency());
-    const std::size_t blocks = p.kv_heads * plan.row_blocks;
+    const std::size_t blocks = plan.head_blocks * plan.row_blocks;
     const bool split = plan.splits > 1;
-    const std::size_t partial_floats = split ? items * plan.partial_floats : 0;
+    const std::size_t partial_floats = split ? p.kv_heads * plan.row_blocks * plan.splits * plan.partial_floats : 0;
     const std::size_t counters = split ? round_up(blocks * sizeof(std::atomic<std::size_t>), 64) / sizeof(float) : 0;
     float* const scratch = memory.get<float>(counters + partial_floats + workers * plan.scratch_floats);
     auto* const unfinished = reinterpret_cast<std::atomic<std::size_t>*>(scratch);
@@ -77,15 +86,13 @@ void attend_blocked(const attention_problem<float, K, V>& p, simd_level level, e
     std::atomic<std::size_t> next{0};
     threads.run(workers, [&](std::size_t worker) {
         for (std::size_t i = next.fetch_add(1); i < items; i = next.fetch_add(1)) {
-            const std::size_t s = i % plan.splits;
-            const std::size_t head = i / plan.splits % p.kv_heads;
-            const std::size_t row_block = plan.row_blocks - 1 - i / plan.splits / p.kv_heads;  // most keys first
-            attention_item item = make_attention_item(p, plan, row_block, head, s);
-            const std::size_t block = i / plan.splits;
-            if (split) item.partial = partials + i * plan.partial_floats;
+            const attention_item item = make_attention_item(p, plan, i, partials);
             kernel.attend_item(p, plan, item, own + worker * plan.scratch_floats);
-            if (split && unfinished[block].fetch_sub(1, std::memory_order_acq_rel) == 1)
-                join_partials(p, plan, item, partials + block * plan.splits * plan.partial_floats);
+            if (!split || unfinished[i / plan.splits].fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
+            for (std::size_t head = item.head_begin; head < item.head_end; ++head) {
+                const std::size_t block = item.row_begin / plan.row_block * p.kv_heads + head;
+                join_partials(p, plan, item, head, partials + block * plan.splits * plan.partial_floats);
+            }
         }
     });
 }

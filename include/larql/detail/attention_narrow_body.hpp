@@ -10,38 +10,35 @@ namespace larql::detail::LARQL_SIMD_NAMESPACE {
 /// Query rows up to which this form is used; the number of sums that are kept in registers.
 inline constexpr std::size_t narrow_rows = lanes < 8 ? lanes : 8;
 
-/// Adds two sets of partial sums: of each pair of segments of 2 * Half lanes, the first half of the result is the
-/// folded segment of a, the second half that of b.
-template <std::size_t Half, std::size_t... Lane>
-LARQL_SIMD_INLINE vfloat fold_pair(vfloat a, vfloat b, std::index_sequence<Lane...>) noexcept {
-    constexpr auto low = [](std::size_t lane) {
-        const std::size_t segment = lane / (2 * Half) * (2 * Half);
-        return static_cast<int>(segment + lane % Half + (lane % (2 * Half) < Half ? 0 : lanes));
-    };
-    return __builtin_shufflevector(a, b, low(Lane)...) + __builtin_shufflevector(a, b, (low(Lane) + int{Half})...);
+/// Asks for a row ahead of its use: rows of one head lie far apart in a cache of many heads, where the processor's own
+/// prefetching does not follow.
+template <class E>
+LARQL_SIMD_INLINE void prefetch_row(const E* row, std::size_t columns) noexcept {
+    const char* const bytes = reinterpret_cast<const char*>(row);
+    for (std::size_t b = 0; b < columns * sizeof(E); b += 64) __builtin_prefetch(bytes + b, 0, 2);
 }
 
-/// Lane i of the result is the sum of the lanes of sums[i]. Uses up the array.
-LARQL_SIMD_INLINE vfloat fold_all(vfloat* sums) noexcept {
-    constexpr std::make_index_sequence<lanes> all{};
-    if constexpr (lanes == 16) {
-        LARQL_UNROLL for (std::size_t i = 0; i < 8; ++i) sums[i] = fold_pair<8>(sums[i], sums[i + 8], all);
-    }
-    if constexpr (lanes >= 8) {
-        LARQL_UNROLL for (std::size_t i = 0; i < 4; ++i) sums[i] = fold_pair<4>(sums[i], sums[i + 4], all);
-    }
-    LARQL_UNROLL for (std::size_t i = 0; i < 2; ++i) sums[i] = fold_pair<2>(sums[i], sums[i + 2], all);
-    return fold_pair<1>(sums[0], sums[1], all);
-}
+/// A stretch of keys of one head, and the stretch that will be worked on soon after.
+struct narrow_block {
+    std::size_t head;
+    key_range keys;
+    std::size_t next_head;
+    key_range next_keys;
+};
 
-/// Scores of lanes / Rows keys from `key` on against Rows query rows; scores[row * attention_key_block + i].
-/// Keys from `end` on are read as the last one and their scores are meaningless.
+/// Scores of lanes / Rows keys from `key` on against Rows query rows; scores[row * narrow_key_block + i].
+/// Keys beyond the block are read as its last one and their scores are meaningless.
 template <std::size_t Rows, class K>
-LARQL_SIMD_FUNCTION void score_few(const attention_rows<const K>& k, std::size_t head, std::size_t key, std::size_t end,
+LARQL_SIMD_FUNCTION void score_few(const attention_rows<const K>& k, const narrow_block& block, std::size_t key,
                                    const float* q, std::size_t depth, float* scores) noexcept {
     constexpr std::size_t tile = lanes / Rows;
     const K* row[tile];
-    LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) row[j] = k.row(std::min(key + j, end - 1), head);
+    LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) {
+        row[j] = k.row(std::min(key + j, block.keys.end - 1), block.head);
+        prefetch_row(k.row(std::min(key - block.keys.begin + block.next_keys.begin + j, block.next_keys.end - 1),
+                           block.next_head),
+                     depth);
+    }
     vfloat sum[lanes];
     LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) sum[i] = vfloat{};
     for (std::size_t d = 0; d < depth; d += lanes) {
@@ -53,9 +50,9 @@ LARQL_SIMD_FUNCTION void score_few(const attention_rows<const K>& k, std::size_t
         }
     }
     float folded[lanes];
-    store(folded, fold_all(sum));
+    store(folded, fold_lanes(sum));
     LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r)
-        __builtin_memcpy(scores + r * attention_key_block, folded + r * tile, tile * sizeof(float));
+        __builtin_memcpy(scores + r * narrow_key_block, folded + r * tile, tile * sizeof(float));
 }
 
 /// out[r][.] = out[r][.] * keep[r] + sum over keys of weights[r][key] * values[key][.] for Vectors vectors from
@@ -75,7 +72,7 @@ LARQL_SIMD_FUNCTION void add_few_values(const attention_rows<const V>& v, std::s
         vfloat y[Vectors];
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) y[i] = load(row + i * lanes);
         LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
-            const vfloat w = broadcast(weights[r * attention_key_block + j - range.begin]);
+            const vfloat w = broadcast(weights[r * narrow_key_block + j - range.begin]);
             LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] += w * y[i];
         }
     }
@@ -123,79 +120,135 @@ LARQL_SIMD_FUNCTION inline float weigh_row(float* scores, key_range seen, std::s
     return factor;
 }
 
-/// An item whose lanes are elements of a head; Rows >= the rows of the item, of which the rest are zero.
+/// The query rows of one head and what they have accumulated.
+struct narrow_state {
+    float* q;        // [Rows][D], times the scale
+    float* out;      // [Rows][V]
+    float* maximum;  // [Rows], in powers of two
+    float* sum;
+};
+
+/// The kernels for one number of rows.
+template <class K, class V>
+struct narrow_kernels {
+    std::size_t rows;
+    void (*score)(const attention_rows<const K>&, const narrow_block&, std::size_t key, const float* q,
+                  std::size_t depth, float* scores) noexcept;
+    void (*add)(const attention_rows<const V>&, std::size_t head, key_range, std::size_t columns, const float* weights,
+                const float* keep, float* out) noexcept;
+    void (*add_one)(const attention_rows<const V>&, std::size_t head, key_range, std::size_t columns,
+                    const float* weights, const float* keep, float* out) noexcept;
+};
+
 template <std::size_t Rows, class K, class V>
+narrow_kernels<K, V> make_narrow_kernels() noexcept {
+    return {Rows, score_few<Rows, K>, add_few_values<Rows, V>, add_few_values<1, V>};
+}
+
+/// Kernels for at least `rows` rows.
+template <class K, class V>
+narrow_kernels<K, V> choose_narrow_kernels(std::size_t rows) noexcept {
+    if (rows == 1) return make_narrow_kernels<1, K, V>();
+    if (rows == 2) return make_narrow_kernels<2, K, V>();
+    if (rows <= 4) return make_narrow_kernels<4, K, V>();
+    return make_narrow_kernels<narrow_rows, K, V>();
+}
+
+/// One block of keys. `seen` are the keys of each row, `rows` of which are real.
+template <class K, class V>
+LARQL_SIMD_FUNCTION void attend_few(const attention_problem<float, K, V>& p, const narrow_kernels<K, V>& kernels,
+                                    const narrow_block& block, const narrow_state& state, float* scores,
+                                    const key_range* seen, std::size_t rows, float cap) noexcept {
+    const std::size_t first = block.keys.begin;
+    const std::size_t n = block.keys.end - first;
+    for (std::size_t j = 0; j < n; j += lanes / kernels.rows)
+        kernels.score(p.k, block, first + j, state.q, p.key_size, scores + j);
+    float keep[narrow_rows];
+    bool ragged = false;
+    for (std::size_t r = 0; r < kernels.rows; ++r) {
+        const std::size_t begin = std::clamp(seen[r].begin, first, block.keys.end) - first;
+        const std::size_t end = std::clamp(seen[r].end, first + begin, block.keys.end) - first;
+        keep[r] = weigh_row(scores + r * narrow_key_block, {begin, end}, n, cap, state.maximum[r], state.sum[r]);
+        if (begin > 0 || end < n) ragged = true;
+    }
+    for (std::size_t j = block.next_keys.begin; j < block.next_keys.end; ++j)
+        prefetch_row(p.v.row(j, block.next_head), p.value_size);
+    if (!ragged) return kernels.add(p.v, block.head, block.keys, p.value_size, scores, keep, state.out);
+    // Row by row: a weight of 0 does not silence a NaN that the row does not see.
+    for (std::size_t r = 0; r < rows; ++r) {
+        const std::size_t begin = std::clamp(seen[r].begin, first, block.keys.end);
+        const std::size_t end = std::clamp(seen[r].end, begin, block.keys.end);
+        if (begin < end)
+            kernels.add_one(p.v, block.head, {begin, end}, p.value_size, scores + r * narrow_key_block + begin - first,
+                            keep + r, state.out + r * p.value_size);
+    }
+}
+
+/// Memory and first values for the rows of one head; rows beyond the item's last repeat it.
+inline narrow_state start_narrow(const attention_call<float>& p, const attention_plan& plan, const attention_item& item,
+                                 std::size_t head, std::size_t rows, float factor, float_arena& arena) noexcept {
+    narrow_state state{arena.take(rows * p.key_size), arena.take(rows * p.value_size), arena.take(rows),
+                       arena.take(rows)};
+    if (item.partial != nullptr) {
+        const std::size_t offset = (head - item.head_begin) * plan.splits * plan.partial_floats;
+        const attention_partial partial(plan, item.partial + offset);
+        state.out = partial.out;
+        state.maximum = partial.maximum;
+        state.sum = partial.sum;
+    }
+    for (std::size_t r = 0; r < rows; ++r) {
+        const std::size_t row = std::min(item.row_begin + r, item.row_end - 1);
+        const float* from = p.q.row(row / p.group(), head * p.group() + row % p.group());
+        for (std::size_t d = 0; d < p.key_size; ++d) state.q[r * p.key_size + d] = from[d] * factor;
+    }
+    std::fill_n(state.out, rows * p.value_size, 0.0F);
+    std::fill_n(state.maximum, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(state.sum, rows, 0.0F);
+    return state;
+}
+
+/// An item whose lanes are elements of a head. Heads take turns at each block of keys, so that memory is read in the
+/// order in which a cache [S, G, D] lies.
+template <class K, class V>
 LARQL_SIMD_FUNCTION void attend_narrow(const attention_problem<float, K, V>& p, const attention_plan& plan,
                                        const attention_item& item, float* scratch) noexcept {
     const std::size_t rows = item.row_end - item.row_begin;
-    float_arena arena(scratch);
-    float* const q = arena.take(Rows * p.key_size);
-    float* out = arena.take(Rows * p.value_size);
-    float* top = arena.take(Rows);
-    float* sum = arena.take(Rows);
-    float* const scores = arena.take(Rows * attention_key_block);
-    float keep[Rows];
-    if (item.partial != nullptr) {
-        const attention_partial partial(plan, item.partial);
-        out = partial.out;
-        top = partial.maximum;
-        sum = partial.sum;
-    }
+    const std::size_t heads = item.head_end - item.head_begin;
+    const narrow_kernels<K, V> kernels = choose_narrow_kernels<K, V>(rows);
     const logit_factors factors = make_logit_factors(p.scale, p.softcap);
-    key_range seen[Rows];
-    for (std::size_t r = 0; r < Rows; ++r) {
-        const std::size_t row = item.row_begin + std::min(r, rows - 1);
-        seen[r] = p.mask.visible(row / p.group());
+    float_arena arena(scratch);
+    float* const scores = arena.take(kernels.rows * narrow_key_block);
+    key_range seen[narrow_rows];
+    for (std::size_t r = 0; r < kernels.rows; ++r) {
+        seen[r] = p.mask.visible(std::min(item.row_begin + r, item.row_end - 1) / p.group());
         seen[r].begin = std::clamp(seen[r].begin, item.keys.begin, item.keys.end);
         seen[r].end = std::clamp(seen[r].end, seen[r].begin, item.keys.end);
-        const float* from = p.q.row(row / p.group(), item.kv_head * p.group() + row % p.group());
-        for (std::size_t d = 0; d < p.key_size; ++d) q[r * p.key_size + d] = from[d] * factors.query;
     }
-    std::fill_n(out, Rows * p.value_size, 0.0F);
-    std::fill_n(top, Rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(sum, Rows, 0.0F);
+    narrow_state states[narrow_heads];
+    for (std::size_t h = 0; h < heads; ++h)
+        states[h] = start_narrow(p, plan, item, item.head_begin + h, kernels.rows, factors.query, arena);
+
     const std::size_t last = seen[rows - 1].end;
-    for (std::size_t first = seen[0].begin; first < last; first += attention_key_block) {
-        const key_range block{first, std::min(first + attention_key_block, last)};
-        const std::size_t n = block.end - block.begin;
-        for (std::size_t j = 0; j < n; j += lanes / Rows)
-            score_few<Rows>(p.k, item.kv_head, first + j, block.end, q, p.key_size, scores + j);
-        bool ragged = false;
-        for (std::size_t r = 0; r < Rows; ++r) {
-            const std::size_t begin = std::clamp(seen[r].begin, block.begin, block.end) - first;
-            const std::size_t end = std::clamp(seen[r].end, first + begin, block.end) - first;
-            keep[r] = weigh_row(scores + r * attention_key_block, {begin, end}, n, factors.cap, top[r], sum[r]);
-            if (begin > 0 || end < n) ragged = true;
-        }
-        if (!ragged) {
-            add_few_values<Rows>(p.v, item.kv_head, block, p.value_size, scores, keep, out);
-            continue;
-        }
-        // Row by row: a weight of 0 does not silence a NaN that the row does not see.
-        for (std::size_t r = 0; r < rows; ++r) {
-            const std::size_t begin = std::clamp(seen[r].begin, block.begin, block.end);
-            const std::size_t end = std::clamp(seen[r].end, begin, block.end);
-            if (begin < end)
-                add_few_values<1>(p.v, item.kv_head, {begin, end}, p.value_size,
-                                  scores + r * attention_key_block + begin - first, keep + r, out + r * p.value_size);
+    const std::size_t step = plan.narrow_step;
+    for (std::size_t first = seen[0].begin; first < last; first += step) {
+        const key_range keys{first, std::min(first + step, last)};
+        const key_range next{std::min(first + step, last - 1), std::min(first + 2 * step, last)};
+        for (std::size_t h = 0; h < heads; ++h) {
+            const std::size_t ahead = h + plan.prefetch_heads;
+            const narrow_block block{item.head_begin + h, keys, item.head_begin + ahead % heads,
+                                     ahead < heads ? keys : next};
+            attend_few(p, kernels, block, states[h], scores, seen, rows, factors.cap);
         }
     }
-    if (item.partial == nullptr) finish_rows(p, item, out, p.value_size, top, sum);
+    for (std::size_t h = 0; item.partial == nullptr && h < heads; ++h)
+        finish_rows(p, item, item.head_begin + h, states[h].out, p.value_size, states[h].maximum, states[h].sum);
 }
 
 /// One item in the form that the plan chose.
 template <class K, class V>
 LARQL_SIMD_FUNCTION void attend_item(const attention_problem<float, K, V>& p, const attention_plan& plan,
                                      const attention_item& item, float* scratch) noexcept {
-    if (!plan.narrow) {
-        if (plan.panel_rows == lanes) return attend_wide<1>(p, plan, item, scratch);
-        return attend_wide<2>(p, plan, item, scratch);
-    }
-    const std::size_t rows = item.row_end - item.row_begin;
-    if (rows == 1) return attend_narrow<1>(p, plan, item, scratch);
-    if (rows == 2) return attend_narrow<2>(p, plan, item, scratch);
-    if (rows <= 4) return attend_narrow<4>(p, plan, item, scratch);
-    if constexpr (narrow_rows == 8) return attend_narrow<8>(p, plan, item, scratch);
+    return plan.narrow ? attend_narrow(p, plan, item, scratch) : attend_wide(p, plan, item, scratch);
 }
 
 }  // namespace larql::detail::LARQL_SIMD_NAMESPACE

@@ -23,8 +23,16 @@ struct attention_tile {
 /// scores in the first.
 inline constexpr std::size_t attention_key_block = 128;
 
+/// The same for few query rows, whose keys and values come straight from memory; heads that take turns at a block.
+inline constexpr std::size_t narrow_key_block = 128;
+inline constexpr std::size_t narrow_heads = 16;
+
 struct attention_plan {
     bool narrow = false;
+    std::size_t head_block = 1;  // key/value heads of one item; more than 1 only when narrow
+    std::size_t head_blocks = 0;
+    std::size_t narrow_step = 0;     // keys that a head works on before the next has its turn
+    std::size_t prefetch_heads = 0;  // turns that memory is asked for ahead of its use
     std::size_t lanes = 0;
     std::size_t panel_rows = 0;  // query rows that are worked on together
     std::size_t row_block = 0;   // query rows of one item, a multiple of panel_rows
@@ -39,16 +47,17 @@ struct attention_plan {
     std::size_t scratch_floats = 0;  // of one worker
     std::size_t partial_floats = 0;  // of one item, when splits > 1
 
-    [[nodiscard]] std::size_t items(std::size_t kv_heads) const noexcept { return kv_heads * row_blocks * splits; }
+    [[nodiscard]] std::size_t items() const noexcept { return head_blocks * row_blocks * splits; }
 };
 
-/// One piece of work: some rows of one key/value head, against some of the keys.
+/// One piece of work: some rows of some key/value heads, against some of the keys.
 struct attention_item {
-    std::size_t kv_head;
+    std::size_t head_begin;
+    std::size_t head_end;
     std::size_t row_begin;
     std::size_t row_end;
     key_range keys;
-    float* partial;  // where to leave unfinished sums; null: finish the rows
+    float* partial;  // where to leave unfinished sums, heads plan.splits apart; null: finish the rows
 };
 
 /// Floats from one row to the next so that neighbouring rows do not compete for the same lines of a cache.
@@ -57,8 +66,9 @@ constexpr std::size_t padded_stride(std::size_t n) noexcept {
     return (lines | 1U) * 16;
 }
 
-template <class Problem>
-attention_plan make_attention_plan(const Problem& p, const attention_tile& tile, std::size_t concurrency) {
+/// @param heads_adjacent  whether the heads of one token lie closer together than the tokens of one head
+inline attention_plan make_attention_plan(const attention_call<float>& p, const attention_tile& tile,
+                                          bool heads_adjacent, std::size_t concurrency) {
     attention_plan plan;
     plan.lanes = tile.lanes;
     plan.narrow = p.rows() <= tile.narrow_rows && p.key_size % tile.lanes == 0 && p.value_size % tile.lanes == 0;
@@ -70,6 +80,17 @@ attention_plan make_attention_plan(const Problem& p, const attention_tile& tile,
 
     if (plan.narrow) {
         plan.panel_rows = plan.row_block = round_up(p.rows(), tile.narrow_rows);
+        plan.narrow_step = narrow_key_block;
+        plan.prefetch_heads = 1;
+        if (heads_adjacent) {
+            constexpr std::size_t cache_floats = 8 * 1024;  // queries and results, in the first-level cache
+            plan.head_block = cache_floats / (p.rows() * (p.key_size + p.value_size));
+            plan.head_block = std::clamp<std::size_t>(plan.head_block, 1, std::min(narrow_heads, p.kv_heads));
+            if (plan.head_block > 1) {
+                plan.narrow_step = std::clamp<std::size_t>(16 * p.rows(), 16, 64);
+                plan.prefetch_heads = p.rows() > 1 ? 1 : 2;
+            }
+        }
     } else {
         plan.panel_rows = p.rows() <= tile.lanes ? tile.lanes : 2 * tile.lanes;
         constexpr std::size_t cache_floats = 160 * 1024;  // queries and results of a block, in the second-level cache
@@ -78,17 +99,18 @@ attention_plan make_attention_plan(const Problem& p, const attention_tile& tile,
         plan.row_block = std::min(plan.row_block, round_up(p.rows(), plan.panel_rows));
     }
     plan.row_blocks = ceil_div(p.rows(), plan.row_block);
+    plan.head_blocks = ceil_div(p.kv_heads, plan.head_block);
 
     const std::size_t keys = plan.last_key - plan.first_key;
     constexpr std::size_t wanted_items = 32;
-    constexpr std::size_t least_keys = 4 * attention_key_block;
-    const std::size_t wanted_splits = ceil_div(wanted_items, p.kv_heads * plan.row_blocks);
+    constexpr std::size_t least_keys = 2 * attention_key_block;
+    const std::size_t wanted_splits = ceil_div(wanted_items, plan.head_blocks * plan.row_blocks);
     plan.splits = std::max<std::size_t>(1, std::min(wanted_splits, keys / least_keys));
     plan.split_keys = round_up(std::max<std::size_t>(1, ceil_div(keys, plan.splits)), attention_key_block);
     plan.splits = std::max<std::size_t>(1, ceil_div(keys, plan.split_keys));
 
     // More threads than pieces: smaller blocks of rows, down to one panel.
-    while (!plan.narrow && plan.row_block > plan.panel_rows && plan.items(p.kv_heads) < 2 * concurrency) {
+    while (!plan.narrow && plan.row_block > plan.panel_rows && plan.items() < 2 * concurrency) {
         plan.row_block = round_up(plan.row_block / 2, plan.panel_rows);
         plan.row_blocks = ceil_div(p.rows(), plan.row_block);
     }

@@ -52,12 +52,10 @@ struct attention_mask {
     }
 };
 
-/// T is the type of the arithmetic, K and V the storage of keys and values.
-template <class T, class K, class V>
-struct attention_problem {
+/// Everything about a call but its keys and values. T is the type of the arithmetic.
+template <class T>
+struct attention_call {
     attention_rows<const T> q{};
-    attention_rows<const K> k{};
-    attention_rows<const V> v{};
     attention_rows<T> out{};
     std::size_t tokens = 0;      // T
     std::size_t keys = 0;        // S
@@ -79,6 +77,13 @@ struct attention_problem {
         return 2.0 * static_cast<double>(tokens) * static_cast<double>(heads) * static_cast<double>(keys) *
                static_cast<double>(key_size + value_size);
     }
+};
+
+/// K and V are the storage of keys and values.
+template <class T, class K, class V>
+struct attention_problem : attention_call<T> {
+    attention_rows<const K> k{};
+    attention_rows<const V> v{};
 };
 
 /// A grow-only block of memory on cache-line (and vector) boundaries. Its content does not survive growth.

@@ -220,16 +220,35 @@ LARQL_SIMD_FUNCTION void attend_panel(const wide_block& block, const wide_rows& 
     }
 }
 
+/// `lanes` rows times `factor`, transposed: element d of row i goes to to[d * width + i]. A null row is zero.
+LARQL_SIMD_FUNCTION inline void pack_lanes(const float* const* rows, std::size_t depth, std::size_t width, float factor,
+                                           float* to) noexcept {
+    std::size_t d = 0;
+    for (; d + lanes <= depth; d += lanes) {
+        vfloat x[lanes];
+        LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) {
+            x[i] = vfloat{};
+            if (rows[i] != nullptr) x[i] = load(rows[i] + d) * factor;
+        }
+        transpose(x);
+        LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) store(to + (d + i) * width, x[i]);
+    }
+    for (; d < depth; ++d)
+        for (std::size_t i = 0; i < lanes; ++i) to[d * width + i] = rows[i] == nullptr ? 0.0F : rows[i][d] * factor;
+}
+
 /// Packs the rows of an item as panels, times `factor`; rows beyond the last are zero.
-template <class Problem>
-LARQL_SIMD_FUNCTION void pack_queries(const Problem& p, const attention_item& item, std::size_t width, float factor,
-                                      float* q) noexcept {
-    for (std::size_t r = item.row_begin; r < item.row_begin + round_up(item.row_end - item.row_begin, width); ++r) {
-        const std::size_t i = r - item.row_begin;
-        float* to = q + i / width * width * p.key_size + i % width;
-        const bool real = r < item.row_end;
-        const float* from = real ? p.q.row(r / p.group(), item.kv_head * p.group() + r % p.group()) : nullptr;
-        for (std::size_t d = 0; d < p.key_size; ++d) to[d * width] = real ? from[d] * factor : 0.0F;
+LARQL_SIMD_FUNCTION inline void pack_queries(const attention_call<float>& p, const attention_item& item,
+                                             std::size_t width, float factor, float* q) noexcept {
+    const std::size_t rows = item.row_end - item.row_begin;
+    for (std::size_t i = 0; i < round_up(rows, width); i += lanes) {
+        const float* from[lanes];
+        for (std::size_t l = 0; l < lanes; ++l) {
+            const std::size_t r = item.row_begin + i + l;
+            from[l] = nullptr;
+            if (i + l < rows) from[l] = p.q.row(r / p.group(), item.head_begin * p.group() + r % p.group());
+        }
+        pack_lanes(from, p.key_size, width, factor, q + i / width * width * p.key_size + i % width);
     }
 }
 
@@ -243,13 +262,13 @@ LARQL_SIMD_FUNCTION void convert_block(const attention_rows<const E>& rows, std:
     }
 }
 
-/// Divides the sums of the item's rows by the sums of their weights.
-template <class Problem>
-LARQL_SIMD_FUNCTION void finish_rows(const Problem& p, const attention_item& item, const float* sums,
-                                     std::size_t stride, const float* maximum, const float* sum) noexcept {
+/// Divides the sums of the item's rows of one head by the sums of their weights.
+LARQL_SIMD_FUNCTION inline void finish_rows(const attention_call<float>& p, const attention_item& item,
+                                            std::size_t kv_head, const float* sums, std::size_t stride,
+                                            const float* maximum, const float* sum) noexcept {
     for (std::size_t r = item.row_begin; r < item.row_end; ++r) {
         const std::size_t i = r - item.row_begin;
-        const std::size_t head = item.kv_head * p.group() + r % p.group();
+        const std::size_t head = kv_head * p.group() + r % p.group();
         const float factor = final_factor_base2(maximum[i], sum[i], p.sinks == nullptr ? nullptr : p.sinks + head);
         const float* from = sums + i * stride;
         float* to = p.out.row(r / p.group(), head);
@@ -260,10 +279,10 @@ LARQL_SIMD_FUNCTION void finish_rows(const Problem& p, const attention_item& ite
 }
 
 /// An item whose lanes are query rows.
-template <std::size_t Vectors, class K, class V>
+template <class K, class V>
 LARQL_SIMD_FUNCTION void attend_wide(const attention_problem<float, K, V>& p, const attention_plan& plan,
                                      const attention_item& item, float* scratch) noexcept {
-    constexpr std::size_t width = Vectors * lanes;
+    const std::size_t width = plan.panel_rows;
     const std::size_t rows = item.row_end - item.row_begin;
     const std::size_t padded = round_up(rows, width);
     float_arena arena(scratch);
@@ -295,19 +314,19 @@ LARQL_SIMD_FUNCTION void attend_wide(const attention_problem<float, K, V>& p, co
     first -= (first - plan.first_key) % attention_key_block;  // the same blocks whatever the rows
     for (; first < end; first += attention_key_block) {
         block.range = {first, std::min(first + attention_key_block, end)};
-        convert_block(p.k, item.kv_head, block.range, p.key_size, keys, block.key_stride);
-        if (!p.v_is_k) convert_block(p.v, item.kv_head, block.range, p.value_size, values, block.value_stride);
+        convert_block(p.k, item.head_begin, block.range, p.key_size, keys, block.key_stride);
+        if (!p.v_is_k) convert_block(p.v, item.head_begin, block.range, p.value_size, values, block.value_stride);
         for (std::size_t i = 0; i < rows; i += width) {
-            key_range seen[width];
             const std::size_t real = std::min(width, rows - i);
+            key_range seen[2 * lanes];
             for (std::size_t r = 0; r < width; ++r)
                 seen[r] = p.mask.visible((item.row_begin + i + std::min(r, real - 1)) / p.group());
-            attend_panel<Vectors>(block,
-                                  {all.q + i * p.key_size, all.out + i * plan.out_stride, all.maximum + i, all.sum + i},
-                                  seen, real, p.key_size, factors.cap, plan.out_stride);
+            const wide_rows panel{all.q + i * p.key_size, all.out + i * plan.out_stride, all.maximum + i, all.sum + i};
+            const auto attend = width == lanes ? attend_panel<1> : attend_panel<2>;
+            attend(block, panel, seen, real, p.key_size, factors.cap, plan.out_stride);
         }
     }
-    if (item.partial == nullptr) finish_rows(p, item, all.out, plan.out_stride, all.maximum, all.sum);
+    if (item.partial == nullptr) finish_rows(p, item, item.head_begin, all.out, plan.out_stride, all.maximum, all.sum);
 }
 
 }  // namespace larql::detail::LARQL_SIMD_NAMESPACE

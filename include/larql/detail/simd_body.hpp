@@ -34,7 +34,18 @@ LARQL_SIMD_INLINE void store(float* p, vfloat x) noexcept { *reinterpret_cast<vf
 
 LARQL_SIMD_INLINE vfloat load(const bf16* p) noexcept {
     const vhalf bits = *reinterpret_cast<const vhalf_memory*>(p);
-    return reinterpret_cast<vfloat>(__builtin_convertvector(bits, vuint) << 16);
+#if LARQL_SIMD_BYTES == 64 && !defined(__clang__)  // GCC 12 widens in two halves
+    typedef short signed_bits __attribute__((vector_size(32)));
+    typedef int signed_words __attribute__((vector_size(64)));
+    const auto wide = reinterpret_cast<vuint>(
+        __builtin_ia32_pmovzxwd512_mask(reinterpret_cast<signed_bits>(bits), signed_words{}, -1));
+#elif LARQL_SIMD_BYTES == 32 && !defined(__clang__)
+    typedef short signed_bits __attribute__((vector_size(16)));
+    const auto wide = reinterpret_cast<vuint>(__builtin_ia32_pmovzxwd256(reinterpret_cast<signed_bits>(bits)));
+#else
+    const vuint wide = __builtin_convertvector(bits, vuint);
+#endif
+    return reinterpret_cast<vfloat>(wide << 16);
 }
 
 LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
@@ -114,6 +125,59 @@ LARQL_SIMD_INLINE float max_lanes(vfloat x) noexcept {
     for (std::size_t n = lanes / 2; n > 0; n /= 2)
         for (std::size_t i = 0; i < n; ++i) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
     return part[0];
+}
+
+/// The two results of exchanging halves between a and b: of each pair of segments of 2 * Half lanes, the first halves
+/// side by side in one, the second halves in the other.
+struct vfloat_pair {
+    vfloat first;
+    vfloat second;
+};
+template <std::size_t Half, std::size_t... Lane>
+LARQL_SIMD_INLINE vfloat_pair exchange_halves(vfloat a, vfloat b, std::index_sequence<Lane...>) noexcept {
+    constexpr auto from = [](std::size_t lane) {
+        const std::size_t segment = lane / (2 * Half) * (2 * Half);
+        return static_cast<int>(segment + lane % Half + (lane % (2 * Half) < Half ? 0 : lanes));
+    };
+    return {__builtin_shufflevector(a, b, from(Lane)...), __builtin_shufflevector(a, b, (from(Lane) + int{Half})...)};
+}
+template <std::size_t Half>
+LARQL_SIMD_INLINE vfloat_pair exchange_halves(vfloat a, vfloat b) noexcept {
+    return exchange_halves<Half>(a, b, std::make_index_sequence<lanes>{});
+}
+
+template <std::size_t Half>
+LARQL_SIMD_INLINE void transpose_step(vfloat* rows) noexcept {
+    LARQL_UNROLL for (std::size_t i = 0; i < lanes; i += 2 * Half) {
+        LARQL_UNROLL for (std::size_t j = i; j < i + Half; ++j) {
+            const vfloat_pair pair = exchange_halves<Half>(rows[j], rows[j + Half]);
+            rows[j] = pair.first;
+            rows[j + Half] = pair.second;
+        }
+    }
+}
+/// rows[i][j] becomes rows[j][i], for as many rows as lanes.
+LARQL_SIMD_INLINE void transpose(vfloat* rows) noexcept {
+    if constexpr (lanes == 16) transpose_step<8>(rows);
+    if constexpr (lanes >= 8) transpose_step<4>(rows);
+    transpose_step<2>(rows);
+    transpose_step<1>(rows);
+}
+
+template <std::size_t Half>
+LARQL_SIMD_INLINE void fold_step(vfloat* sums) noexcept {
+    LARQL_UNROLL for (std::size_t i = 0; i < Half; ++i) {
+        const vfloat_pair pair = exchange_halves<Half>(sums[i], sums[i + Half]);
+        sums[i] = pair.first + pair.second;
+    }
+}
+/// Lane i of the result is the sum of the lanes of sums[i], for as many as there are lanes. Uses up the array.
+LARQL_SIMD_INLINE vfloat fold_lanes(vfloat* sums) noexcept {
+    if constexpr (lanes == 16) fold_step<8>(sums);
+    if constexpr (lanes >= 8) fold_step<4>(sums);
+    fold_step<2>(sums);
+    fold_step<1>(sums);
+    return sums[0];
 }
 
 /// Copies n elements into floats.
