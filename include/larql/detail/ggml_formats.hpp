@@ -40,7 +40,7 @@ struct block_format {
 };
 
 /// Byte k as a signed number.
-LARQL_INLINE int signed_lane(const lanes& a, std::size_t k) noexcept {
+LARQL_GGML_INLINE int signed_lane(const lanes& a, std::size_t k) noexcept {
 #if defined(__GNUC__)
     return static_cast<std::int8_t>(a[k]);
 #else
@@ -59,8 +59,8 @@ struct e2m1_codebook {
 
 inline constexpr std::uint64_t nibble_bytes = 0x0f0f0f0f0f0f0f0fULL;
 
-LARQL_INLINE lanes low_nibbles(lanes a) noexcept { return a & static_cast<std::uint8_t>(15); }
-LARQL_INLINE lanes high_nibbles(lanes a) noexcept { return field(a, 4, 15); }
+LARQL_GGML_INLINE lanes low_nibbles(lanes a) noexcept { return a & static_cast<std::uint8_t>(15); }
+LARQL_GGML_INLINE lanes high_nibbles(lanes a) noexcept { return field(a, 4, 15); }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // 32 elements, one f16 scale. Byte j holds element j in its low nibble and element j + 16 in its high one.
@@ -111,7 +111,7 @@ struct q4_1_format : block_format<dtype::q4_1, block_scaling::shifted> {
 };
 
 /// Sixteen elements' fifth bits as bytes of 0 or 16.
-LARQL_INLINE lanes fifth_bits(const std::byte* in) noexcept {
+LARQL_GGML_INLINE lanes fifth_bits(const std::byte* in) noexcept {
     return lanes_of(bits_as_bytes[load_as<std::uint8_t>(in)], bits_as_bytes[load_as<std::uint8_t>(in + 1)]) & splat(16);
 }
 
@@ -139,7 +139,7 @@ template <dtype Type, std::size_t Quants>
 struct signed_bytes_format : block_format<Type> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = Type == dtype::q8_k ? load_as<float>(in) : load_f16(in);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < signed_bytes_format::elements / 16; ++k) {
             out.q[k] = load_lanes(in + Quants + 16 * k);
             out.scale[k] = d;
@@ -154,7 +154,7 @@ using q8_k_format = signed_bytes_format<dtype::q8_k, 4>;
 // K formats: 256 elements. Two bits of element 128 n + 32 j + i are bits 2 j and 2 j + 1 of byte 32 n + i.
 
 /// Lane vector k of such two-bit quants: elements 16 k to 16 k + 15.
-LARQL_INLINE lanes crumbs(const std::byte* quants, std::size_t k) noexcept {
+LARQL_GGML_INLINE lanes crumbs(const std::byte* quants, std::size_t k) noexcept {
     return field(load_lanes(quants + 32 * (k / 8) + 16 * (k % 2)), static_cast<int>(k % 8 / 2 * 2), 3);
 }
 
@@ -162,7 +162,7 @@ struct q2_k_format : block_format<dtype::q2_k, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in + 80);
         const float dmin = load_f16(in + 82);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             const int packed = load_as<std::uint8_t>(in + k);
             out.q[k] = crumbs(in + 16, k);
@@ -182,7 +182,7 @@ struct q3_k_format : block_format<dtype::q3_k> {
             lanes_of((low & nibble_bytes) | (high >> 0 & 0x03030303U) << 4 | (high >> 34 & 0x03030303U) << 36,
                      (low >> 4 & nibble_bytes) | (high >> 4 & 0x03030303U) << 4 | (high >> 38 & 0x03030303U) << 36) -
             splat(32);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             // A set bit of the mask at offset 0 means that 4 is not subtracted.
             const lanes mask = field(load_lanes(in + 16 * (k % 2)), static_cast<int>(k / 2), 1);
@@ -201,7 +201,7 @@ inline void unpack_k_scales(const std::byte* in, const block_parts& out) noexcep
     const std::uint64_t c = load_as<std::uint32_t>(in + 12);  // low bits of scales and minima 4 to 7
     const lanes both = lanes_of((a & 0x3f3f3f3fU) | (c & 0x0f0f0f0fU) << 32 | (a & 0xc0c0c0c0U) << 30,
                                 (b & 0x3f3f3f3fU) | (c >> 4 & 0x0f0f0f0fU) << 32 | (b & 0xc0c0c0c0U) << 30);
-    LARQL_UNROLL
+    LARQL_GGML_UNROLL
     for (std::size_t k = 0; k < 8; ++k) {
         out.scale[2 * k] = out.scale[2 * k + 1] = d * static_cast<float>(signed_lane(both, k));
         out.offset[2 * k] = out.offset[2 * k + 1] = -(dmin * static_cast<float>(signed_lane(both, k + 8)));
@@ -209,7 +209,7 @@ inline void unpack_k_scales(const std::byte* in, const block_parts& out) noexcep
 }
 
 /// Lane vector k of nibbles that come as 32 low ones, then 32 high ones, from 32 bytes.
-LARQL_INLINE lanes nibbles_by_64(const std::byte* quants, std::size_t k) noexcept {
+LARQL_GGML_INLINE lanes nibbles_by_64(const std::byte* quants, std::size_t k) noexcept {
     const lanes q = load_lanes(quants + 32 * (k / 4) + 16 * (k % 2));
     return field(q, k % 4 < 2 ? 0 : 4, 15);
 }
@@ -217,7 +217,7 @@ LARQL_INLINE lanes nibbles_by_64(const std::byte* quants, std::size_t k) noexcep
 struct q4_k_format : block_format<dtype::q4_k, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         unpack_k_scales(in, out);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) out.q[k] = nibbles_by_64(in + 16, k);
     }
 };
@@ -225,7 +225,7 @@ struct q4_k_format : block_format<dtype::q4_k, block_scaling::shifted> {
 struct q5_k_format : block_format<dtype::q5_k, block_scaling::shifted> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         unpack_k_scales(in, out);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             const lanes fifth = field(load_lanes(in + 16 + 16 * (k % 2)), static_cast<int>(k / 2), 1);
             out.q[k] = nibbles_by_64(in + 48, k) | shifted_left(fifth, 4);
@@ -236,7 +236,7 @@ struct q5_k_format : block_format<dtype::q5_k, block_scaling::shifted> {
 struct q6_k_format : block_format<dtype::q6_k> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in + 208);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             // Per 128 elements: 64 low nibbles, then the high nibbles of the same 64 bytes.
             const lanes low = field(load_lanes(in + 64 * (k / 8) + 16 * (k % 4)), k % 8 < 4 ? 0 : 4, 15);
@@ -252,7 +252,7 @@ struct q6_k_format : block_format<dtype::q6_k> {
 struct tq2_0_format : block_format<dtype::tq2_0> {
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
         const float d = load_f16(in + 64);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) {
             out.q[k] = crumbs(in, k) - splat(1);
             out.scale[k] = d;
@@ -263,8 +263,8 @@ struct tq2_0_format : block_format<dtype::tq2_0> {
 /// Five base-3 digits a byte, as a fraction of 256: the leading digit is byte * 3 / 256, the rest follows from
 /// byte * 3 modulo 256.
 struct tq1_0_format : block_format<dtype::tq1_0> {
-    LARQL_INLINE static lanes times_three(lanes a) noexcept { return a + a + a; }
-    LARQL_INLINE static lanes digit_minus_one(lanes a) noexcept {
+    LARQL_GGML_INLINE static lanes times_three(lanes a) noexcept { return a + a + a; }
+    LARQL_GGML_INLINE static lanes digit_minus_one(lanes a) noexcept {
         return splat(255) - at_least(a, 86) - at_least(a, 171);
     }
     static void unpack(const std::byte* in, const block_parts& out) noexcept {
@@ -282,7 +282,7 @@ struct tq1_0_format : block_format<dtype::tq1_0> {
         }
         out.q[15] = digit_minus_one(load_lanes(reinterpret_cast<const std::byte*>(last)));
         const float d = load_f16(in + 52);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 16; ++k) out.scale[k] = d;
     }
 };
@@ -307,7 +307,7 @@ struct q2_0_format : block_format<dtype::q2_0> {
         const lanes high[2] = {interleave_low(field(q, 2, 3), field(q, 6, 3)),
                                interleave_high(field(q, 2, 3), field(q, 6, 3))};
         const float d = load_f16(in);
-        LARQL_UNROLL
+        LARQL_GGML_UNROLL
         for (std::size_t k = 0; k < 2; ++k) {
             out.q[2 * k] = interleave_low(low[k], high[k]) - splat(1);
             out.q[2 * k + 1] = interleave_high(low[k], high[k]) - splat(1);
@@ -318,7 +318,7 @@ struct q2_0_format : block_format<dtype::q2_0> {
 
 struct nvfp4_format : block_format<dtype::nvfp4, block_scaling::looked_up>, e2m1_codebook {
     /// Half of an unsigned E4M3 number. ggml reads 0x7f as zero and ignores the highest bit otherwise.
-    LARQL_INLINE static float half_of_ue4m3(std::uint32_t bits) noexcept {
+    LARQL_GGML_INLINE static float half_of_ue4m3(std::uint32_t bits) noexcept {
         const std::uint32_t magnitude = bits & 0x7fU;
         const auto subnormal = std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(magnitude)) * 0x1p-10F);
         const std::uint32_t normal = (magnitude << 20) + (119U << 23);

@@ -10,10 +10,12 @@
 namespace larql::detail {
 
 /// Bytes with the sign turned where `negative` is 0xff.
-LARQL_INLINE lanes with_signs(lanes magnitudes, lanes negative) noexcept { return (magnitudes ^ negative) - negative; }
+LARQL_GGML_INLINE lanes with_signs(lanes magnitudes, lanes negative) noexcept {
+    return (magnitudes ^ negative) - negative;
+}
 
 /// (d (0.5 + s)) / 4, the scale of the IQ2 formats; exact, so only the value counts, not the order.
-LARQL_INLINE float iq2_scale(float d, unsigned s) noexcept {
+LARQL_GGML_INLINE float iq2_scale(float d, unsigned s) noexcept {
     return d * (0.5F + static_cast<float>(static_cast<int>(s))) * 0.25F;
 }
 
@@ -100,10 +102,10 @@ struct iq3_s_format : block_format<dtype::iq3_s> {
 
 /// The values of IQ1_S and IQ1_M are grid + 1/8 or grid - 1/8 with a grid of -1, 0, 1. Here they are counted in eighths
 /// and the scale is divided by 8, which is exact.
-LARQL_INLINE std::uint64_t iq1_shift(bool negative) noexcept {
+LARQL_GGML_INLINE std::uint64_t iq1_shift(bool negative) noexcept {
     return negative ? 0xffffffffffffffffULL : 0x0101010101010101ULL;
 }
-LARQL_INLINE float iq1_scale(float d, unsigned s) noexcept {
+LARQL_GGML_INLINE float iq1_scale(float d, unsigned s) noexcept {
     return d * static_cast<float>(static_cast<int>(2 * s + 1)) * 0.125F;
 }
 

@@ -26,10 +26,12 @@ namespace larql::detail {
 using run_encoder = std::uint64_t (*)(const float* in, std::byte* out, std::size_t count, simd_level level) noexcept;
 
 // On the bits, since a program may be compiled to take for granted that no number is infinite.
-LARQL_INLINE std::uint32_t magnitude_bits(float x) noexcept { return std::bit_cast<std::uint32_t>(x) & 0x7fffffffU; }
-LARQL_INLINE bool is_finite(float x) noexcept { return magnitude_bits(x) < 0x7f800000U; }
+LARQL_GGML_INLINE std::uint32_t magnitude_bits(float x) noexcept {
+    return std::bit_cast<std::uint32_t>(x) & 0x7fffffffU;
+}
+LARQL_GGML_INLINE bool is_finite(float x) noexcept { return magnitude_bits(x) < 0x7f800000U; }
 
-LARQL_INLINE void store_u16(std::byte* to, std::uint16_t bits) noexcept { std::memcpy(to, &bits, sizeof bits); }
+LARQL_GGML_INLINE void store_u16(std::byte* to, std::uint16_t bits) noexcept { std::memcpy(to, &bits, sizeof bits); }
 
 inline std::uint64_t copy_f32(const float* in, std::byte* out, std::size_t count, simd_level) noexcept {
     if (count != 0) std::memcpy(out, in, count * sizeof(float));
@@ -139,7 +141,7 @@ inline std::uint64_t lost_to_scale(const float* in, std::size_t count, std::uint
 }
 
 /// The product as float: by way of double, where it is exact, so that it cannot be fused with a sum that follows.
-LARQL_INLINE float rounded_product(float a, float b) noexcept {
+LARQL_GGML_INLINE float rounded_product(float a, float b) noexcept {
     return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
 }
 

@@ -13,12 +13,12 @@
 namespace larql::detail {
 
 /// The nearest integer to x, |x| < 2^22.
-LARQL_INLINE int nearest_integer(float x) noexcept {
+LARQL_GGML_INLINE int nearest_integer(float x) noexcept {
     return static_cast<int>(std::bit_cast<std::uint32_t>(x + 12582912.0F)) - 0x4b400000;
 }
 
 /// x limited to a range, as float, before it becomes an integer of 0 .. top (or low .. top).
-LARQL_INLINE int nearest_within(float x, float low, float top) noexcept {
+LARQL_GGML_INLINE int nearest_within(float x, float low, float top) noexcept {
     return nearest_integer(x < low ? low : x > top ? top : x);
 }
 
