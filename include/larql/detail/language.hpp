@@ -11,10 +11,10 @@
 #include <larql/needs/cxx20>  // there is no such file: compilers go on after #error, but not after this
 #endif
 
-#endif
-
-// Outside the guard: windows.h may come between two headers of larql. xtensor cannot bear these macros either.
+// As <windows.h> defines them. xtensor cannot bear these macros either, nor can most standard libraries.
 #if defined(min) || defined(max)
 #error "larql and xtensor need std::min and std::max: define NOMINMAX before <windows.h>, or undefine min and max"
 #include <larql/needs/no_min_max_macros>
+#endif
+
 #endif
