@@ -59,7 +59,7 @@ struct e2m1_codebook {
 
 inline constexpr std::uint64_t nibble_bytes = 0x0f0f0f0f0f0f0f0fULL;
 
-LARQL_GGML_INLINE lanes low_nibbles(lanes a) noexcept { return a & static_cast<std::uint8_t>(15); }
+LARQL_GGML_INLINE lanes low_nibbles(lanes a) noexcept { return a & splat(15); }
 LARQL_GGML_INLINE lanes high_nibbles(lanes a) noexcept { return field(a, 4, 15); }
 
 // ---------------------------------------------------------------------------------------------------------------------

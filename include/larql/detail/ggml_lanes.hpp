@@ -86,8 +86,8 @@ struct lanes {
         for (int i = 0; i < 16; ++i) out.v[i] = static_cast<std::uint8_t>(f(i, static_cast<int>(v[i])));
         return out;
     }
-    friend lanes operator&(const lanes& a, int b) noexcept {
-        return a.each([&](int, int x) { return x & b; });
+    friend lanes operator&(const lanes& a, const lanes& b) noexcept {
+        return a.each([&](int i, int x) { return x & b.v[i]; });
     }
     friend lanes operator|(const lanes& a, const lanes& b) noexcept {
         return a.each([&](int i, int x) { return x | b.v[i]; });
@@ -100,9 +100,6 @@ struct lanes {
     }
     friend lanes operator-(const lanes& a, const lanes& b) noexcept {
         return a.each([&](int i, int x) { return x - b.v[i]; });
-    }
-    friend lanes operator-(const lanes& a, int b) noexcept {
-        return a.each([&](int, int x) { return x - b; });
     }
 };
 

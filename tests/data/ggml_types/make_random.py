@@ -34,6 +34,10 @@ for name, (elements, size, scales) in FORMATS.items():
     for block, bits in zip(blocks, SPECIAL):
         for offset in scales:
             block[offset], block[offset + 1] = bits & 0xFF, bits >> 8
+    if name == "MXFP4":  # the ends of the exponent's range
+        blocks[:6, 0] = 0, 1, 2, 3, 254, 255
+    if name == "NVFP4":  # zero, subnormals, the code that means zero, the ignored sign
+        blocks[:3, :4] = (0x00, 0x7F, 0x80, 0xFF), (0x01, 0x07, 0x08, 0x7E), (0x81, 0x87, 0x88, 0xFE)
     values = np.empty(ELEMENTS, dtype=np.float32)
     lower = "_".join(p if p == "K" else p.lower() for p in name.split("_"))
     function = getattr(library, FUNCTIONS.get(name, f"dequantize_row_{lower}"))
