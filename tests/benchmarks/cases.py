@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the name of a benchmark case says: shape, storage, threads, and the work done in one run of it.
 
-A name is GROUP/SHAPE[/VARIANT...], for example decode/h32kv8_qk128_v128_kv4096/f16 or prefill/h8kv8_qk64_v64_s512/f32/t1.
+A name is GROUP/SHAPE[/VARIANT...], for example decode/h32kv8_qk128_v128_kv4096/f16 or, with one thread,
+prefill/h8kv8_qk64_v64_s512/f32/t1.
 report.py and peers.py read shapes from here, so a new case of a known form needs no change in either.
 """
 import re
@@ -10,8 +11,16 @@ from dataclasses import dataclass, field
 # hidden size, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim
 FAMILIES = {"v3": (7168, 1536, 512, 128, 64, 128)}
 DEQUANT_ELEMENTS = 16 << 20
+# The numbers that stand for types in files, which never change.
+GGML_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "q2_k": 10, "q3_k": 11, "q4_k": 12,
+    "q5_k": 13, "q6_k": 14, "iq2_xxs": 16, "iq2_xs": 17, "iq3_xxs": 18, "iq1_s": 19, "iq4_nl": 20, "iq3_s": 21,
+    "iq2_s": 22, "iq4_xs": 23, "iq1_m": 29, "bf16": 30, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40,
+    "q1_0": 41, "q2_0": 42,
+}
 STORAGE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
+_GGML_DECODES = GGML_TYPES.keys() - {"f32"}
 _SHAPES = {
     "sgemm": r"(?P<m>\d+)x(?P<n>\d+)x(?P<k>\d+)",
     "copy": r"(?P<mib>\d+)MiB",
@@ -110,6 +119,6 @@ def peers_of(case):
     if case.group in ("prefill", "decode"):
         # torch wants queries, keys and values of one type: only float32 is the same computation.
         return ("torch", "ggml") if floats else ("ggml",)
-    if case.group == "dequant" and case.label == "f32":
-        return ()  # there is nothing to decode
-    return {"dequant": ("ggml",), "open": ("ggml", "gguf-py")}[case.group]
+    if case.group == "dequant":
+        return ("ggml",) if case.label.lower() in _GGML_DECODES else ()
+    return ("ggml", "gguf-py")

@@ -49,17 +49,20 @@ GOALS = (
 # `measure` is what the chart shows: index into cases.work(), or None for runs per second.
 Group = namedtuple("Group", "key title names measure note")
 GROUPS = (
-    Group("matrices", "Matrix products and absorption", ("sgemm", "absorb*"), 0, "Float32 results; float32 inputs unless a suffix says otherwise. "
+    Group("matrices", "Matrix products and absorption", ("sgemm", "absorb*"), 0,
+          "Float32 results; float32 inputs unless a suffix says otherwise. "
           "sgemm is the BLAS, with its best kernels. larql may use the matrix unit (AMX) where the system has it."),
     Group("memory", "Memory", ("copy", "read"), 1, "A copy counts bytes read and bytes written. "
           "What reading can reach is measured in turns with decoding."),
-    Group("prefill", "Attention over a prompt", ("prefill",), 0, "Causal; the operations are those that the mask keeps. "
-          "The suffix is the storage of keys and values; torch takes part in float32 only, where all sides compute the "
-          "same."),
-    Group("decode", "Attention of one new token", ("decode",), 0, "GB/s are the keys and values that a step has to read."
-          " The suffix is their storage; torch takes part in float32 only."),
-    Group("dequant", "Decoding of ggml's block formats", ("dequant",), 1, "One thread, 16 Mi numbers to float32; GB/s "
-          "of output."),
+    Group("prefill", "Attention over a prompt", ("prefill",), 0,
+          "Causal; the operations are those that the mask keeps. The suffix is the storage of keys and values; torch "
+          "takes part in float32 only, where all sides compute the same."),
+    Group("decode", "Attention of one new token", ("decode",), 0,
+          "GB/s are the keys and values that a step has to read. The suffix is their storage; torch takes part in "
+          "float32 only. With one key/value head larql reads the values out of the keys; the peers are given them as "
+          "tensors of their own."),
+    Group("dequant", "Decoding of ggml's block formats", ("dequant",), 1,
+          "One thread, 16 Mi numbers to float32; GB/s of output."),
     Group("open", "Opening a model", ("open",), None, "14 shards, 1,200 tensors, an array of 160,000 strings."),
     Group("other", "Other cases", ("*",), None, ""),
 )
@@ -67,7 +70,8 @@ READ_CASES = ("read/16MiB", "read/80MiB", "read/256MiB")  # the first two are as
 UNITS = ("GFLOP/s", "GB/s")
 YARDSTICKS = {"sgemm": "BLAS", "copy": "memcpy"}  # larql-bench's cases that time something other than larql
 TIME_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
-HIDDEN_VARIABLES = ("OPENBLAS", "OMP", "GOMP", "KMP", "MKL", "GOTO", "BLIS", "LARQL", "GGML", "TORCH", "ATEN", "BENCHMARK")
+HIDDEN_VARIABLES = ("OPENBLAS", "OMP", "GOMP", "KMP", "MKL", "GOTO", "BLIS", "LARQL", "GGML", "TORCH", "ATEN",
+                    "BENCHMARK")
 
 
 def bench_side(name):
@@ -148,7 +152,7 @@ def run_peer(options, peer, names, results):
                    f"--threads={options.threads}", f"--repetitions={options.repetitions}"]
         try:
             done = subprocess.run(command + names, capture_output=True, text=True, env=clean_environment(),
-                                  timeout=60 + 60 * len(names))
+                                  timeout=600 + 60 * len(names))
             output, reason = done.stdout, f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"
         except subprocess.TimeoutExpired as late:
             output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
@@ -201,7 +205,8 @@ def measure(options):
                           if peer in cases.peers_of(case) and peer not in results.failures.get(n, {})]
                 if theirs and peer not in results.absent:
                     run_peer(options, peer, theirs, results)
-    results.facts = facts(options, context)
+        results.facts = facts(options, context)
+        save(results, options)  # a run that is interrupted keeps what it has
     return results
 
 
@@ -217,7 +222,8 @@ def _read(path):
 
 def _output(*command):
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment()).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment())
+        return done.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -234,6 +240,17 @@ def memory():
     total = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.M)
     size = int(total[1]) * 1024 if total else int(_output("sysctl", "-n", "hw.memsize") or 0)
     return f"{size / 2**30:.1f} GiB" if size else "unknown"
+
+
+def processor_ticks():
+    """(taken by the host, all) since the machine started, if the system says so. A busy host distorts every time."""
+    ticks = [int(x) for x in _read("/proc/stat").split("\n", 1)[0].split()[1:9]]
+    return (ticks[7], sum(ticks)) if len(ticks) == 8 else None
+
+
+def stolen_share(before):
+    now = processor_ticks()
+    return f"{100 * (now[0] - before[0]) / max(now[1] - before[1], 1):.1f} %" if before and now else "unknown"
 
 
 def simd_level():
@@ -254,7 +271,8 @@ def blas(options):
     ask = ("import ctypes,sys\nlib=ctypes.CDLL(sys.argv[1])\nout=[]\n"
            "for f in ('openblas_get_config','openblas_get_corename','bli_info_get_version_str'):\n"
            "    try: g=getattr(lib,f)\n    except AttributeError: continue\n"
-           "    g.restype=ctypes.c_char_p; out.append(('kernels it chooses by itself: ' if 'core' in f else '')+g().decode().strip())\n"
+            "    g.restype=ctypes.c_char_p; said=g().decode().strip()\n"
+            "    out.append('kernels it chooses by itself: '+said if 'core' in f else said)\n"
            "print('; '.join(out))")
     said = _output(sys.executable, "-c", ask, libraries[0])
     return os.path.basename(libraries[0]) + (f": {said}" if said else "")
@@ -266,11 +284,12 @@ def facts(options, context):
     known = {"date", "host_name", "executable", "num_cpus", "mhz_per_cpu", "cpu_scaling_enabled", "caches", "load_avg",
              "library_build_type", "aslr_enabled", "library_version", "json_schema_version"}
     out = [("Date", f"{now:%Y-%m-%d %H:%M} UTC"), ("larql", options.version), ("Processor", processor()),
-           ("Cores", str(os.cpu_count())), ("Memory", memory()), ("System", f"{platform.system()} {platform.release()}"),
+           ("Cores", str(os.cpu_count())), ("Memory", memory()),
+           ("System", f"{platform.system()} {platform.release()}"),
            ("Vector level", simd_level()), ("Compiler", options.compiler),
            ("Build", f"{options.build_type} ({options.flags.strip() or 'no flags'})"), ("BLAS", blas(options)),
            ("Threads", f"{options.threads}, unless a name says otherwise; 1 for decoding of formats and opening"),
-           ("Load before the run", load),
+           ("Load before the run", load), ("Processor time taken by the host", stolen_share(options.ticks)),
            ("Runs", f"{options.rounds} rounds of {options.repetitions} repetitions each")]
     return out + [(k, str(v)) for k, v in context.items() if k not in known]
 
@@ -320,7 +339,8 @@ def verdict(value, goal):
 
 
 def geometric_mean(results, goal):
-    ratios = [ratio(results, case, goal.against) for case in map(cases.parse, results.seconds) if goal in goals_of(case)]
+    held = [case for case in map(cases.parse, results.seconds) if goal in goals_of(case)]
+    ratios = [ratio(results, case, goal.against) for case in held]
     ratios = [r for r in ratios if r]
     return (math.exp(statistics.fmean(map(math.log, ratios))), len(ratios)) if ratios else (None, 0)
 
@@ -373,8 +393,9 @@ def write_chart(results, group, members, peers, out):
             values = {who: 1 / t for who in names if (t := results.median(case.name, who))}
         else:
             values = {who: r for who in names if (r := rate(results, case.name, who, group.measure))}
+        label = case.name.partition("/")[2] if len(group.names) == 1 and group.names != ("*",) else case.name
         if values:
-            rows.append(("/".join([case.label, *case.name.split("/")[2:]]) if len(group.names) == 1 else case.name, values))
+            rows.append((label, values))
     if not rows:
         return None
     unit = "runs per second, longer is better" if group.measure is None else UNITS[group.measure] + ", longer is better"
@@ -386,8 +407,8 @@ def write_chart(results, group, members, peers, out):
 
 
 def group_section(results, group, members, out):
-    peers = [p for p in results.peers if any(p in results.seconds.get(c.name, {}) or p in results.failures.get(c.name, {})
-                                             for c in members)]
+    seen = {who for c in members for table_ in (results.seconds, results.failures) for who in table_.get(c.name, {})}
+    peers = [p for p in results.peers if p in seen]
     measures = [m for m in (0, 1) if any(cases.work(c)[m] for c in members)]
     head = ["case", "larql", "spread", *(UNITS[m] for m in measures)]
     for peer in peers:
@@ -446,8 +467,9 @@ def growth_section(results, out):
         rows.append([f"`{label}`", who, f"{n1:,} to {n2:,}", f"{show_time(t1)} to {show_time(t2)}", f"{power:.2f}"])
     if not rows:
         return []
-    lines = ["## Growth with length", "", "The power is that of the length by which time grows, from the shortest to the "
-             "longest: 2 is quadratic, which exact attention over a prompt is, and 1 is linear, which one new token is.",
+    lines = ["## Growth with length", "",
+             "The power is that of the length by which time grows, from the shortest to the longest: 2 is quadratic, "
+             "which exact attention over a prompt is, and 1 is linear, which one new token is.",
              "", *table(["case", "by", "length", "time", "power"], rows)]
     for group, unit in (("prefill", "tokens of the prompt"), ("decode", "tokens in the cache")):
         drawn = [(label.split("/", 1)[1], who, p) for label, who, p in found
@@ -456,8 +478,8 @@ def growth_section(results, out):
             used = [w for w in whos if any(w == d[1] for d in drawn)]
             drawn = [(label, who, [(x, 1e3 * y) for x, y in points]) for label, who, points in drawn]
             title = f"Growth of {group} with length"
-            (out / f"growth_{group}.svg").write_text(charts.lines(title, "both axes are logarithmic", unit, "milliseconds",
-                                                                  used, drawn), encoding="utf-8")
+            chart = charts.lines(title, "both axes are logarithmic", unit, "milliseconds", used, drawn)
+            (out / f"growth_{group}.svg").write_text(chart, encoding="utf-8")
             lines += [f"![{title}](growth_{group}.svg)", ""]
     return lines
 
@@ -467,15 +489,16 @@ def threads_section(results, default):
     kinds = {}
     for case in map(cases.parse, results.seconds):
         if not case.extra:
-            kinds.setdefault((case.group, case.label, case.storage or "f32"), {})[cases.default_threads(case, default)] = case
+            kind = kinds.setdefault((case.group, case.label, case.storage or "f32"), {})
+            kind[cases.default_threads(case, default)] = case
     rows = []
     for (group, label, storage), by_threads in sorted(kinds.items()):
         for who in ["larql", *results.peers]:
             times = {n: t for n, case in sorted(by_threads.items()) if (t := results.median(case.name, who))}
             if len(times) > 1:
                 (few, t1), (many, t2) = list(times.items())[0], list(times.items())[-1]
-                rows.append([f"`{group}/{label}/{storage}`", who, f"{few} to {many}", f"{show_time(t1)} to {show_time(t2)}",
-                             f"{t1 / t2:.2f}"])
+                rows.append([f"`{group}/{label}/{storage}`", who, f"{few} to {many}",
+                             f"{show_time(t1)} to {show_time(t2)}", f"{t1 / t2:.2f}"])
     return ["## Threads", "", *table(["case", "by", "threads", "time", "speed-up"], rows)] if rows else []
 
 
@@ -499,9 +522,9 @@ def write_report(results, options):
     out.mkdir(parents=True, exist_ok=True)
     names = {**results.seconds, **results.failures}
     lines = ["# Benchmark report", "", *table(["", ""], [[k, v] for k, v in results.facts]),
-             "Times are medians over all repetitions; spread is the longest less the shortest, in percent of the median. "
-             "A ratio is the peer's time divided by larql's: above 1, larql is faster. GB are 10^9 bytes. No environment "
-             "variable that sets threads or kernels reached larql or a peer.", "", "Peers:", ""]
+             "Times are medians over all repetitions; spread is the longest less the shortest, in percent of the "
+             "median. A ratio is the peer's time divided by larql's: above 1, larql is faster. GB are 10^9 bytes. No "
+             "environment variable that sets threads or kernels reached larql or a peer.", "", "Peers:", ""]
     lines += [f"- {details}" for details in results.peers.values()]
     lines += [f"- {peer} is left out: {reason}" for peer, reason in results.absent.items()]
     lines += ["", *summary(results)]
@@ -544,6 +567,7 @@ def parse_arguments():
     if not options.source and not options.bench:
         parser.error("--bench or --from is needed")
     options.peers = [p for p in options.peers.split(",") if p]
+    options.ticks = processor_ticks()
     options.load = os.getloadavg() if hasattr(os, "getloadavg") else None
     return options
 
@@ -551,8 +575,6 @@ def parse_arguments():
 def main():
     options = parse_arguments()
     results = load(options.source) if options.source else measure(options)
-    if not options.source:
-        save(results, options)
     write_report(results, options)
     print(f"wrote {pathlib.Path(options.out) / 'report.md'}")
     ours = [name for name, by in results.failures.items() if "larql" in by]
