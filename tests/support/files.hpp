@@ -76,7 +76,7 @@ inline bool is_error(const std::string& text, errc code, std::string_view fragme
 }  // namespace larql::testing
 
 /// Expects `call` to throw a larql::error with this code and a message that holds `fragment`, on one line.
-#define LARQL_CHECK_ERROR(call, code, fragment)                                                                     \
+#define LARQL_CHECK_ERROR(call, code, fragment)                                                               \
     do {                                                                                                      \
         const std::string found_ = larql::testing::error_of([&] { return call; });                            \
         CHECK_MESSAGE(larql::testing::is_error(found_, code, fragment),                                       \

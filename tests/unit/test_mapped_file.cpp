@@ -78,7 +78,8 @@ TEST_CASE("mapped_file: refuses what is not a regular file, at once") {
         name.copy(address.sun_path, name.size());
         const int socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
         REQUIRE(::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
-        LARQL_CHECK_ERROR(mapped_file::open(folder / "socket"), errc::not_a_file, "expected a regular file, got a socket");
+        LARQL_CHECK_ERROR(mapped_file::open(folder / "socket"), errc::not_a_file,
+                          "expected a regular file, got a socket");
         ::close(socket);
     }
     std::filesystem::create_symlink(folder / "loop2", folder / "loop1");
@@ -123,7 +124,8 @@ TEST_CASE("mapped_file: ordinary reads report a file that shrank") {
     file.read_at(2, out);
     CHECK(std::to_integer<char>(out[3]) == 'f');
     std::filesystem::resize_file(path, 4);
-    LARQL_CHECK_ERROR(file.read_at(2, out), errc::source_changed, "a.bin @ 4: the file shrank while it was read: expected 2");
+    LARQL_CHECK_ERROR(file.read_at(2, out), errc::source_changed,
+                      "a.bin @ 4: the file shrank while it was read: expected 2");
 }
 
 TEST_CASE("mapped_file: finds its file again after the working folder changed") {
