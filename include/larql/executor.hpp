@@ -73,14 +73,13 @@ public:
         {
             const std::lock_guard lock(m_mutex);
             m_job = &current;
-            m_busy = m_workers.size();
             ++m_generation;
         }
         m_wake.notify_all();
         current.drain();
         std::unique_lock lock(m_mutex);
+        m_job = nullptr;  // a worker that wakes up only now finds nothing to do, and nobody waits for it
         m_done.wait(lock, [this] { return m_busy == 0; });
-        m_job = nullptr;
         lock.unlock();
         if (current.failure) std::rethrow_exception(current.failure);
     }
@@ -116,7 +115,9 @@ private:
                 m_wake.wait(lock, [&] { return m_stopping || m_generation != seen; });
                 if (m_stopping) return;
                 seen = m_generation;
+                if (m_job == nullptr) continue;
                 current = m_job;
+                ++m_busy;
             }
             current->drain();
             const std::lock_guard lock(m_mutex);
@@ -139,7 +140,7 @@ private:
     std::condition_variable m_done{};
     std::vector<std::thread> m_workers{};
     job* m_job = nullptr;
-    std::size_t m_busy = 0;
+    std::size_t m_busy = 0;  ///< workers that hold the job
     std::size_t m_generation = 0;
     bool m_stopping = false;
 };
