@@ -120,9 +120,9 @@ dense_mla<T> absorb(const mla_factors<T>& factors, const mla_geometry& geometry,
     const detail::head_range heads = detail::check_factors(factors, geometry, options.head_begin, options.head_end);
     const std::size_t width = geometry.hidden_size;
     dense_mla<T> layer;
-    layer.q = tensor<T, 2>::from_shape({heads.count() * geometry.qk_head_dim(), width});
-    layer.k = tensor<T, 2>::from_shape({heads.kv_count() * geometry.qk_head_dim(), width});
-    layer.v = tensor<T, 2>::from_shape({heads.kv_count() * geometry.v_head_dim, width});
+    layer.q = detail::large_matrix<T>(heads.count() * geometry.qk_head_dim(), width);
+    layer.k = detail::large_matrix<T>(heads.kv_count() * geometry.qk_head_dim(), width);
+    layer.v = detail::large_matrix<T>(heads.kv_count() * geometry.v_head_dim, width);
     absorb_into(factors, geometry, layer.q, layer.k, layer.v, options);
     detail::absorb_biases(factors, geometry, heads, options.order, options.pairing, layer);
     layer.order = options.order;

@@ -104,7 +104,13 @@ struct factors {
           transposed(t),
           a(random_values<T>(s.m * s.k, 1)),
           b(random_values<T>(s.k * s.n, 2)),
-          scale(random_values<T>(s.k, 3)) {}
+          scale(random_values<T>(s.k, 3)) {
+        if constexpr (std::is_same_v<T, float>) make_b_bf16();
+    }
+    // The path through AMX takes no other second factor.
+    void make_b_bf16() {
+        for (T& x : b) x = static_cast<float>(larql::bf16(static_cast<float>(x)));
+    }
     [[nodiscard]] std::size_t b_rows() const { return transposed ? size.n : size.k; }
     [[nodiscard]] std::size_t b_cols() const { return transposed ? size.k : size.n; }
 };
@@ -316,6 +322,7 @@ factors<float> drawn_factors(shape s, bool transposed, Draw draw) {
     for (std::size_t i = 0; i < f.a.size(); ++i) f.a[i] = static_cast<float>(draw(random, i % s.k));
     for (std::size_t i = 0; i < f.b.size(); ++i)
         f.b[i] = static_cast<float>(draw(random, transposed ? i % s.k : i / s.n));
+    f.make_b_bf16();
     return f;
 }
 
@@ -356,6 +363,16 @@ TEST_CASE("gemm: products on AMX are as exact as products in float") {
                 CHECK(matrix.rms <= vector.rms);
                 CHECK(matrix.worst <= 1.5 * vector.worst);  // one outlier; alike where rounding of a * scale dominates
             }
+}
+
+TEST_CASE("gemm: a second factor that is not bfloat16 throughout is multiplied as without AMX") {
+    const shape s{40, 100, 90};
+    for (const bool transposed : {false, true}) {
+        factors<float> f(s, transposed);
+        f.b[f.b.size() - 3] = 1.0F + 0x1p-8F;  // 9 bits of significand
+        for (const gemm_path path : paths<float>())
+            for (const bool hidden : {false, true}) check_product(f, path, 2, true, hidden);
+    }
 }
 
 TEST_CASE("gemm: numbers that AMX would flush to zero or overflow on are multiplied in float") {

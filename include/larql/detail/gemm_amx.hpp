@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The float product on AMX, with errors no larger than those of a product in float (see gemm_amx_kernels.hpp for how).
-// Blocks with numbers that AMX does not treat as float does are left to the caller.
+// The float product on AMX for a B of bfloat16 numbers, such as a published weight; A may be any float. Errors are no
+// larger than those of a product in float (see gemm_amx_kernels.hpp for how). Rows with numbers that AMX does not treat
+// as float does are left to the caller, and so is everything if B holds other numbers: AVX-512 is faster then.
 #ifndef LARQL_DETAIL_GEMM_AMX_HPP
 #define LARQL_DETAIL_GEMM_AMX_HPP
 
@@ -20,7 +21,7 @@
 
 namespace larql::detail {
 
-/// Shared memory holds a stretch of B as in packed_product, of up to 48 MiB when its numbers need three terms.
+/// Shared memory holds a stretch of B as in packed_product.
 class amx_product {
 public:
     amx_product(const product<float>& p, executor& threads)
@@ -28,16 +29,14 @@ public:
 
     /// @return  the rows that were not computed, as ranges in order
     std::vector<index_range> run() {
-        for_each_stretch(m_p, sizeof(float), amx_block, tile_depth, [this](index_range columns, index_range depth) {
+        for_each_stretch(m_p, bf16_bytes, amx_block, tile_depth, [this](index_range columns, index_range depth) {
             if (!m_b_usable) return;
             m_steps = divide_up(depth.size(), tile_depth);
-            const std::size_t panels = divide_up(columns.size(), amx_block);
-            m_plane = panels * m_steps * 2 * tile_words;
-            if (max_terms * m_plane > m_tiles_size) {
-                m_tiles_size = max_terms * m_plane;
-                m_tiles = aligned_array<std::uint32_t>(m_tiles_size);
+            const std::size_t size = divide_up(columns.size(), amx_block) * m_steps * 2 * tile_words;
+            if (size > m_tiles_size) {
+                m_tiles = aligned_array<std::uint32_t>(size);
+                m_tiles_size = size;
             }
-            m_terms.resize(panels * m_steps);
             if (m_p.b_rows == row_role::depth)
                 pack_depth_rows(depth);
             else
@@ -48,6 +47,8 @@ public:
     }
 
 private:
+    static constexpr std::size_t bf16_bytes = 2;
+
     struct task_scratch {
         aligned_array<float> raw;
         aligned_array<std::uint32_t> tiles;
@@ -69,6 +70,13 @@ private:
         return out;
     }
 
+    // Also tells the other tasks. Most matrices that are not bfloat16 show it in their first numbers.
+    bool usable_b(const float_class& kind) {
+        if (kind.usable && kind.terms == 1) return true;
+        m_b_usable = false;
+        return false;
+    }
+
     [[nodiscard]] std::uint32_t* tiles_of(std::size_t panel, std::size_t step) const noexcept {
         return m_tiles.data() + (panel * m_steps + step) * 2 * tile_words;
     }
@@ -77,6 +85,7 @@ private:
         const std::size_t n = m_p.n();
         scratch_pool<aligned_array<float>> scratch;
         m_threads.run(m_steps, [&](std::size_t step) {
+            if (!m_b_usable) return;
             const std::size_t begin = depth.begin + step * tile_depth;
             const std::size_t end = std::min(depth.end, begin + tile_depth);
             const auto make = [&] { return aligned_array<float>(m_p.b.data != nullptr ? 0 : tile_depth * n); };
@@ -85,12 +94,10 @@ private:
                 for (std::size_t j = 0, panel = 0; j < n; j += amx_block, ++panel) {
                     const std::size_t cols = std::min(amx_block, n - j);
                     const float_class kind = classify_columns(rows.data + j, rows.stride, end - begin, cols);
-                    if (!kind.usable) m_b_usable = false;
-                    m_terms[panel * m_steps + step] = static_cast<std::uint8_t>(kind.terms);
+                    if (!usable_b(kind)) return;
                     for (std::size_t half = 0; half < 2; ++half)
                         pack_column_tile(rows.data + std::min(j + half * 16, n), rows.stride, end - begin,
-                                         lanes_left(half * 16, cols), kind.terms,
-                                         tiles_of(panel, step) + half * tile_words, m_plane);
+                                         lanes_left(half * 16, cols), tiles_of(panel, step) + half * tile_words);
                 }
             });
         });
@@ -100,18 +107,17 @@ private:
         const std::size_t k = m_p.k();
         scratch_pool<aligned_array<float>> scratch;
         m_threads.run(divide_up(columns.size(), amx_block), [&](std::size_t panel) {
+            if (!m_b_usable) return;
             const std::size_t begin = columns.begin + panel * amx_block;
             const std::size_t end = std::min(columns.end, begin + amx_block);
             const auto make = [&] { return aligned_array<float>(m_p.b.data != nullptr ? 0 : amx_block * k); };
             scratch.with(make, [&](aligned_array<float>& raw) {
                 const row_view<float> rows = view_rows(m_p.b, begin, end, raw.data());
                 const float_class kind = classify_rows(rows.data, rows.stride, end - begin, k, nullptr);
-                if (!kind.usable) m_b_usable = false;
-                std::fill_n(m_terms.data() + panel * m_steps, m_steps, static_cast<std::uint8_t>(kind.terms));
-                pack_panel(rows, end - begin, {0, k}, nullptr, kind.terms, tiles_of(panel, 0), m_plane);
-                for (std::size_t t = 0; t < kind.terms; ++t)
-                    for (std::size_t tile = 0; tile < 2 * m_steps; ++tile)
-                        transpose_tile(tiles_of(panel, 0) + t * m_plane + tile * tile_words);
+                if (!usable_b(kind)) return;
+                pack_panel(rows, end - begin, {0, k}, nullptr, 1, tiles_of(panel, 0), 0);
+                for (std::size_t tile = 0; tile < 2 * m_steps; ++tile)
+                    transpose_tile(tiles_of(panel, 0) + tile * tile_words);
             });
         });
     }
@@ -150,7 +156,8 @@ private:
     }
 
     void multiply(index_range columns, index_range depth) {
-        constexpr std::size_t row_limit = 128;  // 1.2 MB of tiles at most when the stretch is 1600 deep
+        constexpr std::size_t row_limit =
+            128;  // at a depth of 1536: 0.4 MB of tiles a term, to stay in the second-level cache
         const task_grid grid(m_p.m(), columns.size(), row_limit, amx_block, amx_block, m_threads.concurrency());
         const std::size_t panel_words = m_steps * 2 * tile_words;
         const auto make = [&] {
@@ -200,8 +207,7 @@ private:
                 const float_class kind = s.classes[i / amx_block];
                 if (!kind.usable) continue;
                 const std::uint32_t* a = s.tiles.data() + i / amx_block * m_steps * 2 * tile_words;
-                multiply_tiles(m_steps, {a, plane}, kind.terms, {tiles_of(panel, 0), m_plane},
-                               m_terms.data() + panel * m_steps, block);
+                multiply_tiles(m_steps, a, plane, kind.terms, tiles_of(panel, 0), block);
                 store_block(block, s.c.data() + i, std::min(amx_block, row_count - i), j, used, add);
             }
         }
@@ -229,12 +235,9 @@ private:
     executor& m_threads;
     std::vector<std::atomic<bool>> m_left_out;  // by panel of rows; tasks of one panel may say it together
     std::atomic<bool> m_b_usable{true};
-    aligned_array<std::uint32_t>
-        m_tiles{};  // [term][panel][step][half] tiles of B's stretch; unused terms stay unwritten
+    aligned_array<std::uint32_t> m_tiles{};  // [panel][step][half] tiles of B's stretch
     std::size_t m_tiles_size = 0;
-    std::vector<std::uint8_t> m_terms{};  // [panel][step]
     std::size_t m_steps = 0;
-    std::size_t m_plane = 0;
 };
 
 }  // namespace larql::detail

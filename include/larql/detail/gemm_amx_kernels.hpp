@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // AMX multiplies bfloat16 tiles. A float is the sum of three bfloat16 numbers exactly (8 + 8 + 8 bits of significand),
-// so a float product is the sum of nine tile products, of which the six of order 0 to 2 carry more than float's
-// precision: with rounding to nearest the second term is below 2^-8 of the first, the third below 2^-16, and what is
-// left out below 2^-24. Numbers that are bfloat16 already have one term, products of two bfloat16 numbers two.
+// so a product of floats with bfloat16 numbers is the sum of three tile products exactly, and of fewer where the floats
+// need fewer terms: a bfloat16 weight times a bfloat16 gain needs two, the weight alone one.
 #ifndef LARQL_DETAIL_GEMM_AMX_KERNELS_HPP
 #define LARQL_DETAIL_GEMM_AMX_KERNELS_HPP
 
@@ -150,16 +149,15 @@ LARQL_TARGET_AVX512 inline void pack_row_tiles(const float* rows, std::size_t st
     }
 }
 
-/// One tile of 16 columns from up to tile_depth rows, which are steps of the sum.
+/// One tile of 16 columns of bfloat16 numbers from up to tile_depth rows, which are steps of the sum.
 LARQL_TARGET_AVX512 inline void pack_column_tile(const float* rows, std::size_t stride, std::size_t count,
-                                                 std::size_t cols, std::size_t terms, std::uint32_t* out,
-                                                 std::size_t plane) {
+                                                 std::size_t cols, std::uint32_t* out) {
     for (std::size_t p = 0; p < 16; ++p) {
         float_x16 low{};
         float_x16 high{};
         if (p < count) low = load_lanes(rows + p * stride, cols, nullptr);
         if (p + 16 < count) high = load_lanes(rows + (p + 16) * stride, cols, nullptr);
-        store_terms(low, high, terms, out + p * 16, plane);
+        store_terms(low, high, 1, out + p * 16, 0);
     }
 }
 
@@ -179,64 +177,32 @@ public:
     ~tile_session() { asm volatile("tilerelease"); }
 };
 
-/// Packed tiles of a stretch of the sum, as the kernel walks them: two tiles a step, terms `plane` words apart.
-struct tile_walk {
-    const std::uint32_t* tiles;
-    std::size_t plane;
-};
-
-/// Which terms of the two factors a tile product takes.
-struct term_pair {
-    std::uint8_t a;
-    std::uint8_t b;
-};
-
-/// Adds tile products of the listed terms to the sums in tmm0 to tmm3, step by step. Terms that are zero are left out.
-template <std::size_t Count>
-void add_tile_products(std::size_t steps, tile_walk a, std::size_t a_terms, tile_walk b, const std::uint8_t* b_terms,
-                       const term_pair (&pairs)[Count]) {
-    constexpr std::size_t row_bytes = 64;
-    for (std::size_t k = 0; k < steps; ++k) {
-        std::size_t loaded_a = max_terms;
-        std::size_t loaded_b = max_terms;
-        for (const term_pair& pair : pairs) {
-            if (pair.a >= a_terms || pair.b >= b_terms[k]) continue;
-            if (pair.a != loaded_a) {
-                loaded_a = pair.a;
-                const std::uint32_t* p = a.tiles + loaded_a * a.plane + k * 2 * tile_words;
-                asm volatile("tileloadd (%0,%2,1), %%tmm4\n\ttileloadd (%1,%2,1), %%tmm5"
-                             :
-                             : "r"(p), "r"(p + tile_words), "r"(row_bytes)
-                             : "memory");
-            }
-            if (pair.b != loaded_b) {
-                loaded_b = pair.b;
-                const std::uint32_t* p = b.tiles + loaded_b * b.plane + k * 2 * tile_words;
-                asm volatile("tileloadd (%0,%2,1), %%tmm6\n\ttileloadd (%1,%2,1), %%tmm7"
-                             :
-                             : "r"(p), "r"(p + tile_words), "r"(row_bytes)
-                             : "memory");
-            }
-            asm volatile(
-                "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
-                "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3"
-                :
-                :);
-        }
-    }
-}
-
 /// block[32][32] = A B over `steps` tiles of depth. Needs a tile_session.
-/// @param b_terms  for each step
-inline void multiply_tiles(std::size_t steps, tile_walk a, std::size_t a_terms, tile_walk b,
-                           const std::uint8_t* b_terms, float* block) {
-    // All small products before the large ones: then the sums round at full size once for each step only, which is what
-    // makes them as exact as sums in float. Each pair differs from the one before in one factor, the only one loaded.
-    constexpr term_pair small[] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}};
-    constexpr term_pair large[] = {{0, 0}};
+/// @param a      tiles [step][2 halves of the rows], `plane` words between the terms
+/// @param b      tiles [step][2 halves of the columns]
+inline void multiply_tiles(std::size_t steps, const std::uint32_t* a, std::size_t plane, std::size_t a_terms,
+                           const std::uint32_t* b, float* block) {
+    constexpr std::size_t row_bytes = 64;
+    constexpr std::size_t step_words = 2 * tile_words;
     asm volatile("tilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3" : :);
-    add_tile_products(steps, a, a_terms, b, b_terms, small);
-    add_tile_products(steps, a, a_terms, b, b_terms, large);
+    const auto add_step = [&](const std::uint32_t* a_step, const std::uint32_t* b_step) {
+        asm volatile("tileloadd (%0,%2,1), %%tmm4\n\ttileloadd (%1,%2,1), %%tmm5"
+                     :
+                     : "r"(a_step), "r"(a_step + tile_words), "r"(row_bytes)
+                     : "memory");
+        asm volatile("tileloadd (%0,%2,1), %%tmm6\n\ttileloadd (%1,%2,1), %%tmm7"
+                     :
+                     : "r"(b_step), "r"(b_step + tile_words), "r"(row_bytes)
+                     : "memory");
+        asm volatile(
+            "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
+            "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3"
+            :
+            :);
+    };
+    // The smallest terms of all steps first: then the sums round at full size only as often as sums in float do.
+    for (std::size_t t = a_terms; t-- > 0;)
+        for (std::size_t k = 0; k < steps; ++k) add_step(a + t * plane + k * step_words, b + k * step_words);
     constexpr std::size_t block_row_bytes = amx_block * sizeof(float);
     asm volatile(
         "tilestored %%tmm0, (%0,%2,1)\n\ttilestored %%tmm1, 64(%0,%2,1)\n\t"

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_GEMM_SOURCE_HPP
 
 #include <larql/detail/function_ref.hpp>
+#include <larql/detail/huge_pages.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -53,7 +54,9 @@ class aligned_array {
 public:
     aligned_array() = default;
     explicit aligned_array(std::size_t count)
-        : m_data(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{alignment}))) {}
+        : m_data(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{alignment}))) {
+        advise_huge_pages(m_data.get(), count * sizeof(T));
+    }
 
     [[nodiscard]] T* data() const noexcept { return m_data.get(); }
 

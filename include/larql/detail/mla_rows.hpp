@@ -6,6 +6,7 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/detail/gemm.hpp>
+#include <larql/detail/huge_pages.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
@@ -196,12 +197,20 @@ void absorb_key_value(const mla_factors<T>& factors, const mla_geometry& g, cons
     gemm_nn<T>(wanted.source(), gains, latent.source(), place, threads);
 
     if (heads.kv_count() == 0) return;
-    for (std::size_t i = 0; i < g.qk_rope_head_dim; ++i) {
+    threads.run(g.qk_rope_head_dim, [&](std::size_t i) {
         T* const first = k.row(rows.of_rope(i));
         factors.kv_a.read_rows(g.kv_lora_rank + i, g.kv_lora_rank + i + 1, first, g.hidden_size);
         for (std::size_t head = 1; head < heads.kv_count(); ++head)
             std::copy_n(first, g.hidden_size, k.row(head * head_dim + rows.of_rope(i)));
-    }
+    });
+}
+
+/// An uninitialised matrix, on large pages if it is large.
+template <class T>
+tensor<T, 2> large_matrix(std::size_t rows, std::size_t cols) {
+    auto result = tensor<T, 2>::from_shape({rows, cols});
+    advise_huge_pages(result.data(), result.size() * sizeof(T));
+    return result;
 }
 
 template <class T>
