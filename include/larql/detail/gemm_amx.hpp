@@ -220,8 +220,8 @@ private:
             float* to = c[i] + col;
             if (cols == amx_block) {
                 for (std::size_t j = 0; j < amx_block; j += 16) {
-                    float_x16 sum = *reinterpret_cast<const float_x16*>(from + j);
-                    float_x16_unaligned* out = reinterpret_cast<float_x16_unaligned*>(to + j);
+                    amx_vector sum = *reinterpret_cast<const amx_vector*>(from + j);
+                    gemm_avx512::vector_unaligned* out = reinterpret_cast<gemm_avx512::vector_unaligned*>(to + j);
                     if (add) sum += *out;
                     *out = sum;
                 }

@@ -15,7 +15,8 @@
 #if LARQL_AMX
 namespace larql::detail {
 
-using uint_x16 [[gnu::vector_size(64), gnu::may_alias]] = std::uint32_t;
+using amx_vector = gemm_avx512::vector;
+using amx_words [[gnu::vector_size(64), gnu::may_alias]] = std::uint32_t;
 
 // A tile holds 16 rows of 16 pairs; a pair is one 32-bit word. The two of a pair are steps p and p + 16 of the sum, the
 // same for both factors, which needs no shuffle: any order of a sum will do.
@@ -32,23 +33,23 @@ struct float_class {
 
 /// Gathers float_class over many numbers, lane by lane.
 struct float_survey {
-    uint_x16 beyond_first{};  // bits of what the first term leaves
-    uint_x16 beyond_second{};
-    uint_x16 magnitude{};  // largest magnitude, as bits
+    amx_words beyond_first{};  // bits of what the first term leaves
+    amx_words beyond_second{};
+    amx_words magnitude{};  // largest magnitude, as bits
 };
 
-[[gnu::always_inline]] LARQL_TARGET_AVX512 inline uint_x16 bits_of(float_x16 x) { return (uint_x16)x; }
+[[gnu::always_inline]] LARQL_TARGET_AVX512 inline amx_words bits_of(amx_vector x) { return (amx_words)x; }
 
 // To the nearest bfloat16, ties to even, as a float. Not for NaN.
-[[gnu::always_inline]] LARQL_TARGET_AVX512 inline float_x16 round_to_bf16(float_x16 x) {
-    const uint_x16 u = bits_of(x);
-    return (float_x16)((u + 0x7fffU + ((u >> 16) & 1U)) & 0xffff0000U);
+[[gnu::always_inline]] LARQL_TARGET_AVX512 inline amx_vector round_to_bf16(amx_vector x) {
+    const amx_words u = bits_of(x);
+    return (amx_vector)((u + 0x7fffU + ((u >> 16) & 1U)) & 0xffff0000U);
 }
 
-[[gnu::always_inline]] LARQL_TARGET_AVX512 inline void survey(float_survey& s, float_x16 x) {
-    const float_x16 rest = x - round_to_bf16(x);
-    const float_x16 last = rest - round_to_bf16(rest);
-    const uint_x16 size = bits_of(x) & 0x7fffffffU;
+[[gnu::always_inline]] LARQL_TARGET_AVX512 inline void survey(float_survey& s, amx_vector x) {
+    const amx_vector rest = x - round_to_bf16(x);
+    const amx_vector last = rest - round_to_bf16(rest);
+    const amx_words size = bits_of(x) & 0x7fffffffU;
     s.beyond_first |= bits_of(rest) & 0x7fffffffU;
     s.beyond_second |= bits_of(last) & 0x7fffffffU;
     s.magnitude = size > s.magnitude ? size : s.magnitude;
@@ -73,24 +74,24 @@ LARQL_TARGET_AVX512 inline std::size_t surveyed_terms(const float_survey& s) {
 }
 
 // Lanes 0 to count - 1 from memory, the others zero; times a scale if there is one.
-[[gnu::always_inline]] LARQL_TARGET_AVX512 inline float_x16 load_lanes(const float* p, std::size_t count,
-                                                                       const float* scale) {
+[[gnu::always_inline]] LARQL_TARGET_AVX512 inline amx_vector load_lanes(const float* p, std::size_t count,
+                                                                        const float* scale) {
     if (count >= 16) {
-        const float_x16 x = *reinterpret_cast<const float_x16_unaligned*>(p);
-        return scale == nullptr ? x : x * *reinterpret_cast<const float_x16_unaligned*>(scale);
+        const amx_vector x = *reinterpret_cast<const gemm_avx512::vector_unaligned*>(p);
+        return scale == nullptr ? x : x * *reinterpret_cast<const gemm_avx512::vector_unaligned*>(scale);
     }
-    float_x16 x{};
+    amx_vector x{};
     for (std::size_t i = 0; i < count; ++i) x[i] = scale == nullptr ? p[i] : p[i] * scale[i];
     return x;
 }
 
 // The words of one tile row, term by term, `plane` words apart.
-[[gnu::always_inline]] LARQL_TARGET_AVX512 inline void store_terms(float_x16 low, float_x16 high, std::size_t terms,
+[[gnu::always_inline]] LARQL_TARGET_AVX512 inline void store_terms(amx_vector low, amx_vector high, std::size_t terms,
                                                                    std::uint32_t* out, std::size_t plane) {
     for (std::size_t t = 0; t < terms; ++t, out += plane) {
-        const float_x16 low_term = round_to_bf16(low);
-        const float_x16 high_term = round_to_bf16(high);
-        *reinterpret_cast<uint_x16*>(out) = (bits_of(low_term) >> 16) | bits_of(high_term);
+        const amx_vector low_term = round_to_bf16(low);
+        const amx_vector high_term = round_to_bf16(high);
+        *reinterpret_cast<amx_words*>(out) = (bits_of(low_term) >> 16) | bits_of(high_term);
         low -= low_term;
         high -= high_term;
     }
@@ -104,7 +105,7 @@ LARQL_TARGET_AVX512 inline float_class classify_rows(const float* rows, std::siz
     float_class out;
     float_survey all;
     for (std::size_t r = 0; r < count; ++r) {
-        all.magnitude = uint_x16{};
+        all.magnitude = amx_words{};
         for (std::size_t k = 0; k < depth; k += 16)
             survey(all, load_lanes(rows + r * stride + k, depth - k, scale == nullptr ? nullptr : scale + k));
         std::uint32_t largest = 0;
@@ -137,8 +138,8 @@ LARQL_TARGET_AVX512 inline void pack_row_tiles(const float* rows, std::size_t st
         const float* from = rows + r * stride;
         std::uint32_t* to = out + r * 16;
         for (std::size_t k = 0; k < depth; k += tile_depth, to += step) {
-            float_x16 low{};
-            float_x16 high{};
+            amx_vector low{};
+            amx_vector high{};
             if (r < count) {
                 low = load_lanes(from + k, depth - k, scale == nullptr ? nullptr : scale + k);
                 const std::size_t left = lanes_left(k + 16, depth);
@@ -153,8 +154,8 @@ LARQL_TARGET_AVX512 inline void pack_row_tiles(const float* rows, std::size_t st
 LARQL_TARGET_AVX512 inline void pack_column_tile(const float* rows, std::size_t stride, std::size_t count,
                                                  std::size_t cols, std::uint32_t* out) {
     for (std::size_t p = 0; p < 16; ++p) {
-        float_x16 low{};
-        float_x16 high{};
+        amx_vector low{};
+        amx_vector high{};
         if (p < count) low = load_lanes(rows + p * stride, cols, nullptr);
         if (p + 16 < count) high = load_lanes(rows + (p + 16) * stride, cols, nullptr);
         store_terms(low, high, 1, out + p * 16, 0);

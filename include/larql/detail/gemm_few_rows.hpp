@@ -21,7 +21,7 @@ inline constexpr std::size_t few_rows_limit = 8;
 
 /// The float product with at most few_rows_limit rows of A; B's rows are columns of the product.
 inline void multiply_few_rows(const product<float>& p, simd_level level, executor& threads) {
-    const dot_kernel dot = level == simd_level::avx512 ? &dot_rows_avx512 : &dot_rows_avx2;
+    const dot_kernel dot = choose_gemm_kernels(level).dot;
     const std::size_t m = p.m();
     const std::size_t k = p.k();
     aligned_array<float> a_memory(p.a.data != nullptr && p.k_scale == nullptr ? 0 : m * k);

@@ -74,8 +74,8 @@ class packed_product {
 public:
     packed_product(const product<float>& p, simd_level level, executor& threads)
         : m_p(p),
-          m_tile(level == simd_level::avx512 ? avx512_tile : avx2_tile),
-          m_kernel(level == simd_level::avx512 ? &multiply_tile_avx512 : &multiply_tile_avx2),
+          m_tile(choose_gemm_kernels(level).tile),
+          m_kernel(choose_gemm_kernels(level).multiply_tile),
           m_threads(threads) {}
 
     void run() {
