@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <type_traits>
 #include <vector>
 
@@ -75,7 +76,7 @@ larql::matrix_input<float> as_input(const larql::tensor<E, 2>& m) {
 }
 
 template <class E>
-void absorb_dense(benchmark::State& state) {
+void absorb_dense(benchmark::State& state, larql::executor& executor) {
     larql::enable_amx();
     const larql::mla_geometry geometry{.hidden_size = 7168,
                                        .num_heads = 32,
@@ -102,7 +103,7 @@ void absorb_dense(benchmark::State& state) {
                                             .kv_a_norm = kv_gains,
                                             .kv_b = as_input(kv_b)};
     const larql::absorb_options options{
-        .order = larql::head_order::nope_rope, .keep_latent_rows = false, .threads = &threads()};
+        .order = larql::head_order::nope_rope, .keep_latent_rows = false, .threads = &executor};
     larql::dense_mla<float> layer = larql::absorb(factors, geometry, options);
     {
         if (!agrees(layer.q, q_b, q_gains, q_a, [](std::size_t i) { return i; }))
@@ -159,10 +160,16 @@ void copy(benchmark::State& state) {
 
 BENCHMARK(sgemm)->Name("sgemm/6144x7168x1536")->Unit(benchmark::kMillisecond)->UseRealTime();
 BENCHMARK(copy)->Name("copy/256MiB")->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(absorb_dense<float>)->Name("absorb_dense/v3_32heads")->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(absorb_dense<larql::bf16>)
-    ->Name("absorb_dense/v3_32heads/bf16")
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
+
+const bool registered = [] {
+    static larql::serial_executor one;
+    const auto add = [](const char* name, auto function, larql::executor& executor) {
+        benchmark::RegisterBenchmark(name, function, std::ref(executor))->Unit(benchmark::kMillisecond)->UseRealTime();
+    };
+    add("absorb_dense/v3_32heads", absorb_dense<float>, threads());
+    add("absorb_dense/v3_32heads/bf16", absorb_dense<larql::bf16>, threads());
+    add("absorb_dense/v3_32heads/t1", absorb_dense<float>, one);
+    return true;
+}();
 
 }  // namespace
