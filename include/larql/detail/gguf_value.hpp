@@ -71,6 +71,12 @@ inline constexpr bool is_vector = false;
 template <class T>
 inline constexpr bool is_vector<std::vector<T>> = true;
 
+/// True if a T that was read from a file points into it.
+template <class T>
+inline constexpr bool views_file = std::is_same_v<T, std::string_view>;
+template <class T>
+inline constexpr bool views_file<std::vector<T>> = views_file<T>;
+
 template <class T>
 inline constexpr bool is_gguf_integer = std::is_integral_v<T> && !std::is_same_v<T, bool> && !std::is_same_v<T, char>;
 
