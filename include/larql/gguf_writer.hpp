@@ -121,8 +121,7 @@ inline void copy_gguf_elements(std::string& out, byte_reader& from, gguf_type ty
 class gguf_writer {
 public:
     /// @throws error already_exists if the target exists and replacing was not asked for, or is one of the inputs; io
-    /// or
-    ///         not_a_file if the temporary file cannot be made
+    ///         or not_a_file if the temporary file cannot be made
     explicit gguf_writer(const std::filesystem::path& target, const output_options& options = {})
         : m_out(target, options) {}
 
@@ -167,8 +166,7 @@ public:
     /// Declares a tensor.
     /// @param shape  row-major, one to four dimensions
     /// @throws error unsupported_dtype if GGUF has no such type, corrupt_header for a bad name or rank, shape_mismatch
-    /// or
-    ///         bad_value for a bad shape, bad_value after the first data
+    ///         or bad_value for a bad shape, bad_value after the first data
     void add_tensor(std::string_view name, dtype type, std::vector<std::uint64_t> shape) {
         if (traits_of(type).ggml_number < 0)
             detail::fail(errc::unsupported_dtype, "expected a type of GGUF, got " + std::string(to_string(type)),
@@ -184,7 +182,7 @@ public:
 
     /// Appends bytes to a declared tensor. Tensors may be filled in any order, and by turns.
     /// @throws error missing_tensor, bad_value for more bytes than declared, duplicate_name if a name was declared
-    /// twice, io
+    ///         twice, io
     void write(std::string_view name, std::span<const std::byte> bytes) {
         open();
         m_out.append(name, bytes);
@@ -243,24 +241,11 @@ private:
 
     void open() {
         if (m_out.is_open()) return;
-        m_out.index_names();
-        std::uint64_t end = 0;
-        for (tensor_info& info : m_out.tensors()) {
-            info.offset = end;
-            const auto next = detail::checked_add(end, info.size_bytes);
-            const auto aligned = next ? detail::checked_align(*next, m_alignment) : next;
-            if (!aligned || *aligned >= std::uint64_t{1} << 63)
-                detail::fail(errc::limit_exceeded,
-                             "expected fewer than 2^63 bytes of data, got " + std::to_string(end) + " + " +
-                                 std::to_string(info.size_bytes),
-                             m_out.where(info.name));
-            end = *aligned;
-        }
+        m_out.place(m_alignment);
         std::string header = build_header();
         if (!m_out.tensors().empty())
             header.resize(static_cast<std::size_t>(detail::checked_align(header.size(), m_alignment).value()), '\0');
-        for (tensor_info& info : m_out.tensors()) info.offset += header.size();
-        m_out.open(header, header.size() + end);
+        m_out.open(header);
     }
 
     [[nodiscard]] std::string build_header() const {

@@ -33,8 +33,7 @@ namespace larql {
 class safetensors_writer {
 public:
     /// @throws error already_exists if the target exists and replacing was not asked for, or is one of the inputs; io
-    /// or
-    ///         not_a_file if the temporary file cannot be made
+    ///         or not_a_file if the temporary file cannot be made
     explicit safetensors_writer(const std::filesystem::path& target, const output_options& options = {})
         : m_out(target, options) {}
 
@@ -50,8 +49,7 @@ public:
     /// Declares a tensor.
     /// @param shape  row-major; empty for a scalar
     /// @throws error unsupported_dtype if safetensors has no such type, corrupt_header for a bad name, shape_mismatch
-    /// or
-    ///         bad_value for a bad shape, bad_value after the first data
+    ///         or bad_value for a bad shape, bad_value after the first data
     void add_tensor(std::string_view name, dtype type, std::vector<std::uint64_t> shape) {
         if (traits_of(type).safetensors_name.empty())
             detail::fail(errc::unsupported_dtype, "expected a type of safetensors, got " + std::string(to_string(type)),
@@ -64,8 +62,7 @@ public:
 
     /// Appends bytes to a declared tensor. Tensors may be filled in any order, and by turns.
     /// @throws error missing_tensor, bad_value for more bytes than declared, duplicate_name if a name was declared
-    /// twice,
-    ///         limit_exceeded if the header would be larger than readers accept, io
+    ///         twice, limit_exceeded if the header would be larger than readers accept, io
     void write(std::string_view name, std::span<const std::byte> bytes) {
         open();
         m_out.append(name, bytes);
@@ -91,18 +88,7 @@ private:
         std::stable_sort(tensors.begin(), tensors.end(), [](const tensor_info& a, const tensor_info& b) {
             return traits_of(a.type).block_bytes > traits_of(b.type).block_bytes;
         });
-        m_out.index_names();
-        std::uint64_t end = 0;
-        for (tensor_info& info : tensors) {
-            info.offset = end;
-            const auto next = detail::checked_add(end, info.size_bytes);
-            if (!next || *next >= std::uint64_t{1} << 63)
-                detail::fail(errc::limit_exceeded,
-                             "expected fewer than 2^63 bytes of data, got " + std::to_string(end) + " + " +
-                                 std::to_string(info.size_bytes),
-                             m_out.where(info.name));
-            end = *next;
-        }
+        m_out.place(1);
         std::string header = build_header();
         const std::uint64_t length = header.size() - 8;
         if (length > detail::safetensors_max_header_bytes)
@@ -110,8 +96,7 @@ private:
                          "header too large: expected at most " + std::to_string(detail::safetensors_max_header_bytes) +
                              " bytes, got " + std::to_string(length),
                          m_out.where());
-        for (tensor_info& info : tensors) info.offset += header.size();
-        m_out.open(header, header.size() + end);
+        m_out.open(header);
     }
 
     [[nodiscard]] std::string build_header() const {

@@ -41,7 +41,7 @@ public:
         return {.file = path_text(m_file->target()), .offset = {}, .subject = std::string(subject)};
     }
     [[nodiscard]] bool is_open() const noexcept { return m_open; }
-    /// The declared tensors; offsets are set by the format before `open`.
+    /// The declared tensors, whose order the format may change before `place`.
     [[nodiscard]] std::vector<tensor_info>& tensors() noexcept { return m_tensors; }
     [[nodiscard]] const std::vector<tensor_info>& tensors() const noexcept { return m_tensors; }
 
@@ -83,18 +83,33 @@ public:
                              .size_bytes = *bytes});
     }
 
-    /// Ends the declarations: the file begins with `header` and has `size_bytes` bytes in the end.
-    void open(std::string_view header, std::uint64_t size_bytes) {
-        m_size_bytes = size_bytes;
+    /// Ends the declarations: gives each tensor its offset from the start of the data, a multiple of `alignment`.
+    /// @throws error duplicate_name if a name was declared twice, limit_exceeded
+    void place(std::uint64_t alignment) {
+        const auto twice = m_index.build(m_tensors.size(), [this](std::size_t i) { return m_tensors[i].name; });
+        if (twice) fail(errc::duplicate_name, "tensor declared twice", where(m_tensors[twice->first].name));
+        std::uint64_t end = 0;
+        for (tensor_info& info : m_tensors) {
+            info.offset = end;
+            const auto next = checked_add(end, info.size_bytes);
+            const auto aligned = next ? checked_align(*next, alignment) : next;
+            if (!aligned || *aligned >= std::uint64_t{1} << 63)
+                fail(errc::limit_exceeded,
+                     "expected fewer than 2^63 bytes of data, got " + std::to_string(end) + " + " +
+                         std::to_string(info.size_bytes),
+                     where(info.name));
+            end = *aligned;
+        }
+        m_size_bytes = end;
+    }
+
+    /// Begins the file with its header, after which the data follows.
+    void open(std::string_view header) {
+        for (tensor_info& info : m_tensors) info.offset += header.size();
+        m_size_bytes += header.size();
         m_written.assign(m_tensors.size(), 0);
         m_open = true;
         m_file->write_at(0, std::as_bytes(std::span(header.data(), header.size())));
-    }
-
-    /// Refuses a name that was declared twice.
-    void index_names() {
-        const auto twice = m_index.build(m_tensors.size(), [this](std::size_t i) { return m_tensors[i].name; });
-        if (twice) fail(errc::duplicate_name, "tensor declared twice", where(m_tensors[twice->first].name));
     }
 
     void append(std::string_view name, std::span<const std::byte> bytes) {
