@@ -6,15 +6,12 @@
 
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml_lanes.hpp>
+#include <larql/detail/ggml_vectors.hpp>
 #include <larql/dtype.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
-#if LARQL_X86_DISPATCH
-#include <immintrin.h>
-#endif
 
 namespace larql::detail {
 
@@ -30,17 +27,14 @@ void convert_each(const std::byte* in, float* out, std::size_t count, Convert co
 // converted; the rest, below eight, is left to the plain loops.
 LARQL_TARGET_AVX2 inline std::size_t convert_f16_avx2(const std::byte* in, float* out, std::size_t count) noexcept {
     std::size_t i = 0;
-    for (; i + 8 <= count; i += 8)
-        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 2 * i))));
+    for (; i + 8 <= count; i += 8) store_x8(out + i, f16_to_x8(load_as<lane_words>(in + 2 * i)));
     return i;
 }
 
 LARQL_TARGET_AVX2 inline std::size_t convert_bf16_avx2(const std::byte* in, float* out, std::size_t count) noexcept {
     std::size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 2 * i)));
-        _mm256_storeu_ps(out + i, _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
-    }
+    for (; i + 8 <= count; i += 8)
+        store_x8(out + i, reinterpret_cast<float_x8>(widened(load_as<lane_words>(in + 2 * i)) << 16));
     return i;
 }
 
@@ -48,24 +42,21 @@ LARQL_TARGET_AVX2 inline std::size_t convert_bf16_avx2(const std::byte* in, floa
 LARQL_TARGET_AVX2 inline std::size_t convert_e5m2_avx2(const std::byte* in, float* out, std::size_t count) noexcept {
     std::size_t i = 0;
     for (; i + 8 <= count; i += 8) {
-        const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(in + i)));
-        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_slli_epi16(wide, 8)));
+        const lanes bytes = lanes_of(load_as<std::uint64_t>(in + i), 0);
+        store_x8(out + i, f16_to_x8(reinterpret_cast<lane_words>(interleave_low(lanes{}, bytes))));
     }
     return i;
 }
 
 /// As f16 bits an E4M3 number is 2^-8 of its value, subnormals included; F16C does not heed a flush-to-zero mode.
 LARQL_TARGET_AVX2 inline std::size_t convert_e4m3_avx2(const std::byte* in, float* out, std::size_t count) noexcept {
-    const __m128i magnitude_mask = _mm_set1_epi16(0x7f);
-    const __m256 factor = _mm256_set1_ps(256.0F);
     std::size_t i = 0;
     for (; i + 8 <= count; i += 8) {
-        const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(in + i)));
-        const __m128i magnitude = _mm_and_si128(wide, magnitude_mask);
-        const __m128i sign = _mm_slli_epi16(_mm_andnot_si128(magnitude_mask, wide), 8);
-        const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(magnitude, magnitude_mask), _mm_set1_epi16(0x7e00));
-        const __m128i half = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(magnitude, 7), sign), nan);
-        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_cvtph_ps(half), factor));
+        const lanes bytes = lanes_of(load_as<std::uint64_t>(in + i), 0);
+        const auto wide = reinterpret_cast<lane_words>(interleave_low(bytes, lanes{}));
+        const lane_words magnitude = wide & 0x7f;
+        const lane_words nan = reinterpret_cast<lane_words>(magnitude == 0x7f) & 0x7e00;
+        store_x8(out + i, f16_to_x8((wide & 0x80) << 8 | magnitude << 7 | nan) * 256.0F);
     }
     return i;
 }

@@ -6,14 +6,11 @@
 #define LARQL_DETAIL_GGML_EXPAND_HPP
 
 #include <larql/detail/ggml_formats.hpp>
+#include <larql/detail/ggml_vectors.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
-#if LARQL_X86_DISPATCH
-#include <immintrin.h>
-#endif
 
 namespace larql::detail {
 
@@ -45,47 +42,38 @@ void expand_portable(const unpacked_run& run, float* out) noexcept {
 
 #if LARQL_X86_DISPATCH
 
+/// Vector k of the integers, looked up if they are codes.
+template <block_scaling Scaling>
+LARQL_GGML_AVX2 lanes integers_of(const unpacked_run& run, std::size_t k) noexcept {
+    if constexpr (Scaling == block_scaling::looked_up)
+        return look_up(load_lanes(reinterpret_cast<const std::byte*>(run.table)), run.q[k]);
+    else
+        return run.q[k];
+}
+
 template <block_scaling Scaling>
 LARQL_TARGET_AVX2 void expand_avx2(const unpacked_run& run, float* out) noexcept {
-    __m128i table = _mm_setzero_si128();
-    if constexpr (Scaling == block_scaling::looked_up)
-        table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.table));
     for (std::size_t k = 0; k < run.count; ++k, out += 16) {
-        __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.q + k));
-        if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
-        __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
-        __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q)));
-        const __m256 scale = _mm256_set1_ps(run.scale[k]);
+        const lanes q = integers_of<Scaling>(run, k);
+        const auto halves = reinterpret_cast<lane_halves>(q);
+        float_x8 low = signed_to_x8(q) * run.scale[k];
+        float_x8 high =
+            signed_to_x8(reinterpret_cast<lanes>(__builtin_shufflevector(halves, halves, 1, 1))) * run.scale[k];
         if constexpr (Scaling == block_scaling::shifted) {
-            const __m256 offset = _mm256_set1_ps(run.offset[k]);
-            low = _mm256_fmadd_ps(low, scale, offset);
-            high = _mm256_fmadd_ps(high, scale, offset);
-        } else {
-            low = _mm256_mul_ps(low, scale);
-            high = _mm256_mul_ps(high, scale);
+            low += run.offset[k];
+            high += run.offset[k];
         }
-        _mm256_storeu_ps(out, low);
-        _mm256_storeu_ps(out + 8, high);
+        store_x8(out, low);
+        store_x8(out + 8, high);
     }
 }
 
-// The zero-masking forms with a full mask: the plain ones make GCC 12 warn about its own header.
 template <block_scaling Scaling>
 LARQL_TARGET_AVX512 void expand_avx512(const unpacked_run& run, float* out) noexcept {
-    constexpr __mmask16 all = 0xffff;
-    __m128i table = _mm_setzero_si128();
-    if constexpr (Scaling == block_scaling::looked_up)
-        table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.table));
     for (std::size_t k = 0; k < run.count; ++k, out += 16) {
-        __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(run.q + k));
-        if constexpr (Scaling == block_scaling::looked_up) q = _mm_shuffle_epi8(table, q);
-        __m512 x = _mm512_maskz_cvtepi32_ps(all, _mm512_maskz_cvtepi8_epi32(all, q));
-        const __m512 scale = _mm512_set1_ps(run.scale[k]);
-        if constexpr (Scaling == block_scaling::shifted)
-            x = _mm512_fmadd_ps(x, scale, _mm512_set1_ps(run.offset[k]));
-        else
-            x = _mm512_mul_ps(x, scale);
-        _mm512_storeu_ps(out, x);
+        float_x16 x = signed_to_x16(integers_of<Scaling>(run, k)) * run.scale[k];
+        if constexpr (Scaling == block_scaling::shifted) x += run.offset[k];
+        store_x16(out, x);
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml_lanes.hpp>
+#include <larql/detail/ggml_vectors.hpp>
 #include <larql/dtype.hpp>
 
 #include <bit>
@@ -15,10 +16,6 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-
-#if LARQL_X86_DISPATCH
-#include <immintrin.h>
-#endif
 
 namespace larql::detail {
 
@@ -42,89 +39,80 @@ inline std::uint64_t copy_f32(const float* in, std::byte* out, std::size_t count
 // Sixteen-bit floats. The smallest magnitude that becomes infinite is 65520 in f16; in bf16 it lies halfway between the
 // largest finite number and the next step.
 
-inline constexpr std::uint32_t f16_overflow_bits = 0x477ff000U;
-inline constexpr std::uint32_t bf16_overflow_bits = 0x7f7f8000U;
+#if LARQL_X86_DISPATCH
+
+LARQL_GGML_AVX2 lane_words x8_to_bf16(float_x8 x) noexcept {
+    const auto bits = reinterpret_cast<uint_x8>(x);
+    const uint_x8 upper = bits >> 16;
+    const uint_x8 rounded = (bits + (upper & 1) + 0x7fff) >> 16;
+    return __builtin_convertvector(magnitudes(x) > 0x7f800000 ? upper | 0x40 : rounded, lane_words);
+}
+
+/// How many lanes hold overflow <= |x| < infinity.
+LARQL_GGML_AVX2 unsigned count_overflowing(float_x8 x, std::uint32_t overflow_bits) noexcept {
+    const int_x8 bits = magnitudes(x);
+    const auto over = (bits >= static_cast<std::int32_t>(overflow_bits)) & (bits < 0x7f800000);
+    return static_cast<unsigned>(
+        std::popcount(static_cast<unsigned>(__builtin_ia32_movmskps256(reinterpret_cast<float_x8>(over)))));
+}
+
+#endif
+
+struct f16_narrowing {
+    static constexpr std::uint32_t overflow_bits = 0x477ff000U;
+    static std::uint16_t one(float x) noexcept { return float_to_f16(x); }
+#if LARQL_X86_DISPATCH
+    LARQL_GGML_AVX2 static lane_words eight(float_x8 x) noexcept { return x8_to_f16(x); }
+#endif
+};
+struct bf16_narrowing {
+    static constexpr std::uint32_t overflow_bits = 0x7f7f8000U;
+    static std::uint16_t one(float x) noexcept { return float_to_bf16(x); }
+#if LARQL_X86_DISPATCH
+    LARQL_GGML_AVX2 static lane_words eight(float_x8 x) noexcept { return x8_to_bf16(x); }
+#endif
+};
+
+#if LARQL_X86_DISPATCH
 
 template <class Narrow>
-std::uint64_t narrow_each(const float* in, std::byte* out, std::size_t count, std::uint32_t overflow_bits,
-                          Narrow narrow) noexcept {
-    std::uint64_t overflowed = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        store_u16(out + 2 * i, narrow(in[i]));
-        overflowed += magnitude_bits(in[i]) >= overflow_bits && is_finite(in[i]) ? 1U : 0U;
-    }
-    return overflowed;
-}
-
-#if LARQL_X86_DISPATCH
-
-/// Lanes with overflow <= |x| < infinity, each as -1.
-LARQL_TARGET_AVX2 inline __m256i overflowing_lanes(__m256i bits, std::uint32_t overflow_bits) noexcept {
-    const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
-    return _mm256_and_si256(_mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(static_cast<int>(overflow_bits - 1))),
-                            _mm256_cmpgt_epi32(_mm256_set1_epi32(0x7f800000), magnitude));
-}
-
-LARQL_TARGET_AVX2 inline std::uint64_t narrow_f16_avx2(const float* in, std::byte* out, std::size_t vectors) noexcept {
+LARQL_TARGET_AVX2 std::uint64_t narrow_avx2(const float* in, std::byte* out, std::size_t vectors) noexcept {
     std::uint64_t overflowed = 0;
     for (std::size_t k = 0; k < vectors; ++k) {
-        const __m256 x = _mm256_loadu_ps(in + 8 * k);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * k),
-                         _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-        const __m256i over = overflowing_lanes(_mm256_castps_si256(x), f16_overflow_bits);
-        overflowed +=
-            static_cast<unsigned>(std::popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(over)))));
-    }
-    return overflowed;
-}
-
-LARQL_TARGET_AVX2 inline std::uint64_t narrow_bf16_avx2(const float* in, std::byte* out, std::size_t vectors) noexcept {
-    std::uint64_t overflowed = 0;
-    for (std::size_t k = 0; k < vectors; ++k) {
-        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + 8 * k));
-        const __m256i upper = _mm256_srli_epi32(bits, 16);
-        const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-        const __m256i rounded =
-            _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, odd), _mm256_set1_epi32(0x7fff)), 16);
-        const __m256i is_nan =
-            _mm256_cmpgt_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)), _mm256_set1_epi32(0x7f800000));
-        const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-        const __m256i wide = _mm256_blendv_epi8(rounded, quiet, is_nan);
-        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(wide, wide), 0x08);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * k), _mm256_castsi256_si128(packed));
-        const __m256i over = overflowing_lanes(bits, bf16_overflow_bits);
-        overflowed +=
-            static_cast<unsigned>(std::popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(over)))));
+        const float_x8 x = load_x8(in + 8 * k);
+        const lane_words narrowed = Narrow::eight(x);
+        std::memcpy(out + 16 * k, &narrowed, sizeof narrowed);
+        overflowed += count_overflowing(x, Narrow::overflow_bits);
     }
     return overflowed;
 }
 
 #endif
+
+/// Narrows with the level's vector code where there is some, and what is left of eight numbers one by one.
+template <class Narrow>
+std::uint64_t narrow_all(const float* in, std::byte* out, std::size_t count, simd_level level) noexcept {
+    std::uint64_t overflowed = 0;
+    std::size_t done = 0;
+#if LARQL_X86_DISPATCH
+    if (level != simd_level::portable) {
+        done = count / 8 * 8;
+        overflowed = narrow_avx2<Narrow>(in, out, done / 8);
+    }
+#endif
+    static_cast<void>(level);
+    for (; done < count; ++done) {
+        store_u16(out + 2 * done, Narrow::one(in[done]));
+        overflowed += magnitude_bits(in[done]) >= Narrow::overflow_bits && is_finite(in[done]) ? 1U : 0U;
+    }
+    return overflowed;
+}
 
 inline std::uint64_t narrow_f16(const float* in, std::byte* out, std::size_t count, simd_level level) noexcept {
-    std::uint64_t overflowed = 0;
-    std::size_t done = 0;
-#if LARQL_X86_DISPATCH
-    if (level != simd_level::portable) {
-        overflowed = narrow_f16_avx2(in, out, count / 8);
-        done = count / 8 * 8;
-    }
-#endif
-    static_cast<void>(level);
-    return overflowed + narrow_each(in + done, out + 2 * done, count - done, f16_overflow_bits, float_to_f16);
+    return narrow_all<f16_narrowing>(in, out, count, level);
 }
-
 inline std::uint64_t narrow_bf16(const float* in, std::byte* out, std::size_t count, simd_level level) noexcept {
-    std::uint64_t overflowed = 0;
-    std::size_t done = 0;
-#if LARQL_X86_DISPATCH
-    if (level != simd_level::portable) {
-        overflowed = narrow_bf16_avx2(in, out, count / 8);
-        done = count / 8 * 8;
-    }
-#endif
-    static_cast<void>(level);
-    return overflowed + narrow_each(in + done, out + 2 * done, count - done, bf16_overflow_bits, float_to_bf16);
+    return narrow_all<bf16_narrowing>(in, out, count, level);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -155,11 +143,30 @@ inline float extreme_of(const float* in, std::size_t count) noexcept {
     return extreme;
 }
 
-inline std::uint64_t encode_q8_0_block(const float* in, std::byte* out) noexcept {
-    const float scale = std::fabs(extreme_of(in, 32)) / 127.0F;
+struct stored_scale {
+    std::uint16_t bits;
+    float inverse;  ///< of the scale before it was rounded to f16
+};
+
+/// Writes a block's scale as f16, NaN if it is not finite.
+inline stored_scale store_scale(float scale, std::byte* out) noexcept {
     const std::uint16_t bits = is_finite(scale) ? float_to_f16(scale) : f16_nan;
     store_u16(out, bits);
-    const float inverse = scale != 0.0F ? 1.0F / scale : 0.0F;
+    return {bits, scale != 0.0F ? 1.0F / scale : 0.0F};
+}
+
+/// Encodes block after block; returns how many numbers were lost.
+template <dtype Type, class EncodeBlock>
+std::uint64_t encode_blocks(const float* in, std::byte* out, std::size_t count, EncodeBlock encode) noexcept {
+    constexpr const dtype_traits& traits = traits_of(Type);
+    std::uint64_t lost = 0;
+    for (std::size_t b = 0; b < count / traits.block_elements; ++b)
+        lost += encode(in + b * traits.block_elements, out + b * traits.block_bytes);
+    return lost;
+}
+
+inline std::uint64_t encode_q8_0_block(const float* in, std::byte* out) noexcept {
+    const auto [bits, inverse] = store_scale(std::fabs(extreme_of(in, 32)) / 127.0F, out);
     for (std::size_t i = 0; i < 32; ++i) {
         // A subnormal scale has an infinite inverse; ggml gets 0 from the conversion of what follows.
         const float x = rounded_product(in[i], inverse);
@@ -171,30 +178,36 @@ inline std::uint64_t encode_q8_0_block(const float* in, std::byte* out) noexcept
 #if LARQL_X86_DISPATCH
 
 /// Rounds to the nearest integer, halves away from zero as std::round does.
-LARQL_TARGET_AVX2 inline __m256i round_away(__m256 x) noexcept {
+LARQL_GGML_AVX2 int_x8 round_away(float_x8 x) noexcept {
     __asm__("" : "+x"(x));  // x is a product, which a compiler would fuse with the subtraction
-    const __m256 sign_mask = _mm256_set1_ps(-0.0F);
-    const __m256 whole = _mm256_round_ps(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
-    const __m256 rest = _mm256_andnot_ps(sign_mask, _mm256_sub_ps(x, whole));
-    const __m256 one = _mm256_or_ps(_mm256_and_ps(x, sign_mask), _mm256_set1_ps(1.0F));
-    const __m256 step = _mm256_and_ps(_mm256_cmp_ps(rest, _mm256_set1_ps(0.5F), _CMP_GE_OQ), one);
-    return _mm256_cvttps_epi32(_mm256_add_ps(whole, step));
+    const int_x8 sign = reinterpret_cast<int_x8>(x) & std::numeric_limits<std::int32_t>::min();
+    constexpr int toward_zero_quietly = 11;
+    const float_x8 whole = __builtin_ia32_roundps256(x, toward_zero_quietly);
+    const int_x8 half_or_more = reinterpret_cast<float_x8>(magnitudes(x - whole)) >= 0.5F;
+    const int_x8 step = half_or_more & (sign | std::bit_cast<std::int32_t>(1.0F));
+    return __builtin_convertvector(whole + reinterpret_cast<float_x8>(step), int_x8);
+}
+
+LARQL_GGML_AVX2 int_x8 larger_of(int_x8 a, int_x8 b) noexcept { return a > b ? a : b; }
+
+/// The largest lane.
+LARQL_GGML_AVX2 std::int32_t largest_of(int_x8 x) noexcept {
+    x = larger_of(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+    x = larger_of(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
+    x = larger_of(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
+    return x[0];
 }
 
 LARQL_TARGET_AVX2 inline std::uint64_t encode_q8_0_avx2(const float* in, std::byte* out, std::size_t blocks) noexcept {
-    const __m256i magnitude_mask = _mm256_set1_epi32(0x7fffffff);
     std::uint64_t lost = 0;
     for (std::size_t b = 0; b < blocks; ++b, in += 32, out += 34) {
-        __m256 x[4];
-        __m256i most = _mm256_setzero_si256();
+        float_x8 x[4];
+        int_x8 most{};
         for (std::size_t k = 0; k < 4; ++k) {
-            x[k] = _mm256_loadu_ps(in + 8 * k);  // bits of magnitudes compare as the magnitudes do, NaN largest
-            most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(x[k]), magnitude_mask));
+            x[k] = load_x8(in + 8 * k);
+            most = larger_of(most, magnitudes(x[k]));  // the bits compare as the magnitudes do, NaN largest
         }
-        __m128i m = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-        m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-        m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
-        const auto largest = static_cast<std::uint32_t>(_mm_cvtsi128_si32(m));
+        const auto largest = static_cast<std::uint32_t>(largest_of(most));
         const float scale = std::bit_cast<float>(largest) / 127.0F;
         if (largest >= 0x7f800000U || scale < 0x1p-125F) {  // not finite, zero, or an inverse that may be infinite
             lost += encode_q8_0_block(in, out);
@@ -202,12 +215,15 @@ LARQL_TARGET_AVX2 inline std::uint64_t encode_q8_0_avx2(const float* in, std::by
         }
         const std::uint16_t bits = float_to_f16(scale);
         store_u16(out, bits);
-        const __m256 inverse = _mm256_set1_ps(1.0F / scale);
-        __m256i q[4];
-        for (std::size_t k = 0; k < 4; ++k) q[k] = round_away(_mm256_mul_ps(x[k], inverse));
-        const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);  // packing works within 128-bit halves
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 2), _mm256_permutevar8x32_epi32(bytes, order));
+        const float inverse = 1.0F / scale;
+        int_x8 q[4];
+        for (std::size_t k = 0; k < 4; ++k) q[k] = round_away(x[k] * inverse);
+        const auto words = __builtin_ia32_packssdw256(q[0], q[1]);
+        const auto more_words = __builtin_ia32_packssdw256(q[2], q[3]);
+        const auto bytes = reinterpret_cast<int_x8>(__builtin_ia32_packsswb256(words, more_words));
+        // Packing works within 128-bit halves.
+        const int_x8 ordered = __builtin_shufflevector(bytes, bytes, 0, 4, 1, 5, 2, 6, 3, 7);
+        std::memcpy(out + 2, &ordered, sizeof ordered);
         lost += lost_to_scale(in, 32, bits);
     }
     return lost;
@@ -220,17 +236,12 @@ inline std::uint64_t encode_q8_0(const float* in, std::byte* out, std::size_t co
     if (level != simd_level::portable) return encode_q8_0_avx2(in, out, count / 32);
 #endif
     static_cast<void>(level);
-    std::uint64_t lost = 0;
-    for (std::size_t b = 0; b < count / 32; ++b) lost += encode_q8_0_block(in + 32 * b, out + 34 * b);
-    return lost;
+    return encode_blocks<dtype::q8_0>(in, out, count, encode_q8_0_block);
 }
 
 inline std::uint64_t encode_q4_0_block(const float* in, std::byte* out) noexcept {
-    const float scale = extreme_of(in, 32) / -8.0F;
-    const std::uint16_t bits = is_finite(scale) ? float_to_f16(scale) : f16_nan;
-    store_u16(out, bits);
-    const float inverse = scale != 0.0F ? 1.0F / scale : 0.0F;
-    const auto code = [inverse](float value) {
+    const auto [bits, inverse] = store_scale(extreme_of(in, 32) / -8.0F, out);
+    const auto code = [inverse = inverse](float value) {
         const float x = rounded_product(value, inverse) + 8.5F;
         return is_finite(x) ? (x < 15.0F ? static_cast<unsigned>(x) : 15U) : 0U;  // not finite: see encode_q8_0_block
     };
@@ -239,9 +250,7 @@ inline std::uint64_t encode_q4_0_block(const float* in, std::byte* out) noexcept
 }
 
 inline std::uint64_t encode_q4_0(const float* in, std::byte* out, std::size_t count, simd_level) noexcept {
-    std::uint64_t lost = 0;
-    for (std::size_t b = 0; b < count / 32; ++b) lost += encode_q4_0_block(in + 32 * b, out + 18 * b);
-    return lost;
+    return encode_blocks<dtype::q4_0>(in, out, count, encode_q4_0_block);
 }
 
 }  // namespace larql::detail

@@ -210,14 +210,10 @@ inline std::uint64_t encode_q6_k_block(const float* in, std::byte* out) noexcept
 }
 
 inline std::uint64_t encode_q4_k(const float* in, std::byte* out, std::size_t count, simd_level) noexcept {
-    std::uint64_t lost = 0;
-    for (std::size_t b = 0; b < count / 256; ++b) lost += encode_q4_k_block(in + 256 * b, out + 144 * b);
-    return lost;
+    return encode_blocks<dtype::q4_k>(in, out, count, encode_q4_k_block);
 }
 inline std::uint64_t encode_q6_k(const float* in, std::byte* out, std::size_t count, simd_level) noexcept {
-    std::uint64_t lost = 0;
-    for (std::size_t b = 0; b < count / 256; ++b) lost += encode_q6_k_block(in + 256 * b, out + 210 * b);
-    return lost;
+    return encode_blocks<dtype::q6_k>(in, out, count, encode_q6_k_block);
 }
 
 /// The encoder of a format that larql writes, null for any other.

@@ -5,15 +5,12 @@
 #define LARQL_DETAIL_GGML_STREAM_HPP
 
 #include <larql/detail/cpu.hpp>
+#include <larql/detail/ggml_vectors.hpp>
 #include <larql/dtype.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
-#if LARQL_X86_DISPATCH
-#include <immintrin.h>
-#endif
 
 namespace larql::detail {
 
@@ -33,8 +30,8 @@ inline constexpr std::size_t floats_per_line = 16;
 /// Copies whole cache lines; `to` lies on a line.
 LARQL_TARGET_AVX2 inline void stream_lines(const float* from, float* to, std::size_t lines) noexcept {
     for (std::size_t i = 0; i < lines * floats_per_line; i += floats_per_line) {
-        _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
-        _mm256_stream_ps(to + i + 8, _mm256_loadu_ps(from + i + 8));
+        stream_x8(to + i, load_x8(from + i));
+        stream_x8(to + i + 8, load_x8(from + i + 8));
     }
 }
 
@@ -61,7 +58,7 @@ inline void decode_streaming(run_decoder decode, const dtype_traits& traits, con
         head = 0;
     }
     std::memcpy(out, buffer, held * sizeof(float));
-    _mm_sfence();
+    __builtin_ia32_sfence();
 }
 
 #endif
