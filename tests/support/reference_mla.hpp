@@ -5,6 +5,7 @@
 #define LARQL_TESTS_SUPPORT_REFERENCE_MLA_HPP
 
 #include <larql/detail/xtensor.hpp>
+#include <larql/mla_absorb.hpp>
 #include <larql/mla_geometry.hpp>
 #include <support/random.hpp>
 
@@ -75,6 +76,22 @@ inline layer_tensors random_layer(const mla_geometry& g, std::uint64_t seed, boo
     if (norms) w.kv_a_norm = random_vector(random, g.kv_lora_rank, 1.0, 0.3);
     if (biases) w.kv_a_bias = random_vector(random, g.kv_lora_rank + g.qk_rope_head_dim, 0.0, 0.5);
     return w;
+}
+
+/// The tensors of a layer as the library takes them; the layer must outlive them.
+template <class T>
+mla_factors<T> factors_of(const layer_tensors& w) {
+    mla_factors<T> f;
+    if (w.q.size() != 0) f.q = w.q;
+    if (w.q_a.size() != 0) f.q_a = w.q_a;
+    if (w.q_b.size() != 0) f.q_b = w.q_b;
+    f.q_a_norm = w.q_a_norm;
+    f.q_a_bias = w.q_a_bias;
+    f.kv_a = w.kv_a;
+    f.kv_a_norm = w.kv_a_norm;
+    f.kv_a_bias = w.kv_a_bias;
+    f.kv_b = w.kv_b;
+    return f;
 }
 
 /// Queries, keys and values of a layer before rotation: heads [nope | rope] in the stored pairing.

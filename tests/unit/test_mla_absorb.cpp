@@ -21,10 +21,10 @@ using larql::absorb_latent;
 using larql::dense_mla;
 using larql::head_order;
 using larql::latent_mla;
-using larql::mla_factors;
 using larql::mla_geometry;
 using larql::rope_pairing;
 using larql::tensor;
+using larql::testing::factors_of;
 using larql::testing::layer_tensors;
 using larql::testing::matrix;
 using larql::testing::random_source;
@@ -32,21 +32,6 @@ using larql::testing::relative_error;
 using larql::testing::vector;
 
 constexpr double eps = 1e-6;
-
-template <class T>
-mla_factors<T> factors_of(const layer_tensors& w) {
-    mla_factors<T> f;
-    if (w.q.size() != 0) f.q = w.q;
-    if (w.q_a.size() != 0) f.q_a = w.q_a;
-    if (w.q_b.size() != 0) f.q_b = w.q_b;
-    f.q_a_norm = w.q_a_norm;
-    f.q_a_bias = w.q_a_bias;
-    f.kv_a = w.kv_a;
-    f.kv_a_norm = w.kv_a_norm;
-    f.kv_a_bias = w.kv_a_bias;
-    f.kv_b = w.kv_b;
-    return f;
-}
 
 /// Element of a reference head [nope | rope] that stands at `i` of a head in another order and pairing.
 std::size_t stored_element(const mla_geometry& g, head_order order, rope_pairing pairing, std::size_t i) {

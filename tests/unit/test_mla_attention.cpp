@@ -17,10 +17,10 @@ using larql::attention_form;
 using larql::attention_layer;
 using larql::attention_tensors;
 using larql::head_order;
-using larql::mla_factors;
 using larql::mla_geometry;
 using larql::rope_pairing;
 using larql::tensor;
+using larql::testing::factors_of;
 using larql::testing::layer_tensors;
 using larql::testing::matrix;
 using larql::testing::random_source;
@@ -69,21 +69,6 @@ struct block {
     }
 
     template <class T>
-    [[nodiscard]] mla_factors<T> factors() const {
-        mla_factors<T> f;
-        if (w.q.size() != 0) f.q = w.q;
-        if (w.q_a.size() != 0) f.q_a = w.q_a;
-        if (w.q_b.size() != 0) f.q_b = w.q_b;
-        f.q_a_norm = w.q_a_norm;
-        f.q_a_bias = w.q_a_bias;
-        f.kv_a = w.kv_a;
-        f.kv_a_norm = w.kv_a_norm;
-        f.kv_a_bias = w.kv_a_bias;
-        f.kv_b = w.kv_b;
-        return f;
-    }
-
-    template <class T>
     [[nodiscard]] attention_layer<T> layer(attention_form form) const {
         attention_config c = config;
         c.form = form;
@@ -92,10 +77,10 @@ struct block {
             c.geometry.pairing = made.pairing;
             return attention_layer<T>(c, larql::to_attention_tensors<T>(std::move(made), o, o_bias));
         };
-        if (form == attention_form::dense) return converted(larql::absorb(factors<T>(), g));
-        if (form == attention_form::latent) return converted(larql::absorb_latent(factors<T>(), g));
+        if (form == attention_form::dense) return converted(larql::absorb(factors_of<T>(w), g));
+        if (form == attention_form::latent) return converted(larql::absorb_latent(factors_of<T>(w), g));
         attention_tensors<T> t;
-        const auto f = factors<T>();
+        const auto f = factors_of<T>(w);
         t.q = f.q;
         t.q_a = f.q_a;
         t.q_a_bias = f.q_a_bias;
@@ -253,7 +238,7 @@ TEST_CASE("mla_attention: names the tensor that is missing or does not fit") {
     CHECK_THROWS_WITH_AS((void)layer.forward(narrow), "x: expected hidden states of width 40, got 39", larql::error);
     attention_config dense = b.config;
     dense.form = attention_form::dense;
-    auto f = b.factors<double>();
+    auto f = factors_of<double>(b.w);
     t.q_a = f.q_a;
     t.q = f.q_b;
     CHECK_THROWS_WITH_AS((attention_layer<double>{dense, t}), "q: expected [42, 40], got [42, 24]", larql::error);
