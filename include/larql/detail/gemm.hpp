@@ -80,7 +80,8 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
             const simd_level level = path == gemm_path::avx2 ? simd_level::avx2 : simd_level::avx512;
             if (p.b_rows == row_role::column && p.m() <= few_rows_limit) return multiply_few_rows(p, level, threads);
 #if LARQL_AMX
-            if (path == gemm_path::amx && p.m() >= amx_block) return multiply_amx(p, threads);
+            if (path == gemm_path::amx && p.b_rows == row_role::depth && p.m() >= amx_block)
+                return multiply_amx(p, threads);
 #endif
             return packed_product(p, level, threads).run();
         }
@@ -92,7 +93,7 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
 
 /// C[i,:] = sum over k of A[i,k] * k_scale[k] * B[k,:].
 ///
-/// A row of B is read once, a row of A a few times (see for_each_stretch). Besides the result it needs about 34 MiB.
+/// A row of B is read once, a row of A a few times (see for_each_stretch). Besides the result it needs about 36 MiB.
 ///
 /// @param a        [M, K]
 /// @param k_scale  [K], or null for ones
@@ -108,7 +109,8 @@ void gemm_nn(const matrix_source<T>& a, const std::type_identity_t<T>* k_scale, 
     multiply(product<T>{a, k_scale, b, row_role::depth, c_row}, threads, path);
 }
 
-/// C[i,j] = sum over k of A[i,k] * B[j,k]: a projection, x W^T. Parameters as in gemm_nn, but for
+/// C[i,j] = sum over k of A[i,k] * B[j,k]: a projection, x W^T. A row of A is read once, a row of B once per 32 MiB of
+/// A. Parameters as in gemm_nn, but for
 ///
 /// @param b  [N, K]
 template <class T>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The float product on AMX for a B of bfloat16 numbers, such as a published weight; A may be any float. Errors are no
-// larger than those of a product in float (see gemm_amx_kernels.hpp for how). Rows with numbers that AMX does not treat
-// as float does are left to the caller, and so is everything if B holds other numbers: AVX-512 is faster then.
+// The float product on AMX for a B of bfloat16 numbers, such as a published weight, whose rows are steps of the sum; A
+// may be any float. Errors are no larger than those of a product in float (see gemm_amx_kernels.hpp for how). Rows with
+// numbers that AMX does not treat as float does are left to the caller, and so is everything if B holds other numbers:
+// AVX-512 is faster then.
 #ifndef LARQL_DETAIL_GEMM_AMX_HPP
 #define LARQL_DETAIL_GEMM_AMX_HPP
 
@@ -17,7 +18,6 @@
 #include <vector>
 
 #if LARQL_AMX
-#include <xmmintrin.h>
 
 namespace larql::detail {
 
@@ -37,10 +37,7 @@ public:
                 m_tiles = aligned_array<std::uint32_t>(size);
                 m_tiles_size = size;
             }
-            if (m_p.b_rows == row_role::depth)
-                pack_depth_rows(depth);
-            else
-                pack_column_rows(columns);
+            pack_depth_rows(depth);
             if (m_b_usable) multiply(columns, depth);
         });
         return left_out();
@@ -103,25 +100,6 @@ private:
         });
     }
 
-    void pack_column_rows(index_range columns) {
-        const std::size_t k = m_p.k();
-        scratch_pool<aligned_array<float>> scratch;
-        m_threads.run(divide_up(columns.size(), amx_block), [&](std::size_t panel) {
-            if (!m_b_usable) return;
-            const std::size_t begin = columns.begin + panel * amx_block;
-            const std::size_t end = std::min(columns.end, begin + amx_block);
-            const auto make = [&] { return aligned_array<float>(m_p.b.data != nullptr ? 0 : amx_block * k); };
-            scratch.with(make, [&](aligned_array<float>& raw) {
-                const row_view<float> rows = view_rows(m_p.b, begin, end, raw.data());
-                const float_class kind = classify_rows(rows.data, rows.stride, end - begin, k, nullptr);
-                if (!usable_b(kind)) return;
-                pack_panel(rows, end - begin, {0, k}, nullptr, 1, tiles_of(panel, 0), 0);
-                for (std::size_t tile = 0; tile < 2 * m_steps; ++tile)
-                    transpose_tile(tiles_of(panel, 0) + tile * tile_words);
-            });
-        });
-    }
-
     // Both halves of a panel of 32 rows.
     static void pack_panel(row_view<float> rows, std::size_t count, index_range depth, const float* k_scale,
                            std::size_t terms, std::uint32_t* out, std::size_t plane) {
@@ -132,27 +110,6 @@ private:
                            std::min<std::size_t>(count - first, 16), depth.size(), scale, terms,
                            out + half * tile_words, 2 * tile_words, plane);
         }
-    }
-
-    // From [row][pair] to [pair][row]. The words pass through float registers as they are.
-    static void transpose_tile(std::uint32_t* tile) {
-        auto* words = reinterpret_cast<float*>(tile);
-        const auto load = [&](std::size_t r, std::size_t c, __m128(&x)[4]) {
-            for (std::size_t i = 0; i < 4; ++i) x[i] = _mm_load_ps(words + (r + i) * 16 + c);
-            _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]);
-        };
-        const auto store = [&](std::size_t r, std::size_t c, const __m128(&x)[4]) {
-            for (std::size_t i = 0; i < 4; ++i) _mm_store_ps(words + (r + i) * 16 + c, x[i]);
-        };
-        for (std::size_t r = 0; r < 16; r += 4)
-            for (std::size_t c = 0; c <= r; c += 4) {
-                __m128 lower[4];
-                __m128 upper[4];
-                load(r, c, lower);
-                load(c, r, upper);
-                store(r, c, upper);
-                store(c, r, lower);
-            }
     }
 
     void multiply(index_range columns, index_range depth) {

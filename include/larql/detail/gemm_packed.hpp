@@ -3,9 +3,15 @@
 // The float product for processors with AVX2 or AVX-512: both factors are repacked from blocks of rows into panels that
 // the kernels of gemm_kernels.hpp read in order.
 //
-// A stretch of B (32 MiB when packed) is shared by all threads. Each task packs a block of A that stays in its
-// second-level cache, and multiplies it with the stretch. So a row of B is read once, a row of A once per stretch and
-// column part, and working memory is 32 MiB, and per thread 1.5 MiB plus 32 rows of each factor.
+// When the rows of B are steps of the sum (an absorption: both factors are large), a stretch of B, 32 MiB when packed,
+// is shared by all threads. Each task packs a block of A that stays in its second-level cache, and multiplies it with
+// the stretch. A row of B is read once, a row of A once per stretch and column part.
+//
+// When the rows of B are columns of the product (a projection: A has one row per token), A is packed, up to 32 MiB of
+// it, and shared. Each task packs a few columns, a stretch of the sum at a time, and multiplies all of A with them
+// while they are cached. A row of A is read once, a row of B once per 32 MiB of A.
+//
+// Working memory is 32 MiB, and per thread 1.5 MiB plus 32 to 64 rows of a factor that is not in memory.
 #ifndef LARQL_DETAIL_GEMM_PACKED_HPP
 #define LARQL_DETAIL_GEMM_PACKED_HPP
 
@@ -79,16 +85,10 @@ public:
           m_threads(threads) {}
 
     void run() {
+        if (m_p.b_rows == row_role::column) return run_over_columns();
         for_each_stretch(m_p, sizeof(float), m_tile.cols, 1, [this](index_range columns, index_range depth) {
-            const std::size_t size = round_to(columns.size(), m_tile.cols) * depth.size();
-            if (size > m_panels_size) {
-                m_panels = aligned_array<float>(size);
-                m_panels_size = size;
-            }
-            if (m_p.b_rows == row_role::depth)
-                pack_depth_rows(depth);
-            else
-                pack_column_rows(columns);
+            grow_panels(round_to(columns.size(), m_tile.cols) * depth.size());
+            pack_depth_rows(depth);
             multiply(columns, depth);
         });
     }
@@ -99,6 +99,12 @@ private:
         aligned_array<float> packed;
         std::vector<float*> c;
     };
+
+    void grow_panels(std::size_t size) {
+        if (size <= m_panels_size) return;
+        m_panels = aligned_array<float>(size);
+        m_panels_size = size;
+    }
 
     // Panel by panel [depth, width], from rows of B that are steps of the sum.
     void pack_depth_rows(index_range depth) {
@@ -120,22 +126,6 @@ private:
                         std::fill(to + used, to + width, 0.0F);
                     }
                 }
-            });
-        });
-    }
-
-    // The same panels from rows of B that are columns of the product.
-    void pack_column_rows(index_range columns) {
-        const std::size_t width = m_tile.cols;
-        const std::size_t k = m_p.k();
-        scratch_pool<aligned_array<float>> scratch;
-        m_threads.run(divide_up(columns.size(), width), [&](std::size_t panel) {
-            const std::size_t j0 = columns.begin + panel * width;
-            const std::size_t j1 = std::min(columns.end, j0 + width);
-            const auto make = [&] { return aligned_array<float>(m_p.b.data != nullptr ? 0 : width * k); };
-            scratch.with(make, [&](aligned_array<float>& raw) {
-                const row_view<float> rows = view_rows(m_p.b, j0, j1, raw.data());
-                interleave_rows(rows, j1 - j0, width, {0, k}, nullptr, m_panels.data() + panel * width * k);
             });
         });
     }
@@ -210,11 +200,80 @@ private:
         }
     }
 
+    void run_over_columns() {
+        const std::size_t budget = m_p.shared_bytes / sizeof(float) / m_p.k();
+        const std::size_t part = even_part(m_p.m(), budget, m_tile.rows);
+        for (std::size_t i = 0; i < m_p.m(); i += part) multiply_over_columns({i, std::min(m_p.m(), i + part)});
+    }
+
+    void multiply_over_columns(index_range rows) {
+        pack_all_of_a(rows);
+        std::vector<float*> c(rows.size());
+        for (std::size_t i = 0; i < rows.size(); ++i) c[i] = m_p.c_row(rows.begin + i);
+        const bool in_memory = m_p.b.data != nullptr;
+        const std::size_t limit =
+            std::min<std::size_t>(in_memory ? 128 : 64, divide_up(m_p.n(), m_threads.concurrency()));
+        const std::size_t width = even_part(m_p.n(), limit, m_tile.cols);
+        const std::size_t step = even_part(m_p.k(), m_tile.depth, 1);
+        const auto make = [&] {
+            return task_scratch{
+                aligned_array<float>(in_memory ? 0 : width * m_p.k()), aligned_array<float>(width * step), {}};
+        };
+        scratch_pool<task_scratch> scratch;
+        m_threads.run(divide_up(m_p.n(), width), [&](std::size_t task) {
+            const index_range cols{task * width, std::min(m_p.n(), (task + 1) * width)};
+            scratch.with(make, [&](task_scratch& s) {
+                const row_view<float> b = view_rows(m_p.b, cols.begin, cols.end, s.raw.data());
+                for (std::size_t k = 0; k < m_p.k(); k += step) {
+                    const index_range depth{k, std::min(m_p.k(), k + step)};
+                    for (std::size_t j = 0; j < cols.size(); j += m_tile.cols)
+                        interleave_rows({b.data + j * b.stride, b.stride}, std::min(m_tile.cols, cols.size() - j),
+                                        m_tile.cols, depth, nullptr, s.packed.data() + j * depth.size());
+                    multiply_columns(c, cols, depth, s.packed.data());
+                }
+            });
+        });
+    }
+
+    // Tile by tile [K, rows].
+    void pack_all_of_a(index_range rows) {
+        const std::size_t tiles = divide_up(rows.size(), m_tile.rows);
+        grow_panels(tiles * m_tile.rows * m_p.k());
+        const auto make = [&] { return aligned_array<float>(m_p.a.data != nullptr ? 0 : m_tile.rows * m_p.k()); };
+        scratch_pool<aligned_array<float>> scratch;
+        m_threads.run(tiles, [&](std::size_t tile) {
+            const std::size_t begin = rows.begin + tile * m_tile.rows;
+            const std::size_t end = std::min(rows.end, begin + m_tile.rows);
+            scratch.with(make, [&](aligned_array<float>& raw) {
+                interleave_rows(view_rows(m_p.a, begin, end, raw.data()), end - begin, m_tile.rows, {0, m_p.k()},
+                                m_p.k_scale, m_panels.data() + tile * m_tile.rows * m_p.k());
+            });
+        });
+    }
+
+    // All packed rows of A times the packed columns, for one stretch of the sum.
+    void multiply_columns(const std::vector<float*>& c, index_range cols, index_range depth,
+                          const float* packed) const {
+        const std::size_t steps = depth.size();
+        const bool add = depth.begin != 0;
+        for (std::size_t i = 0; i < c.size(); i += m_tile.rows) {
+            const float* a = m_panels.data() + i * m_p.k() + depth.begin * m_tile.rows;
+            const float* next = a + (i + m_tile.rows < c.size() ? m_tile.rows * m_p.k() : 0);
+            for (std::size_t j = 0; j < cols.size(); j += m_tile.cols, next += steps / 4 * 16) {
+                const float* b = packed + j * steps;
+                if (c.size() - i >= m_tile.rows && cols.size() - j >= m_tile.cols)
+                    m_kernel(steps, a, b, c.data() + i, cols.begin + j, add, next);
+                else
+                    multiply_edge(steps, a, b, c.data() + i, c.size() - i, {cols.begin + j, cols.end}, add);
+            }
+        }
+    }
+
     const product<float>& m_p;
     gemm_tile m_tile;
     tile_kernel m_kernel;
     executor& m_threads;
-    aligned_array<float> m_panels{};
+    aligned_array<float> m_panels{};  // of B, or of A when the rows of B are columns
     std::size_t m_panels_size = 0;
 };
 
