@@ -44,11 +44,9 @@ public:
     /// Opens a model.
     ///
     /// @param path  a .gguf file (any shard), a .safetensors file or index, a folder with config.json and safetensors,
-    /// a
-    ///              folder with one GGUF model, or a folder with config.json alone
+    ///              a folder with one GGUF model, or a folder with config.json alone
     /// @throws error as gguf_file::open, safetensors_file::open. What config.json or the metadata say is judged later,
-    /// by
-    ///         `config()`, so that tensors of a model that larql does not implement can be read.
+    ///         by `config()`, so that tensors of a model that larql does not implement can be read.
     static checkpoint open(const std::filesystem::path& path) {
         checkpoint opened;
         opened.m_files = detail::open_checkpoint_files(path);
@@ -63,28 +61,33 @@ public:
 
     /// What the model is.
     /// @throws error what parse_model_config or to_config_json said; errc::missing_key if nothing says what it is
-    [[nodiscard]] const model_config& config() const {
+    [[nodiscard]] const model_config& config() const& {
         if (!m_config) std::rethrow_exception(m_config_problem);
         return *m_config;
     }
+    const model_config& config() const&& = delete;
     /// What the model is, or null if larql cannot tell; `config()` says why.
-    [[nodiscard]] const model_config* find_config() const noexcept { return m_config ? &*m_config : nullptr; }
+    [[nodiscard]] const model_config* find_config() const& noexcept { return m_config ? &*m_config : nullptr; }
+    const model_config* find_config() const&& = delete;
     /// config.json as it stands in the folder, or as GGUF's metadata imply it; null if neither is there.
-    [[nodiscard]] const nlohmann::json& config_json() const noexcept { return m_config_json; }
+    [[nodiscard]] const nlohmann::json& config_json() const& noexcept { return m_config_json; }
+    const nlohmann::json& config_json() const&& = delete;
 
-    [[nodiscard]] std::span<const tensor_info> tensors() const noexcept {
+    [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept {
         if (m_files.gguf) return m_files.gguf->tensors();
         return m_files.safetensors ? m_files.safetensors->tensors() : std::span<const tensor_info>{};
     }
+    std::span<const tensor_info> tensors() const&& = delete;
     [[nodiscard]] std::size_t shard_count() const noexcept {
         return m_files.gguf          ? m_files.gguf->shard_count()
                : m_files.safetensors ? m_files.safetensors->shard_count()
                                      : 0;
     }
-    [[nodiscard]] const std::string& shard_path(std::size_t index) const {
+    [[nodiscard]] const std::string& shard_path(std::size_t index) const& {
         if (m_files.gguf) return m_files.gguf->shard_path(index);
         return m_files.safetensors ? m_files.safetensors->shard_path(index) : m_files.path;
     }
+    const std::string& shard_path(std::size_t) const&& = delete;
     /// Every file of tensors that the checkpoint reads from, for programs that must not overwrite their input.
     [[nodiscard]] std::vector<std::filesystem::path> paths() const {
         std::vector<std::filesystem::path> all;
@@ -92,19 +95,23 @@ public:
         return all;
     }
     /// The stored bytes of a tensor.
-    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const {
+    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const& {
         return m_files.gguf ? m_files.gguf->bytes(info) : m_files.safetensors->bytes(info);
     }
+    std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
     /// The GGUF file behind this checkpoint, or null.
-    [[nodiscard]] const gguf_file* gguf() const noexcept { return m_files.gguf.get(); }
+    [[nodiscard]] const gguf_file* gguf() const& noexcept { return m_files.gguf.get(); }
+    const gguf_file* gguf() const&& = delete;
     /// The safetensors behind this checkpoint, or null.
-    [[nodiscard]] const safetensors_file* safetensors() const noexcept { return m_files.safetensors.get(); }
+    [[nodiscard]] const safetensors_file* safetensors() const& noexcept { return m_files.safetensors.get(); }
+    const safetensors_file* safetensors() const&& = delete;
 
     /// Weights by logical name, whatever their quantisation.
-    [[nodiscard]] const weight_reader& weights() const {
+    [[nodiscard]] const weight_reader& weights() const& {
         if (!m_weights) detail::fail(errc::missing_tensor, "the checkpoint has no tensors", {.file = m_files.path});
         return *m_weights;
     }
+    const weight_reader& weights() const&& = delete;
 
     /// Number of attention blocks that can be computed.
     [[nodiscard]] std::size_t attention_blocks() const { return config().num_hidden_layers; }
@@ -148,22 +155,25 @@ public:
     /// The published factors of a latent-attention block; they read from this checkpoint as they are used.
     /// @throws error errc::unsupported_architecture if the model is not stored in factors; errc::missing_tensor or
     ///         errc::shape_mismatch naming the tensor
-    [[nodiscard]] mla_factors<float> factors(std::size_t block) const;
+    [[nodiscard]] mla_factors<float> factors(std::size_t block) const&;
+    mla_factors<float> factors(std::size_t) const&& = delete;
     /// The factors together with the output projection.
-    [[nodiscard]] published_attention published(std::size_t block) const;
+    [[nodiscard]] published_attention published(std::size_t block) const&;
+    published_attention published(std::size_t) const&& = delete;
 
     /// The tensors of a block in the form in which they are stored; they read from this checkpoint as they are used.
     /// @throws error as `factors`
-    [[nodiscard]] attention_tensors<float> stored_tensors(std::size_t block) const;
+    [[nodiscard]] attention_tensors<float> stored_tensors(std::size_t block) const&;
+    attention_tensors<float> stored_tensors(std::size_t) const&& = delete;
 
     /// A block's attention in a form.
     ///
     /// @param form  factored for every model as published; dense and latent for latent attention. A converted
-    /// checkpoint
-    ///              has the one form in which it is stored.
+    ///              checkpoint has the one form in which it is stored.
     /// @throws error as `factors`, and errc::bad_value for a block or a form that the checkpoint does not have
     [[nodiscard]] attention_layer<float> attention(std::size_t block, attention_form form,
-                                                   executor* threads = nullptr) const;
+                                                   executor* threads = nullptr) const&;
+    attention_layer<float> attention(std::size_t, attention_form, executor* = nullptr) const&& = delete;
 
 private:
     checkpoint() = default;
@@ -281,7 +291,7 @@ inline matrix_input<float> checkpoint::key_value_up(std::size_t block) const {
                       matrix(attention_role::v_b, block, g.num_heads * g.v_head_dim, g.kv_lora_rank), g);
 }
 
-inline mla_factors<float> checkpoint::factors(std::size_t block) const {
+inline mla_factors<float> checkpoint::factors(std::size_t block) const& {
     require_block(block);
     const model_config& model = config();
     if (model.attention != attention_kind::mla || model.form != attention_form::factored)
@@ -309,14 +319,14 @@ inline mla_factors<float> checkpoint::factors(std::size_t block) const {
     return f;
 }
 
-inline published_attention checkpoint::published(std::size_t block) const {
+inline published_attention checkpoint::published(std::size_t block) const& {
     mla_factors<float> stored = factors(block);  // says why, if there are none
     const mla_geometry g = geometry();
     return {std::move(stored), matrix(attention_role::o, block, g.hidden_size, g.num_heads * g.v_head_dim),
             bias(attention_role::o, block, g.hidden_size)};
 }
 
-inline attention_tensors<float> checkpoint::stored_tensors(std::size_t block) const {
+inline attention_tensors<float> checkpoint::stored_tensors(std::size_t block) const& {
     const model_config& model = config();
     const mla_geometry g = geometry();
     using enum attention_role;
@@ -366,7 +376,7 @@ inline attention_tensors<float> checkpoint::stored_tensors(std::size_t block) co
     return w;
 }
 
-inline attention_layer<float> checkpoint::attention(std::size_t block, attention_form form, executor* threads) const {
+inline attention_layer<float> checkpoint::attention(std::size_t block, attention_form form, executor* threads) const& {
     require_block(block);
     const model_config& model = config();
     attention_config layer{.form = form,

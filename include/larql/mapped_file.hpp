@@ -53,7 +53,8 @@ public:
     }
     std::span<const std::byte> bytes() const&& = delete;  // the map would be gone at the end of the statement
 
-    [[nodiscard]] const std::string& path() const noexcept { return m_path; }
+    [[nodiscard]] const std::string& path() const& noexcept { return m_path; }
+    const std::string& path() const&& = delete;
     [[nodiscard]] std::uint64_t size_bytes() const noexcept { return m_identity.size_bytes; }
 
     /// Checks that the path still names the file that was mapped, with the same size and modification time.
@@ -62,7 +63,8 @@ public:
 
     /// The same file for ordinary reads, after the same check.
     [[nodiscard]] detail::input_file reopen() const { return detail::open_unchanged(m_absolute, m_identity); }
-    [[nodiscard]] const detail::file_identity& identity() const noexcept { return m_identity; }
+    [[nodiscard]] const detail::file_identity& identity() const& noexcept { return m_identity; }
+    const detail::file_identity& identity() const&& = delete;
 
 private:
     mapped_file(const detail::input_file& file, const std::filesystem::path& path)

@@ -50,9 +50,11 @@ namespace larql {
 /// and where it is.
 class weight {
 public:
-    [[nodiscard]] const std::string& name() const noexcept { return m_name; }
+    [[nodiscard]] const std::string& name() const& noexcept { return m_name; }
+    const std::string& name() const&& = delete;
     /// Logical shape, row-major: [out, in] for a linear layer also where it is packed or transposed in storage.
-    [[nodiscard]] std::span<const std::uint64_t> shape() const noexcept { return m_shape; }
+    [[nodiscard]] std::span<const std::uint64_t> shape() const& noexcept { return m_shape; }
+    std::span<const std::uint64_t> shape() const&& = delete;
     /// Length of a row: the last dimension, 1 for a scalar.
     [[nodiscard]] std::uint64_t columns() const noexcept { return m_shape.empty() ? 1 : m_shape.back(); }
     /// All dimensions but the last, multiplied.
@@ -168,7 +170,8 @@ public:
         return out;
     }
 
-    [[nodiscard]] const quantization_config& config() const noexcept { return m_config; }
+    [[nodiscard]] const quantization_config& config() const& noexcept { return m_config; }
+    const quantization_config& config() const&& = delete;
 
 private:
     static constexpr std::string_view weight_ending = ".weight";

@@ -146,8 +146,8 @@ TEST_CASE("convert: leaves alone what is there unless told otherwise, and never 
     CHECK(code_of([&] { convert_to_safetensors(model, folder.path(), dense); }) == errc::already_exists);
     larql::conversion_options replace{.form = attention_form::latent, .replace = true};
     convert_to_safetensors(model, folder.path(), replace);
-    CHECK(checkpoint::open(folder.path()).config().form == attention_form::latent);
     const checkpoint converted = checkpoint::open(folder.path());
+    CHECK(converted.config().form == attention_form::latent);
     CHECK(code_of([&] { convert_to_safetensors(converted, folder.path(), replace); }) == errc::already_exists);
     CHECK(code_of([&] { convert_to_safetensors(converted, folder.path() / "x", dense); }) ==
           errc::unsupported_architecture);

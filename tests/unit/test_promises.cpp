@@ -18,9 +18,11 @@
 
 #include <concepts>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -51,12 +53,37 @@ concept gives_keys = requires(File file) { std::forward<File>(file).keys(); };
 template <class File>
 concept finds_values = requires(File file) { std::forward<File>(file).find_value("k"); };
 
+template <class File, class T>
+concept finds_values_as = requires(File file) { std::forward<File>(file).template find<T>("k"); };
+template <class File, class T>
+concept gets_values_as = requires(File file) { std::forward<File>(file).template get<T>("k"); };
+template <class File>
+concept gives_shard_paths = requires(File file) { std::forward<File>(file).shard_path(0); };
+
 template <class File>
 constexpr bool hands_out_any_view = gives_tensors<File> || finds_tensors<File> || gets_tensors<File> ||
-                                    gives_tensor_bytes<File> || gives_metadata<File>;
+                                    gives_tensor_bytes<File> || gives_metadata<File> || gives_shard_paths<File>;
 template <class File>
 constexpr bool hands_out_every_view = gives_tensors<File> && finds_tensors<File> && gets_tensors<File> &&
-                                      gives_tensor_bytes<File> && gives_metadata<File>;
+                                      gives_tensor_bytes<File> && gives_metadata<File> && gives_shard_paths<File>;
+
+// What a checkpoint hands out that ends with it, one question for each member.
+template <class Model>
+constexpr int views_of_model() {
+    return requires(Model m) { std::forward<Model>(m).config(); } +
+           requires(Model m) { std::forward<Model>(m).find_config(); } +
+           requires(Model m) { std::forward<Model>(m).config_json(); } +
+           requires(Model m) { std::forward<Model>(m).tensors(); } +
+           requires(Model m) { std::forward<Model>(m).shard_path(0); } +
+           requires(Model m, const larql::tensor_info& info) { std::forward<Model>(m).bytes(info); } +
+           requires(Model m) { std::forward<Model>(m).gguf(); } + requires(Model m) {
+               std::forward<Model>(m).safetensors();
+           } + requires(Model m) { std::forward<Model>(m).weights(); } + requires(Model m) {
+               std::forward<Model>(m).factors(0);
+           } + requires(Model m) { std::forward<Model>(m).published(0); } + requires(Model m) {
+               std::forward<Model>(m).stored_tensors(0);
+           } + requires(Model m) { std::forward<Model>(m).attention(0, larql::attention_form::latent); };
+}
 
 }  // namespace
 
@@ -88,6 +115,22 @@ TEST_CASE("promises: no view is handed out by a temporary file") {
     static_assert(hands_out_every_view<const larql::safetensors_file&>);
     static_assert(!hands_out_any_view<larql::safetensors_file>);
     static_assert(!hands_out_any_view<const larql::safetensors_file>);
+}
+
+TEST_CASE("promises: text of a temporary file is copied, never viewed") {
+    using view = std::string_view;
+    using views = std::vector<std::vector<std::string_view>>;
+    static_assert((finds_values_as<const larql::gguf_file&, view> && gets_values_as<const larql::gguf_file&, views>));
+    static_assert(!(finds_values_as<larql::gguf_file, view> || gets_values_as<larql::gguf_file, view>));
+    static_assert(!(finds_values_as<larql::gguf_file, views> || gets_values_as<larql::gguf_file, views>));
+    static_assert((gets_values_as<larql::gguf_file, std::string> && gets_values_as<larql::gguf_file, int>));
+    static_assert(finds_values_as<larql::gguf_file, std::vector<std::string>>);
+}
+
+TEST_CASE("promises: nothing that ends with a checkpoint is handed out by a temporary one") {
+    static_assert(views_of_model<const larql::checkpoint&>() == 13);
+    static_assert(views_of_model<larql::checkpoint>() == 0);
+    static_assert(views_of_model<const larql::checkpoint>() == 0);
 }
 
 TEST_CASE("promises: a weight reader does not take a temporary file") {
