@@ -6,8 +6,10 @@
 
 #include <larql/detail/attention_generic.hpp>
 #include <larql/detail/attention_kernels.hpp>
+#include <larql/detail/attention_narrow.hpp>
 #include <larql/detail/attention_plan.hpp>
 #include <larql/detail/attention_problem.hpp>
+#include <larql/detail/attention_wide.hpp>
 #include <larql/executor.hpp>
 
 #include <algorithm>
@@ -16,6 +18,8 @@
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
+#include <new>
+#include <type_traits>
 
 namespace larql::detail {
 
@@ -65,13 +69,11 @@ inline void join_partials(const attention_call<float>& p, const attention_plan& 
     }
 }
 
-/// The whole call at one level of vector code.
-template <class K, class V>
-void attend_blocked(const attention_problem<float, K, V>& p, simd_level level, executor& threads,
-                    aligned_buffer& memory) {
-    const attention_kernel<K, V> kernel = choose_attention_kernel<K, V>(level);
+/// The whole call.
+inline void attend_blocked(const blocked_problem& p, executor& threads, aligned_buffer& memory) {
     const bool heads_adjacent = std::abs(p.k.head_stride) < std::abs(p.k.token_stride);
-    const attention_plan plan = make_attention_plan(p, kernel.tile, heads_adjacent, threads.concurrency());
+    const attention_plan plan = make_attention_plan(p, p.level->tile, heads_adjacent, threads.concurrency());
+    const auto attend_item = plan.narrow ? attend_narrow : attend_wide;
     const std::size_t items = plan.items();
     const std::size_t workers = std::min(items, threads.concurrency());
     const std::size_t blocks = plan.head_blocks * plan.row_blocks;
@@ -87,7 +89,7 @@ void attend_blocked(const attention_problem<float, K, V>& p, simd_level level, e
     threads.run(workers, [&](std::size_t worker) {
         for (std::size_t i = next.fetch_add(1); i < items; i = next.fetch_add(1)) {
             const attention_item item = make_attention_item(p, plan, i, partials);
-            kernel.attend_item(p, plan, item, own + worker * plan.scratch_floats);
+            attend_item(p, plan, item, own + worker * plan.scratch_floats);
             if (!split || unfinished[i / plan.splits].fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
             for (std::size_t head = item.head_begin; head < item.head_end; ++head) {
                 const std::size_t block = item.row_begin / plan.row_block * p.kv_heads + head;
@@ -104,11 +106,17 @@ template <class T, class K, class V>
 void run_attention(const attention_problem<T, K, V>& p, simd_level level, executor& threads, aligned_buffer& memory) {
 #if LARQL_VECTOR_EXTENSIONS
     if constexpr (std::is_same_v<T, float>) {
-        if (p.key_size > 0) return attend_blocked(p, level, threads, memory);
+        blocked_problem blocked{p, stored_rows(p.k), stored_rows(p.v)};
+        blocked.k_kernels = &choose_storage_kernels<K>(level);
+        blocked.v_kernels = &choose_storage_kernels<V>(level);
+        blocked.level = &choose_level_kernels(level);
+        return attend_blocked(blocked, threads, memory);
     }
 #endif
-    (void)level;
-    attention_generic::attend(p, threads, memory);
+    if constexpr (!(LARQL_VECTOR_EXTENSIONS && std::is_same_v<T, float>)) {
+        (void)level;
+        attention_generic::attend(p, threads, memory);
+    }
 }
 
 }  // namespace larql::detail

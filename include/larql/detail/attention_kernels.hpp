@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The vector code of attention, compiled once for every level, and the choice among them at run time.
+// The vector code of attention, compiled once for every level, and the choice among them at run time. Only these
+// functions exist per level, and only those of storage_kernels per storage type: what calls them, and when, is
+// attention_wide.hpp and attention_narrow.hpp, once.
 #ifndef LARQL_DETAIL_ATTENTION_KERNELS_HPP
 #define LARQL_DETAIL_ATTENTION_KERNELS_HPP
 
@@ -24,6 +26,112 @@
 #endif
 
 #if LARQL_VECTOR_EXTENSIONS
+
+namespace larql::detail {
+
+/// Memory that will be read soon after, asked for line by line while the arithmetic goes on: rows of one head lie far
+/// apart in a cache of many heads, where the processor's own prefetching does not follow.
+class memory_ahead {
+public:
+    memory_ahead() = default;
+    memory_ahead(const std::byte* row, std::ptrdiff_t stride, std::size_t row_bytes, std::size_t rows) noexcept
+        : m_next(row), m_row(row), m_stride(stride), m_row_lines(ceil_div(row_bytes, line)), m_rows(rows) {
+        if (stride > 0 && row_bytes == static_cast<std::size_t>(stride)) {  // without a gap
+            m_row_lines = ceil_div(row_bytes * rows, line);
+            m_rows = std::min<std::size_t>(rows, 1);
+        }
+        m_lines = m_rows == 0 ? 0 : m_row_lines;
+    }
+
+    /// Asks for the next lines of the second-level cache.
+    void fetch(std::size_t lines) noexcept {
+        while (lines > 0 && m_lines > 0) {
+            const std::size_t n = std::min(lines, m_lines);
+            for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(m_next + i * line, 0, 2);
+            m_next += n * line;
+            m_lines -= n;
+            lines -= n;
+            if (m_lines == 0 && --m_rows > 0) {
+                m_next = m_row += m_stride;
+                m_lines = m_row_lines;
+            }
+        }
+    }
+
+    static constexpr std::size_t line = 64;
+
+private:
+    const std::byte* m_next = nullptr;
+    const std::byte* m_row = nullptr;
+    std::ptrdiff_t m_stride = 0;
+    std::size_t m_row_lines = 0;
+    std::size_t m_lines = 0;
+    std::size_t m_rows = 0;
+};
+
+/// Rows of keys or values that lie `stride` bytes apart.
+struct row_block {
+    const std::byte* data;
+    std::ptrdiff_t stride;
+    std::size_t rows;
+};
+
+/// Scores of all keys of a block against some query rows [rows][depth]; scores[row * narrow_key_block + key], written
+/// up to a whole vector of keys.
+using score_few_kernel = void (*)(const row_block& keys, const float* q, std::size_t depth, float* scores,
+                                  memory_ahead& ahead);
+
+/// out[r][.] = out[r][.] * keep[r] + sum over keys of weights[r * narrow_key_block + key] * values[key][.]
+using add_few_kernel = void (*)(const row_block& values, std::size_t columns, const float* weights, const float* keep,
+                                float* out, memory_ahead& ahead);
+
+/// Numbers of query rows that kernels exist for.
+inline constexpr std::size_t few_rows[] = {1, 2, 4, 8};
+inline constexpr std::size_t few_rows_count = 4;
+
+/// The code of one level for one storage type.
+struct storage_kernels {
+    std::size_t element_bytes;
+    /// Copies rows into floats; columns up to a whole vector become zero.
+    void (*convert)(const row_block& rows, std::size_t columns, float* to, std::size_t to_stride);
+    score_few_kernel score[few_rows_count];  // for so many query rows as few_rows says, null beyond narrow_rows
+    add_few_kernel add[few_rows_count];
+};
+
+/// The code of one level that sees floats only. Panels have one or two vectors of query rows, `width`.
+struct level_kernels {
+    attention_tile tile;
+    std::size_t score_keys;  // score_panel takes keys in such steps
+    std::size_t value_rows;  // rows that add_values works on
+
+    /// scores[key][.] = sum over d of keys[key][d] * q[d][.]; `count` is a multiple of score_keys.
+    void (*score_panel)(const float* keys, std::size_t key_stride, std::size_t count, const float* q, std::size_t depth,
+                        std::size_t width, float* scores);
+    /// Soft cap of n scores, in place; they come divided by the cap and leave in powers of two.
+    void (*cap_scores)(float* scores, std::size_t n, float cap);
+    /// Scores of keys that a row does not see become -infinity. seen[r] is absolute; scores start at key `first`.
+    void (*mask_scores)(float* scores, const key_range* seen, std::size_t first, std::size_t keys, std::size_t width);
+    /// Scores become weights relative to each row's new maximum; `keep` gets the factor for what was relative to the
+    /// old one.
+    void (*weigh_scores)(float* scores, std::size_t keys, std::size_t width, float* maximum, float* sum, float* keep);
+    /// out[r][.] = out[r][.] * keep[r] + sum over j of weights[j * width + r] * values[j][.], for value_rows rows or
+    /// one.
+    void (*add_values)(const float* weights, std::size_t width, const float* values, std::size_t value_stride,
+                       std::size_t keys, const float* keep, float* out, std::size_t out_stride);
+    void (*add_values_of_one)(const float* weights, std::size_t width, const float* values, std::size_t value_stride,
+                              std::size_t keys, const float* keep, float* out, std::size_t out_stride);
+    bool (*all_finite)(const float* values, std::size_t stride, std::size_t rows, std::size_t columns);
+    /// As many rows as lanes times `factor`, transposed: element d of row i goes to to[d * width + i]. Null is zero.
+    void (*pack_lanes)(const float* const* rows, std::size_t depth, std::size_t width, float factor, float* to);
+
+    /// Scores of one row become weights relative to its new maximum, which is returned as weigh_scores does. Lanes
+    /// beyond the row's keys become 0.
+    float (*weigh_row)(float* scores, key_range seen, std::size_t keys, float cap, float& maximum, float& sum);
+    /// to[i] = from[i] * factor
+    void (*scale_row)(const float* from, std::size_t n, float factor, float* to);
+};
+
+}  // namespace larql::detail
 
 // Arrays of sums become registers only if every loop over them is unrolled, which GCC does not do at -O2 unasked.
 #if defined(__clang__)
@@ -78,24 +186,23 @@
 
 namespace larql::detail {
 
-/// The code of one level for one pair of storage types.
-template <class K, class V>
-struct attention_kernel {
-    attention_tile tile;
-    void (*attend_item)(const attention_problem<float, K, V>&, const attention_plan&, const attention_item&,
-                        float* scratch);
-};
-
-template <class K, class V>
-attention_kernel<K, V> choose_attention_kernel(simd_level level) noexcept {
+inline const level_kernels& choose_level_kernels(simd_level level) noexcept {
 #if LARQL_X86_DISPATCH
-    if (level == simd_level::avx512)
-        return {{attention_avx512::lanes, attention_avx512::narrow_rows}, attention_avx512::attend_item<K, V>};
-    if (level == simd_level::avx2)
-        return {{attention_avx2::lanes, attention_avx2::narrow_rows}, attention_avx2::attend_item<K, V>};
+    if (level == simd_level::avx512) return attention_avx512::kernels;
+    if (level == simd_level::avx2) return attention_avx2::kernels;
 #endif
     (void)level;
-    return {{attention_portable::lanes, attention_portable::narrow_rows}, attention_portable::attend_item<K, V>};
+    return attention_portable::kernels;
+}
+
+template <class E>
+const storage_kernels& choose_storage_kernels(simd_level level) noexcept {
+#if LARQL_X86_DISPATCH
+    if (level == simd_level::avx512) return attention_avx512::kernels_of<E>;
+    if (level == simd_level::avx2) return attention_avx2::kernels_of<E>;
+#endif
+    (void)level;
+    return attention_portable::kernels_of<E>;
 }
 
 }  // namespace larql::detail

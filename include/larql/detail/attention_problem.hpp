@@ -30,6 +30,25 @@ struct attention_rows {
     }
 };
 
+/// Rows of keys or values as they are stored, whatever their type. Strides are in bytes.
+struct stored_rows {
+    const std::byte* data = nullptr;
+    std::ptrdiff_t token_stride = 0;
+    std::ptrdiff_t head_stride = 0;
+
+    stored_rows() = default;
+    template <class E>
+    explicit stored_rows(const attention_rows<const E>& rows) noexcept
+        : data(reinterpret_cast<const std::byte*>(rows.data)),
+          token_stride(rows.token_stride * static_cast<std::ptrdiff_t>(sizeof(E))),
+          head_stride(rows.head_stride * static_cast<std::ptrdiff_t>(sizeof(E))) {}
+
+    [[nodiscard]] const std::byte* row(std::size_t token, std::size_t head) const noexcept {
+        return data + static_cast<std::ptrdiff_t>(token) * token_stride +
+               static_cast<std::ptrdiff_t>(head) * head_stride;
+    }
+};
+
 /// A half-open range of keys.
 struct key_range {
     std::size_t begin = 0;

@@ -180,14 +180,6 @@ LARQL_SIMD_INLINE vfloat fold_lanes(vfloat* sums) noexcept {
     return sums[0];
 }
 
-/// Copies n elements into floats.
-template <class E>
-LARQL_SIMD_INLINE void convert_row(const E* from, std::size_t n, float* to) noexcept {
-    std::size_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(to + i, load(from + i));
-    for (; i < n; ++i) to[i] = static_cast<float>(from[i]);
-}
-
 }  // namespace larql::detail::LARQL_SIMD_NAMESPACE
 
 #endif
