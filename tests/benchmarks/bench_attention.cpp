@@ -19,10 +19,13 @@ struct attention_case {
     std::string name;
     std::size_t tokens, keys, heads, kv_heads, key_size, value_size;
     bool latent = false;  // values are the first columns of the keys
+    bool one_thread = false;
 };
 
-larql::thread_pool& threads() {
+larql::executor& threads(bool one) {
     static larql::thread_pool pool(2);
+    static larql::serial_executor serial;
+    if (one) return serial;
     return pool;
 }
 
@@ -58,7 +61,7 @@ void run(benchmark::State& state, const attention_case& c, const K& k, const V& 
     const auto q = random_tensor<float>(c.tokens, c.heads, c.key_size, 1);
     larql::tensor<float, 3> out({c.tokens, c.heads, c.value_size});
     larql::attention_scratch scratch;
-    const larql::attention_options options{.threads = &threads()};
+    const larql::attention_options options{.threads = &threads(c.one_thread)};
     larql::gqa_attention_into(q, k, v, out, options, scratch);
     if (!agrees(q, k, v, out)) return state.SkipWithError("differs from the reference");
     for (auto _ : state) {
@@ -69,6 +72,7 @@ void run(benchmark::State& state, const attention_case& c, const K& k, const V& 
     const double flops = (c.tokens > 1 ? 1.0 : 2.0) * pairs * static_cast<double>(c.key_size + c.value_size);
     const double row = static_cast<double>(c.latent ? c.key_size : c.key_size + c.value_size);
     const double bytes = static_cast<double>(c.keys * c.kv_heads * sizeof(E)) * row;
+    state.counters["scratch_bytes"] = static_cast<double>(scratch.size_bytes());
     state.counters["flop"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
     state.counters["bytes"] = benchmark::Counter(bytes, benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -94,17 +98,32 @@ const attention_case cases[] = {
     {"decode/h128kv128_qk192_v128_kv1024", 1, 1024, 128, 128, 192, 128},
 };
 
+// For growth with length and with threads, beside the cases above.
+const attention_case float_cases[] = {
+    {"prefill/h16kv16_qk192_v128_s512", 512, 512, 16, 16, 192, 128},
+    {"prefill/h16kv16_qk192_v128_s2048", 2048, 2048, 16, 16, 192, 128},
+};
+const attention_case half_cases[] = {
+    {"decode/h32kv8_qk128_v128_kv1024", 1, 1024, 32, 8, 128, 128},
+    {"decode/h32kv8_qk128_v128_kv2048", 1, 2048, 32, 8, 128, 128},
+    {"decode/h32kv8_qk128_v128_kv8192", 1, 8192, 32, 8, 128, 128},
+    {"decode/h32kv8_qk128_v128_kv16384", 1, 16384, 32, 8, 128, 128},
+};
+const attention_case one_thread = {"prefill/h16kv16_qk192_v128_s1024", 1024, 1024, 16, 16, 192, 128, false, true};
+
+void add(const attention_case& c, const char* variant, void (*function)(benchmark::State&, const attention_case&)) {
+    benchmark::RegisterBenchmark((c.name + variant).c_str(), function, c)->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+
 const bool registered = [] {
     for (const attention_case& c : cases) {
-        const auto add = [&](const char* storage, auto function) {
-            benchmark::RegisterBenchmark((c.name + storage).c_str(), function, c)
-                ->UseRealTime()
-                ->Unit(benchmark::kMillisecond);
-        };
-        add("/f32", bench<float>);
-        add("/bf16", bench<larql::bf16>);
-        add("/f16", bench<larql::f16>);
+        add(c, "/f32", bench<float>);
+        add(c, "/bf16", bench<larql::bf16>);
+        add(c, "/f16", bench<larql::f16>);
     }
+    for (const attention_case& c : float_cases) add(c, "/f32", bench<float>);
+    for (const attention_case& c : half_cases) add(c, "/f16", bench<larql::f16>);
+    add(one_thread, "/f32/t1", bench<float>);
     return true;
 }();
 
