@@ -29,16 +29,10 @@ namespace {
 const std::filesystem::path data = LARQL_TEST_DATA;
 using type = gguf_builder;
 
-std::string open_error(const std::string& bytes) {
-    const temporary_folder folder;
-    const auto path = write_file(folder / "m.gguf", bytes);
-    return larql::testing::error_of([&] { return gguf_file::open(path); });
-}
+std::string open_error(const std::string& bytes) { return larql::testing::open_error<gguf_file>("m.gguf", bytes); }
 
 void refuses(const std::string& bytes, errc code, std::string_view fragment) {
-    const std::string found = open_error(bytes);
-    CHECK_MESSAGE(larql::testing::is_error(found, code, fragment),
-                  "expected " << to_string(code) << ": ..." << fragment << "...\ngot      " << found);
+    LARQL_CHECK_ERROR_TEXT(open_error(bytes), code, fragment);
 }
 
 void refuses(const gguf_builder& b, errc code, std::string_view fragment) { refuses(b.build(), code, fragment); }

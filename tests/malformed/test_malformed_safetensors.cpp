@@ -27,15 +27,11 @@ using larql::testing::write_file;
 namespace {
 
 std::string open_error(const std::string& bytes, const char* name = "m.safetensors") {
-    const temporary_folder folder;
-    const auto path = write_file(folder / name, bytes);
-    return larql::testing::error_of([&] { return safetensors_file::open(path); });
+    return larql::testing::open_error<safetensors_file>(name, bytes);
 }
 
 void refuses(const std::string& bytes, errc code, std::string_view fragment) {
-    const std::string found = open_error(bytes);
-    CHECK_MESSAGE(larql::testing::is_error(found, code, fragment),
-                  "expected " << to_string(code) << ": ..." << fragment << "...\ngot      " << found);
+    LARQL_CHECK_ERROR_TEXT(open_error(bytes), code, fragment);
 }
 
 void refuses(const safetensors_builder& b, errc code, std::string_view fragment) { refuses(b.build(), code, fragment); }

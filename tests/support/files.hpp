@@ -67,6 +67,14 @@ std::string error_of(const Call& call) {
     return "no error";
 }
 
+/// What opening a file of these bytes says, as error_of.
+template <class File>
+std::string open_error(const std::filesystem::path& name, std::string_view bytes) {
+    const temporary_folder folder;
+    const auto path = write_file(folder / name, bytes);
+    return error_of([&] { return File::open(path); });
+}
+
 /// True if `text` starts with the code and holds the fragment, in that order.
 inline bool is_error(const std::string& text, errc code, std::string_view fragment) {
     return text.starts_with(std::string(to_string(code)) + ": ") && text.find(fragment) != std::string::npos &&
@@ -75,12 +83,16 @@ inline bool is_error(const std::string& text, errc code, std::string_view fragme
 
 }  // namespace larql::testing
 
-/// Expects `call` to throw a larql::error with this code and a message that holds `fragment`, on one line.
-#define LARQL_CHECK_ERROR(call, code, fragment)                                                               \
+/// Expects a text of error_of to have this code and to hold `fragment`, on one line.
+#define LARQL_CHECK_ERROR_TEXT(text, code, fragment)                                                          \
     do {                                                                                                      \
-        const std::string found_ = larql::testing::error_of([&] { return call; });                            \
+        const std::string found_ = text;                                                                      \
         CHECK_MESSAGE(larql::testing::is_error(found_, code, fragment),                                       \
                       "expected " << to_string(code) << ": ..." << (fragment) << "...\ngot      " << found_); \
     } while (false)
+
+/// Expects `call` to throw a larql::error with this code and a message that holds `fragment`, on one line.
+#define LARQL_CHECK_ERROR(call, code, fragment) \
+    LARQL_CHECK_ERROR_TEXT(larql::testing::error_of([&] { return call; }), code, fragment)
 
 #endif
