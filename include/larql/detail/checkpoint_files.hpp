@@ -31,9 +31,8 @@ struct checkpoint_files {
 };
 
 inline bool folder_has(const std::filesystem::path& folder, std::string_view extension) {
-    std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
-        if (entry.path().extension() == extension) return true;
+    for (const std::filesystem::path& file : list_files(folder))
+        if (file.extension() == extension) return true;
     return false;
 }
 

@@ -101,30 +101,23 @@ inline gguf_shard_set locate_gguf_shards(const std::filesystem::path& path, cons
 /// @throws error not_a_file if there is no .gguf file, bad_value if there are several models
 inline std::filesystem::path find_gguf_in(const std::filesystem::path& folder) {
     std::vector<std::pair<std::filesystem::path, std::optional<gguf_shard_name>>> models;
-    std::error_code code;
-    std::filesystem::directory_iterator entry(folder, code);
-    if (code) fail_system("list the folder", code.value(), folder);
-    for (; entry != std::filesystem::directory_iterator(); entry.increment(code)) {
-        const std::string name = path_text(entry->path().filename());
-        std::error_code ignored;
-        if (!name.ends_with(".gguf") || std::filesystem::is_directory(entry->path(), ignored)) continue;
+    for (const std::filesystem::path& file : list_files(folder)) {
+        const std::string name = path_text(file.filename());
+        if (!name.ends_with(".gguf")) continue;
         auto shard = parse_gguf_shard_name(name);
         const bool known = shard && std::any_of(models.begin(), models.end(), [&](const auto& model) {
                                return model.second && model.second->same_set(*shard);
                            });
-        if (!known) models.emplace_back(entry->path(), std::move(shard));
+        if (!known) models.emplace_back(file, std::move(shard));
     }
-    if (code) fail_system("list the folder", code.value(), folder);
     if (models.empty())
         fail(errc::not_a_file, "expected a GGUF model, got a folder without a .gguf file", {.file = path_text(folder)});
-    if (models.size() > 1) {
-        std::sort(models.begin(), models.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    if (models.size() > 1)
         fail(errc::bad_value,
              "which model? expected 1 GGUF model in the folder, got " + std::to_string(models.size()) + ", such as " +
                  path_text(models[0].first.filename()) + " and " + path_text(models[1].first.filename()) +
                  "; name the file",
              {.file = path_text(folder)});
-    }
     return models.front().first;
 }
 

@@ -16,6 +16,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #if defined(_WIN32)
 #ifndef NOMINMAX
@@ -64,6 +65,21 @@ struct file_identity {
                                      errc kind = errc::io) {
     fail(kind, std::string("cannot ") + action + ": " + std::system_category().message(code),
          {.file = path_text(path)});
+}
+
+/// What stands in a folder and is no folder, sorted by name.
+/// @throws error io
+inline std::vector<std::filesystem::path> list_files(const std::filesystem::path& folder) {
+    std::vector<std::filesystem::path> out;
+    std::error_code code;
+    std::filesystem::directory_iterator entry(folder, code);
+    for (; !code && entry != std::filesystem::directory_iterator(); entry.increment(code)) {
+        std::error_code ignored;
+        if (!std::filesystem::is_directory(entry->path(), ignored)) out.push_back(entry->path());
+    }
+    if (code) fail_system("list the folder", code.value(), folder);
+    std::sort(out.begin(), out.end());
+    return out;
 }
 
 /// A path with a NUL inside would silently mean another file.

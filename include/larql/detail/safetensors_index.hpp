@@ -7,7 +7,6 @@
 #include <larql/detail/input_file.hpp>
 #include <larql/detail/json.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -136,23 +135,17 @@ inline std::filesystem::path find_safetensors_in(const std::filesystem::path& fo
         if (std::filesystem::exists(folder / usual, code)) return folder / usual;
     std::vector<std::filesystem::path> indices;
     std::vector<std::filesystem::path> files;
-    std::filesystem::directory_iterator entry(folder, code);
-    if (code) fail_system("list the folder", code.value(), folder);
-    for (; entry != std::filesystem::directory_iterator(); entry.increment(code)) {
-        const std::string name = path_text(entry->path().filename());
-        std::error_code ignored;
-        if (std::filesystem::is_directory(entry->path(), ignored)) continue;
+    for (const std::filesystem::path& file : list_files(folder)) {
+        const std::string name = path_text(file.filename());
         if (name.ends_with(".safetensors.index.json"))
-            indices.push_back(entry->path());
+            indices.push_back(file);
         else if (name.ends_with(".safetensors"))
-            files.push_back(entry->path());
+            files.push_back(file);
     }
-    if (code) fail_system("list the folder", code.value(), folder);
     std::vector<std::filesystem::path>& found = indices.empty() ? files : indices;
     if (found.size() == 1) return found.front();
     const error_where where{.file = path_text(folder), .offset = {}, .subject = {}};
     if (found.empty()) fail(errc::not_a_file, "expected a safetensors model, got a folder without one", where);
-    std::sort(found.begin(), found.end());
     fail(errc::bad_value,
          "which model? expected 1 index or file in the folder, got " + std::to_string(found.size()) + ", such as " +
              path_text(found[0].filename()) + " and " + path_text(found[1].filename()) + "; name the file",
