@@ -128,7 +128,7 @@ TEST_CASE("gguf_writer: aligns tensors as asked, in the order of declaration, fi
         if (alignment != 0) writer.set("general.alignment", alignment);
         writer.add_tensor("b", dtype::i8, {3});
         writer.add_tensor("none", dtype::f32, {0});
-        writer.add_tensor("a", dtype::q8_0, {2, 32});
+        writer.add_tensor("a", dtype::q8_0, {1, 1, 2, 32});
         writer.write("a", bytes_of(std::string(68, '\1')));
         writer.write("b", bytes_of("x"));
         writer.write("b", bytes_of("yz"));
@@ -136,10 +136,47 @@ TEST_CASE("gguf_writer: aligns tensors as asked, in the order of declaration, fi
         const auto file = gguf_file::open(path);
         CHECK(file.alignment() == (alignment == 0 ? 32 : alignment));
         CHECK(file.tensors()[0].name == "b");
-        CHECK(file.tensors()[2].shape == std::vector<std::uint64_t>{2, 32});
+        CHECK(file.tensors()[2].shape == std::vector<std::uint64_t>{1, 1, 2, 32});
         CHECK(file.read_integers<int, 1>("b")(2) == 'z');
         CHECK(std::filesystem::file_size(path) % file.alignment() == 0);
     }
+}
+
+TEST_CASE("gguf_writer: a value that was removed leaves the others and the defaults as they were") {
+    const temporary_folder folder;
+    gguf_writer writer(folder / "m.gguf");
+    writer.set("a", 1);
+    writer.set("b", 2);
+    writer.set("c", 3);
+    writer.set("general.alignment", 64U);
+    writer.remove("a");
+    writer.remove("general.alignment");
+    writer.set("b", 4);
+    writer.set("a", 5);
+    writer.add_tensor("t", dtype::i8, {1});
+    writer.write("t", bytes_of("x"));
+    writer.commit();
+    const auto file = gguf_file::open(folder / "m.gguf");
+    CHECK(file.keys() == std::vector<std::string_view>{"b", "c", "a"});
+    CHECK(file.get<int>("b") == 4);
+    CHECK(file.get<int>("c") == 3);
+    CHECK(file.get<int>("a") == 5);
+    CHECK(std::filesystem::file_size(folder / "m.gguf") % 64 == 32);  // aligned to 32 again
+}
+
+TEST_CASE("gguf_writer: a file that does not read back as it was declared gets no name") {
+    const temporary_folder folder;
+    {
+        gguf_writer writer(folder / "m.gguf");
+        writer.add_tensor("name", dtype::i8, {4});
+        writer.write("name", bytes_of("abcd"));
+        const auto temporary = std::filesystem::directory_iterator(folder.path())->path();
+        std::string bytes = read_file(temporary);
+        bytes.replace(bytes.find("name"), 4, "nome");
+        write_file(temporary, bytes);
+        LARQL_CHECK_ERROR(writer.commit(), errc::source_changed, "m.gguf: the file does not read back");
+    }
+    CHECK(folder.file_count() == 0);
 }
 
 TEST_CASE("gguf_writer: refuses what the format cannot hold, and leaves nothing") {
@@ -161,8 +198,18 @@ TEST_CASE("gguf_writer: refuses what the format cannot hold, and leaves nothing"
         LARQL_CHECK_ERROR(writer.add_tensor("t", dtype::f32, {1, 1, 1, 1, 1}), errc::corrupt_header, "got 5");
         LARQL_CHECK_ERROR(writer.add_tensor("t", dtype::q4_k, {256, 32}), errc::shape_mismatch,
                           "expected a multiple of 256 for Q4_K, got 32");
+        constexpr std::uint64_t half = std::uint64_t{1} << 62;
+        LARQL_CHECK_ERROR(writer.add_tensor("t", dtype::i8, {2, half}), errc::bad_value,
+                          "t: too large: expected fewer than 2^63 elements, got a dimension of 4611686018427387904");
+        LARQL_CHECK_ERROR(writer.add_tensor("t", dtype::f32, {half}), errc::bad_value,
+                          "t: too large: expected fewer than 2^63 bytes, got 4611686018427387904 elements of F32");
         writer.add_tensor("t", dtype::f32, {1});
         LARQL_CHECK_ERROR(writer.commit(), errc::bad_value, "t: incomplete: expected 4 bytes of data, got 0");
+        LARQL_CHECK_ERROR(writer.write("u", bytes_of("x")), errc::missing_tensor,
+                          "u: expected a declared tensor, got another name");
+        writer.write("t", bytes_of("xyz"));
+        LARQL_CHECK_ERROR(writer.write("t", bytes_of("ab")), errc::bad_value,
+                          "t: more data than declared: expected at most 1 more bytes, got 2");
         LARQL_CHECK_ERROR(writer.set("late", 1), errc::bad_value, "expected declarations before the first data");
         LARQL_CHECK_ERROR(writer.remove("late"), errc::bad_value, "expected declarations before the first data");
     }
@@ -171,6 +218,10 @@ TEST_CASE("gguf_writer: refuses what the format cannot hold, and leaves nothing"
     writer.add_tensor("t", dtype::f32, {1});
     writer.add_tensor("t", dtype::f32, {1});
     LARQL_CHECK_ERROR(writer.commit(), errc::duplicate_name, "t: tensor declared twice");
+    gguf_writer huge(folder / "huge.gguf");
+    for (const char* name : {"a", "b"}) huge.add_tensor(name, dtype::i8, {std::uint64_t{1} << 62});
+    LARQL_CHECK_ERROR(huge.write("a", {}), errc::limit_exceeded,
+                      "b: expected fewer than 2^63 bytes of data, got 4611686018427387904 + 4611686018427387904");
     LARQL_CHECK_ERROR(gguf_writer(write_file(folder / "there.gguf", "x")), errc::already_exists,
                       "there.gguf: the output exists");
     LARQL_CHECK_ERROR(gguf_writer(folder / "there.gguf", {.replace = true, .inputs = {folder / "there.gguf"}}),

@@ -5,6 +5,8 @@
 #include <doctest/doctest.h>
 #include <support/files.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -13,8 +15,8 @@ using larql::detail::json_limits;
 
 namespace {
 
-nlohmann::json parse(std::string_view text, const json_limits& limits = {}) {
-    return larql::detail::parse_json(text, {.file = "f.json", .offset = 0, .subject = {}}, limits);
+nlohmann::json parse(std::string_view text, const json_limits& limits = {}, std::uint64_t offset = 0) {
+    return larql::detail::parse_json(text, {.file = "f.json", .offset = offset, .subject = {}}, limits);
 }
 
 std::string nested(std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); }
@@ -49,14 +51,16 @@ TEST_CASE("json: rejects what is not JSON, with the byte") {
     LARQL_CHECK_ERROR(parse(std::string_view("{}\0", 3)), errc::corrupt_header,
                       "f.json @ 2: not JSON: expected text, got a NUL");
     LARQL_CHECK_ERROR(parse(std::string_view("{}\0{", 4)), errc::corrupt_header, "f.json @ 2");
+    LARQL_CHECK_ERROR(parse("[1, 2, x]", {}, 100), errc::corrupt_header, "f.json @ 107: not JSON");
 }
 
 TEST_CASE("json: rejects strings that are not UTF-8") {
-    for (const std::string_view bad :
-         {"\xff", "\x80", "\xc0\x80", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80"}) {
+    for (const std::string_view bad : {"\xff", "\x80", "\xc0\x80", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80",
+                                       "\xf0\x8f\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80"}) {
         LARQL_CHECK_ERROR(parse("[\"" + std::string(bad) + "\"]"), errc::corrupt_header, "not JSON");
         CHECK(!larql::detail::is_utf8(bad));
-        CHECK(!larql::detail::is_utf8("12345678" + std::string(bad)));
+        for (std::size_t before = 0; before <= 8; ++before)  // eight bytes are looked at together
+            CHECK(!larql::detail::is_utf8(std::string(before, 'x') + std::string(bad) + "12345678"));
     }
     for (const std::string_view good :
          {"", "a", "\xc3\xa9", "\xe2\x82\xac", "\xed\x9f\xbf", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) {
@@ -68,6 +72,7 @@ TEST_CASE("json: rejects strings that are not UTF-8") {
 TEST_CASE("json: rejects a key that occurs twice in one object, at any depth") {
     LARQL_CHECK_ERROR(parse(R"({"a":1,"b":2,"a":3})"), errc::duplicate_name, ": a: key stored twice in one object");
     LARQL_CHECK_ERROR(parse(R"([{"x":{"k":1,"\u006b":1}}])"), errc::duplicate_name, ": k: key stored twice");
+    LARQL_CHECK_ERROR(parse(R"({"o":{"c":1,"b":2,"a":3,"b":4}})"), errc::duplicate_name, ": b: key stored twice");
     CHECK(parse(R"({"a":{"a":{"a":1}},"b":{"a":1}})").size() == 2);
 }
 
@@ -97,6 +102,8 @@ TEST_CASE("json: tolerates bare NaN and infinities where asked to, as strings") 
     for (const std::string_view bad :
          {"[NaNs]", "[aNaN]", "[Infinit]", "[-NaN]", "[+Infinity]", "[NaN Infinity]", "{NaN:1}x", "\"NaN"})
         LARQL_CHECK_ERROR(parse(bad, python), errc::corrupt_header, "f.json");
+    // Quoting moves what follows, so that no byte is named.
+    LARQL_CHECK_ERROR(parse("[NaN, x]", python), errc::corrupt_header, "f.json: not JSON");
 }
 
 TEST_CASE("json: a string written is the string read") {
