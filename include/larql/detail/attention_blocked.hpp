@@ -46,7 +46,7 @@ inline attention_item make_attention_item(const attention_call<float>& p, const 
 
 /// Joins the partial results of one block of rows, always in the order of the keys.
 /// @param partials  one after another, plan.splits of them
-inline void join_partials(const attention_call<float>& p, const attention_plan& plan, const attention_item& item,
+inline void join_partials(const blocked_problem& p, const attention_plan& plan, const attention_item& item,
                           std::size_t kv_head, float* partials) {
     for (std::size_t r = item.row_begin; r < item.row_end; ++r) {
         const std::size_t i = r - item.row_begin;
@@ -56,16 +56,16 @@ inline void join_partials(const attention_call<float>& p, const attention_plan& 
         for (std::size_t s = 0; s < plan.splits; ++s) top = std::max(top, part(s).maximum[i]);
         const float base = std::isinf(top) && top < 0 ? 0.0F : top;
         float sum = 0;
-        for (std::size_t s = 0; s < plan.splits; ++s) sum += part(s).sum[i] * std::exp2(part(s).maximum[i] - base);
-        const float factor = final_factor_base2(top, sum, p.sinks == nullptr ? nullptr : p.sinks + head);
-        float* out = p.out.row(r / p.group(), head);
+        float* const out = p.out.row(r / p.group(), head);
         std::fill_n(out, p.value_size, 0.0F);
         for (std::size_t s = 0; s < plan.splits; ++s) {
             if (part(s).sum[i] == 0.0F) continue;  // saw no key
-            const float weight = std::exp2(part(s).maximum[i] - base) * factor;
-            const float* from = part(s).out + i * plan.out_stride;
-            for (std::size_t c = 0; c < p.value_size; ++c) out[c] += from[c] * weight;
+            const float weight = std::exp2(part(s).maximum[i] - base);
+            sum += part(s).sum[i] * weight;
+            p.level->add_scaled_row(part(s).out + i * plan.out_stride, p.value_size, weight, out);
         }
+        const float factor = final_factor_base2(top, sum, p.sinks == nullptr ? nullptr : p.sinks + head);
+        p.level->scale_row(out, p.value_size, factor, out);
     }
 }
 

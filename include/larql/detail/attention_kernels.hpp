@@ -129,6 +129,8 @@ struct level_kernels {
     float (*weigh_row)(float* scores, key_range seen, std::size_t keys, float cap, float& maximum, float& sum);
     /// to[i] = from[i] * factor
     void (*scale_row)(const float* from, std::size_t n, float factor, float* to);
+    /// to[i] += from[i] * factor
+    void (*add_scaled_row)(const float* from, std::size_t n, float factor, float* to);
 };
 
 }  // namespace larql::detail

@@ -119,7 +119,7 @@ inline constexpr storage_kernels kernels_of{
 
 inline constexpr level_kernels kernels{{lanes, narrow_rows}, score_keys,   value_rows, score_panel,       cap_scores,
                                        mask_scores,          weigh_scores, add_values, add_values_of_one, all_finite,
-                                       pack_lanes,           weigh_row,    scale_row};
+                                       pack_lanes,           weigh_row,    scale_row,  add_scaled_row};
 
 }  // namespace larql::detail::LARQL_SIMD_NAMESPACE
 

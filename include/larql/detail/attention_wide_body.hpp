@@ -176,6 +176,12 @@ LARQL_SIMD_FUNCTION inline void scale_row(const float* from, std::size_t n, floa
     for (; i < n; ++i) to[i] = from[i] * factor;
 }
 
+LARQL_SIMD_FUNCTION inline void add_scaled_row(const float* from, std::size_t n, float factor, float* to) {
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(to + i, load(to + i) + load(from + i) * factor);
+    for (; i < n; ++i) to[i] += from[i] * factor;
+}
+
 template <class E>
 LARQL_SIMD_FUNCTION void convert(const row_block& rows, std::size_t columns, float* to, std::size_t to_stride) {
     for (std::size_t j = 0; j < rows.rows; ++j, to += to_stride) {
