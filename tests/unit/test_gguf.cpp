@@ -210,6 +210,7 @@ TEST_CASE("gguf: reads rows of a quantised tensor, and only whole tensors of the
     LARQL_CHECK_ERROR(file.read_rows(file.at_tensor("q"), 1, 3, row.data()), errc::bad_value,
                       "q: rows out of range: expected rows within 0 to 2, got 1 to 3");
     LARQL_CHECK_ERROR(file.read<3>("q"), errc::shape_mismatch, "q: expected 3 dimensions, got 2");
+    LARQL_CHECK_ERROR(file.read<1>("q"), errc::shape_mismatch, "q: expected 1 dimensions, got 2");
     LARQL_CHECK_ERROR(file.read<1>("i"), errc::unsupported_dtype, "integers of type I32");
     LARQL_CHECK_ERROR(file.read<1>("none"), errc::missing_tensor, "none: no such tensor");
     CHECK(file.read_integers<int, 1>("i")(1) == -70000);
