@@ -304,6 +304,8 @@ TEST_CASE("gguf: finds shards through a folder, links, and numbers of any width 
     // One link to a shard among its siblings, as a user makes it.
     std::filesystem::create_symlink(set / "m-00003-of-00003.gguf", folder / "link.gguf");
     CHECK(gguf_file::open(folder / "link.gguf").shard_count() == 3);
+    std::filesystem::create_symlink("link.gguf", folder / "link to a link.gguf");
+    CHECK(gguf_file::open(folder / "link to a link.gguf").shard_count() == 3);
     // Links with the right names to blobs with others, as a download cache makes them.
     std::filesystem::create_directory(folder / "snapshot");
     std::filesystem::create_directory(folder / "blobs");
@@ -321,6 +323,19 @@ TEST_CASE("gguf: finds shards through a folder, links, and numbers of any width 
     gguf_builder alone;
     alone.split(0, 1, 1).floats("a", {1}, {1});
     CHECK(gguf_file::open(write_file(folder / "alone.gguf", alone.build())).shard_count() == 1);
+}
+
+TEST_CASE("gguf: the smallest strings, arrays and entries may end a file") {
+    const temporary_folder folder;
+    for (const std::uint32_t version : {1U, 3U}) {
+        gguf_builder strings(version), nested(version), entries(version);
+        strings.kv_array("k", gguf_builder::string, 3, strings.text("") + strings.text("") + strings.text(""));
+        const std::string none = le<std::uint32_t>(gguf_builder::u8) + nested.length(0);
+        nested.kv_array("k", gguf_builder::array, 2, none + none);
+        for (const char* key : {"a", "b", "c"}) entries.kv(key, gguf_builder::u8, "\1");
+        for (const gguf_builder* b : {&strings, &nested, &entries})
+            CHECK(gguf_file::open(write_file(folder / "m.gguf", b->build())).version() == version);
+    }
 }
 
 TEST_CASE("gguf: split keys may be integers of any type") {
