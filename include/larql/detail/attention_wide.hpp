@@ -102,11 +102,11 @@ inline void attend_panel(const blocked_problem& p, const attention_plan& plan, c
 inline void pack_queries(const blocked_problem& p, const attention_item& item, std::size_t width, float factor,
                          float* q) noexcept {
     constexpr std::size_t most_lanes = 16;
-    const std::size_t lanes = p.level->tile.lanes;
+    const std::size_t step = p.level->tile.lanes;
     const std::size_t rows = item.row_end - item.row_begin;
-    for (std::size_t i = 0; i < round_up(rows, width); i += lanes) {
+    for (std::size_t i = 0; i < round_up(rows, width); i += step) {
         const float* from[most_lanes] = {};
-        for (std::size_t l = 0; l < lanes && i + l < rows; ++l) {
+        for (std::size_t l = 0; l < step && i + l < rows; ++l) {
             const std::size_t r = item.row_begin + i + l;
             from[l] = p.q.row(r / p.group(), item.head_begin * p.group() + r % p.group());
         }
