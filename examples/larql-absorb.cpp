@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // larql-absorb: converts a checkpoint between the forms of attention, streaming.
-#include <larql/amx.hpp>
 #include <larql/convert.hpp>
 
 #include "support/program.hpp"
@@ -55,7 +54,7 @@ bool parse_layers(const std::string& text, std::size_t& begin, std::size_t& end)
 }
 
 void convert(const arguments& args) {
-    larql::enable_amx();
+    larql::program::use_whole_processor();
     larql::thread_pool threads(args.threads);
     const larql::checkpoint source = larql::checkpoint::open(args.in);
     larql::program::progress_bar bar("absorbing", args.quiet);

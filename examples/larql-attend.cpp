@@ -2,7 +2,6 @@
 //
 // larql-attend: runs one attention block of a checkpoint on given hidden states, in any form, and writes every
 // intermediate that a comparison with another implementation wants.
-#include <larql/amx.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/safetensors_writer.hpp>
@@ -49,7 +48,7 @@ tensor<float, 2> read_hidden(const std::string& path, std::size_t width) {
 }
 
 void attend(const arguments& args) {
-    larql::enable_amx();
+    larql::program::use_whole_processor();
     larql::thread_pool threads(args.threads);
     const larql::checkpoint model = larql::checkpoint::open(args.path);
     const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);

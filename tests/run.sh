@@ -15,8 +15,7 @@ case "${1:-}" in
     --sanitize) settings=cmake/asan.cmake build=build-asan ;;
     *) echo "usage: tests/run.sh [--sanitize]" >&2; exit 2 ;;
 esac
-# Benchmarks are measured, not tested: see tests/benchmarks.
-cmake -C "$settings" -S . -B "$build" -G Ninja -DLARQL_BUILD_BENCHMARKS=OFF >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+cmake -C "$settings" -S . -B "$build" -G Ninja >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 rm -f "$build.log"
 cmake --build "$build" --parallel
 ctest --test-dir "$build" --output-on-failure --parallel 2

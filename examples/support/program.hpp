@@ -4,7 +4,9 @@
 #ifndef LARQL_EXAMPLES_SUPPORT_PROGRAM_HPP
 #define LARQL_EXAMPLES_SUPPORT_PROGRAM_HPP
 
+#include <larql/amx.hpp>
 #include <larql/error.hpp>
+#include <larql/openblas.hpp>
 
 #include <CLI/CLI.hpp>
 
@@ -50,6 +52,12 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
         std::cerr << name << ": " << e.what() << '\n';
     }
     return exit_failure;
+}
+
+/// Lets the process compute as fast as the processor can: call it before any thread starts.
+inline void use_whole_processor() {
+    enable_amx();
+    openblas_use_best_kernels();
 }
 
 /// Whether standard error is a terminal.
