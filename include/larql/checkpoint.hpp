@@ -332,22 +332,13 @@ inline attention_tensors<float> checkpoint::stored_tensors(std::size_t block) co
     using enum attention_role;
     const std::size_t q_rows = g.num_heads * g.qk_head_dim(), k_rows = g.kv_heads() * g.qk_head_dim();
     const std::size_t v_rows = g.kv_heads() * g.v_head_dim, rank = g.kv_lora_rank;
+    if (model.attention == attention_kind::mla && model.form == attention_form::factored) {
+        published_attention stored = published(block);
+        return to_attention_tensors(std::move(stored.factors), std::move(stored.o), std::move(stored.o_bias));
+    }
     attention_tensors<float> w;
     w.o = matrix(o, block, g.hidden_size, g.num_heads * g.v_head_dim);
     w.o_bias = bias(o, block, g.hidden_size);
-    if (model.attention == attention_kind::mla && model.form == attention_form::factored) {
-        mla_factors<float> f = factors(block);
-        w.q = std::move(f.q);
-        w.q_a = std::move(f.q_a);
-        w.q_a_bias = std::move(f.q_a_bias);
-        w.q_a_norm = std::move(f.q_a_norm);
-        w.q_b = std::move(f.q_b);
-        w.kv_a = std::move(f.kv_a);
-        w.kv_a_bias = std::move(f.kv_a_bias);
-        w.kv_a_norm = std::move(f.kv_a_norm);
-        w.kv_b = std::move(f.kv_b);
-        return w;
-    }
     if (g.q_lora_rank != 0) {
         w.q_a = matrix(q_a, block, g.q_lora_rank, g.hidden_size);
         w.q_a_bias = bias(q_a, block, g.q_lora_rank);

@@ -62,6 +62,24 @@ struct attention_tensors {
     vector_input<T> o_bias{};
 };
 
+/// The tensors of a layer as published, which refer to what the factors refer to.
+template <class T>
+attention_tensors<T> to_attention_tensors(mla_factors<T> layer, matrix_input<T> o, vector_input<T> o_bias = {}) {
+    attention_tensors<T> w;
+    w.q = std::move(layer.q);
+    w.q_a = std::move(layer.q_a);
+    w.q_a_bias = std::move(layer.q_a_bias);
+    w.q_a_norm = std::move(layer.q_a_norm);
+    w.q_b = std::move(layer.q_b);
+    w.kv_a = std::move(layer.kv_a);
+    w.kv_a_bias = std::move(layer.kv_a_bias);
+    w.kv_a_norm = std::move(layer.kv_a_norm);
+    w.kv_b = std::move(layer.kv_b);
+    w.o = std::move(o);
+    w.o_bias = std::move(o_bias);
+    return w;
+}
+
 /// The tensors of an absorbed layer, which they own.
 template <class T>
 attention_tensors<T> to_attention_tensors(dense_mla<T> layer, matrix_input<T> o, vector_input<T> o_bias = {}) {
@@ -128,10 +146,8 @@ public:
         const mla_geometry& g = m_config.geometry;
         if (m_config.form == attention_form::latent)
             return kv_cache<Storage>::latent(capacity, g.kv_lora_rank, g.qk_rope_head_dim);
-        return kv_cache<Storage>({.capacity = capacity,
-                                  .kv_heads = g.kv_heads(),
-                                  .key_size = g.qk_head_dim(),
-                                  .value_size = g.v_head_dim});
+        return kv_cache<Storage>(
+            {.capacity = capacity, .kv_heads = g.kv_heads(), .key_size = g.qk_head_dim(), .value_size = g.v_head_dim});
     }
 
     /// Attends over these tokens alone.

@@ -79,20 +79,7 @@ struct block {
         };
         if (form == attention_form::dense) return converted(larql::absorb(factors_of<T>(w), g));
         if (form == attention_form::latent) return converted(larql::absorb_latent(factors_of<T>(w), g));
-        attention_tensors<T> t;
-        const auto f = factors_of<T>(w);
-        t.q = f.q;
-        t.q_a = f.q_a;
-        t.q_a_bias = f.q_a_bias;
-        t.q_a_norm = f.q_a_norm;
-        t.q_b = f.q_b;
-        t.kv_a = f.kv_a;
-        t.kv_a_bias = f.kv_a_bias;
-        t.kv_a_norm = f.kv_a_norm;
-        t.kv_b = f.kv_b;
-        t.o = o;
-        t.o_bias = o_bias;
-        return {c, t};
+        return {c, larql::to_attention_tensors<T>(factors_of<T>(w), o, o_bias)};
     }
 
     /// Context and output by the formula.
