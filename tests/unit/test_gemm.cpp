@@ -16,6 +16,7 @@
 #include <limits>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 using larql::detail::gemm_path;
@@ -104,13 +105,14 @@ struct factors {
           transposed(t),
           a(random_values<T>(s.m * s.k, 1)),
           b(random_values<T>(s.k * s.n, 2)),
-          scale(random_values<T>(s.k, 3)) {
-        if constexpr (std::is_same_v<T, float>) make_b_bf16();
+          scale(random_values<T>(s.k, 3)) {}
+    // AMX takes no other second factor: with one of full floats its path falls back to the vector kernels.
+    [[nodiscard]] factors with_bf16_b() const {
+        factors rounded = *this;
+        for (T& x : rounded.b) x = static_cast<float>(larql::bf16(static_cast<float>(x)));
+        return rounded;
     }
-    // The path through AMX takes no other second factor.
-    void make_b_bf16() {
-        for (T& x : b) x = static_cast<float>(larql::bf16(static_cast<float>(x)));
-    }
+    [[nodiscard]] factors suited_to(gemm_path path) const { return path == gemm_path::amx ? with_bf16_b() : *this; }
     [[nodiscard]] std::size_t b_rows() const { return transposed ? size.n : size.k; }
     [[nodiscard]] std::size_t b_cols() const { return transposed ? size.k : size.n; }
 };
@@ -162,7 +164,7 @@ void check_all_ways(shape s, std::size_t threads) {
     for (const bool transposed : {false, true}) {
         const factors<T> f(s, transposed);
         for (const gemm_path path : paths<T>())
-            for (const bool hidden : {false, true}) check_product(f, path, threads, !hidden, hidden);
+            for (const bool hidden : {false, true}) check_product(f.suited_to(path), path, threads, !hidden, hidden);
     }
 }
 
@@ -189,15 +191,16 @@ TEST_CASE_TEMPLATE("gemm: equals the reference when the shared memory holds a pa
     for (const bool transposed : {false, true}) {
         const factors<T> f({45, 110, 300}, transposed);
         for (const gemm_path path : paths<T>())
-            for (const std::size_t bytes : {1U, 4096U, 60000U}) check_product(f, path, 2, true, true, bytes);
+            for (const std::size_t bytes : {1U, 4096U, 60000U})
+                check_product(f.suited_to(path), path, 2, true, true, bytes);
     }
 }
 
 TEST_CASE("gemm: reads every row of the second factor once, and of the first at most once per part") {
     const shape s{60, 400, 300};
     for (const bool transposed : {false, true}) {
-        const factors<float> f(s, transposed);
         for (const gemm_path path : paths<float>()) {
+            const factors<float> f = factors<float>(s, transposed).suited_to(path);
             CAPTURE(larql::detail::to_string(path));
             hidden_rows<float> a(f.a, s.m, s.k);
             hidden_rows<float> b(f.b, f.b_rows(), f.b_cols());
@@ -322,8 +325,7 @@ factors<float> drawn_factors(shape s, bool transposed, Draw draw) {
     for (std::size_t i = 0; i < f.a.size(); ++i) f.a[i] = static_cast<float>(draw(random, i % s.k));
     for (std::size_t i = 0; i < f.b.size(); ++i)
         f.b[i] = static_cast<float>(draw(random, transposed ? i % s.k : i / s.n));
-    f.make_b_bf16();
-    return f;
+    return f.with_bf16_b();
 }
 
 }  // namespace
@@ -368,10 +370,12 @@ TEST_CASE("gemm: products on AMX are as exact as products in float") {
 TEST_CASE("gemm: a second factor that is not bfloat16 throughout is multiplied as without AMX") {
     const shape s{40, 100, 90};
     for (const bool transposed : {false, true}) {
-        factors<float> f(s, transposed);
-        f.b[f.b.size() - 3] = 1.0F + 0x1p-8F;  // 9 bits of significand
-        for (const gemm_path path : paths<float>())
-            for (const bool hidden : {false, true}) check_product(f, path, 2, true, hidden);
+        const factors<float> floats(s, transposed);
+        factors<float> nearly = floats.with_bf16_b();
+        nearly.b[nearly.b.size() - 3] = 1.0F + 0x1p-8F;  // 9 bits of significand
+        for (const factors<float>* f : {&floats, &std::as_const(nearly)})
+            for (const gemm_path path : paths<float>())
+                for (const bool hidden : {false, true}) check_product(*f, path, 2, true, hidden);
     }
 }
 
@@ -380,7 +384,7 @@ TEST_CASE("gemm: numbers that AMX would flush to zero or overflow on are multipl
     for (const bool transposed : {false, true})
         for (const gemm_path path : paths<float>()) {
             CAPTURE(larql::detail::to_string(path));
-            factors<float> f(s, transposed);
+            factors<float> f = factors<float>(s, transposed).suited_to(path);
             for (std::size_t k = 0; k < s.k; ++k) {
                 f.a[40 * s.k + k] *= 1e-30F;
                 f.a[41 * s.k + k] *= 1e-43F;  // denormal
