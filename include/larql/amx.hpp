@@ -8,8 +8,8 @@
 
 namespace larql {
 
-/// Asks the operating system to let this process use AMX, after which larql's large float products
-/// with bfloat16 weights use it.
+/// Asks the operating system to let this process use AMX, after which absorption in float uses it where the factors
+/// q_a and kv_a hold bfloat16 numbers, whatever they are stored as.
 ///
 /// Linux hands out the unit's 8 KiB of registers per process, once and for all threads: a change to process-wide state
 /// (larger signal frames), which larql makes only here. Harmless to repeat and from any thread.
