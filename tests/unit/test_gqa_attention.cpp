@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -130,6 +131,16 @@ TEST_CASE("gqa_attention: agrees with the plain definition for every size of a g
     for (const std::size_t group : {1U, 2U, 3U, 4U, 5U, 8U, 9U, 16U, 17U, 32U, 33U, 64U, 128U})
         for (const std::size_t tokens : {1U, 2U, 3U})
             check_against_reference<float>({tokens, 40, 2 * group, 2, 64, 32});
+}
+
+TEST_CASE("gqa_attention: agrees with the plain definition for every number of key/value heads") {
+    for (const std::size_t kv_heads : {1U, 3U, 5U, 8U, 15U, 16U, 17U, 33U})
+        for (const std::size_t group : {1U, 2U, 3U, 8U})
+            for (const std::size_t tokens : {1U, 2U}) {
+                const sizes s{tokens, 150, group * kv_heads, kv_heads, 32, 48};
+                check_against_reference<larql::f16>(s);
+                check_against_reference<float>(s, {.softcap = 2.0, .sliding_window = 20});
+            }
 }
 
 TEST_CASE("gqa_attention: reads keys and values in every storage") {
@@ -345,13 +356,13 @@ TEST_CASE("gqa_attention: a NaN stays in the rows that see it") {
     constexpr float nan = std::numeric_limits<float>::quiet_NaN();
     constexpr float infinity = std::numeric_limits<float>::infinity();
     for (const std::size_t tokens : {3U, 40U})
-        for (const std::size_t heads : {1U, 4U})
+        for (const auto& [heads, kv_heads] : {std::pair{1U, 1U}, {4U, 1U}, {3U, 3U}})
             for (const float poison : {nan, infinity})
                 for (const simd_level level : usable_levels()) {
                     CAPTURE(larql::detail::to_string(level));
                     auto q = random_tensor<float>(random, tokens, heads, 16);
-                    auto k = random_tensor<float>(random, tokens + 5, 1, 16);
-                    auto v = random_tensor<float>(random, tokens + 5, 1, 16);
+                    auto k = random_tensor<float>(random, tokens + 5, kv_heads, 16);
+                    auto v = random_tensor<float>(random, tokens + 5, kv_heads, 16);
                     const auto clean = attend_at(level, q, k, v);
                     const auto rows_changed = [&] {
                         const auto got = attend_at(level, q, k, v);
@@ -360,10 +371,10 @@ TEST_CASE("gqa_attention: a NaN stays in the rows that see it") {
                             if (!(got.data()[i] == clean.data()[i])) changed[i / (heads * 16)] = true;
                         return changed;
                     };
-                    v(tokens + 3, 0, 2) = poison;  // seen by the last two tokens
+                    v(tokens + 3, kv_heads - 1, 2) = poison;  // seen by the last two tokens
                     auto changed = rows_changed();
                     for (std::size_t t = 0; t < tokens; ++t) CHECK(changed[t] == (t + 2 >= tokens));
-                    v(tokens + 3, 0, 2) = 0.5F;
+                    v(tokens + 3, kv_heads - 1, 2) = 0.5F;
                     k(tokens + 4, 0, 0) = nan;  // seen by the last token
                     changed = rows_changed();
                     CHECK(changed[tokens - 1]);

@@ -29,13 +29,12 @@ namespace larql::detail {
 inline attention_item make_attention_item(const attention_call<float>& p, const attention_plan& plan, std::size_t i,
                                           float* partials) {
     const std::size_t split = i % plan.splits;
-    const std::size_t head = i / plan.splits % plan.head_blocks * plan.head_block;
-    const std::size_t row_block = plan.row_blocks - 1 - i / plan.splits / plan.head_blocks;
+    const std::size_t block = i / plan.splits;
+    const std::size_t head = block % plan.head_blocks * plan.head_block;
+    const std::size_t row_block = plan.row_blocks - 1 - block / plan.head_blocks;
     const std::size_t row = row_block * plan.row_block;
     const std::size_t key = plan.first_key + split * plan.split_keys;
-    float* const partial =
-        plan.splits == 1 ? nullptr
-                         : partials + ((row_block * p.kv_heads + head) * plan.splits + split) * plan.partial_floats;
+    float* const partial = plan.splits == 1 ? nullptr : partials + i * plan.partial_floats;
     return {head,
             std::min(head + plan.head_block, p.kv_heads),
             row,
@@ -44,12 +43,12 @@ inline attention_item make_attention_item(const attention_call<float>& p, const 
             partial};
 }
 
-/// Joins the partial results of one block of rows, always in the order of the keys.
-/// @param partials  one after another, plan.splits of them
+/// Joins the partial results of the item's rows of one head, always in the order of the keys.
+/// @param partials  of all splits, one after another
 inline void join_partials(const blocked_problem& p, const attention_plan& plan, const attention_item& item,
                           std::size_t kv_head, float* partials) {
     for (std::size_t r = item.row_begin; r < item.row_end; ++r) {
-        const std::size_t i = r - item.row_begin;
+        const std::size_t i = (kv_head - item.head_begin) * plan.row_block + r - item.row_begin;
         const std::size_t head = kv_head * p.group() + r % p.group();
         const auto part = [&](std::size_t s) { return attention_partial(plan, partials + s * plan.partial_floats); };
         float top = -std::numeric_limits<float>::infinity();
@@ -78,7 +77,7 @@ inline void attend_blocked(const blocked_problem& p, executor& threads, aligned_
     const std::size_t workers = std::min(items, threads.concurrency());
     const std::size_t blocks = plan.head_blocks * plan.row_blocks;
     const bool split = plan.splits > 1;
-    const std::size_t partial_floats = split ? p.kv_heads * plan.row_blocks * plan.splits * plan.partial_floats : 0;
+    const std::size_t partial_floats = split ? items * plan.partial_floats : 0;
     const std::size_t counters = split ? round_up(blocks * sizeof(std::atomic<std::size_t>), 64) / sizeof(float) : 0;
     float* const scratch = memory.get<float>(counters + partial_floats + workers * plan.scratch_floats);
     auto* const unfinished = reinterpret_cast<std::atomic<std::size_t>*>(scratch);
@@ -91,10 +90,9 @@ inline void attend_blocked(const blocked_problem& p, executor& threads, aligned_
             const attention_item item = make_attention_item(p, plan, i, partials);
             attend_item(p, plan, item, own + worker * plan.scratch_floats);
             if (!split || unfinished[i / plan.splits].fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
-            for (std::size_t head = item.head_begin; head < item.head_end; ++head) {
-                const std::size_t block = item.row_begin / plan.row_block * p.kv_heads + head;
-                join_partials(p, plan, item, head, partials + block * plan.splits * plan.partial_floats);
-            }
+            float* const parts = partials + i / plan.splits * plan.splits * plan.partial_floats;
+            for (std::size_t head = item.head_begin; head < item.head_end; ++head)
+                join_partials(p, plan, item, head, parts);
         }
     });
 }

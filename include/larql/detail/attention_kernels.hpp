@@ -29,46 +29,6 @@
 
 namespace larql::detail {
 
-/// Memory that will be read soon after, asked for line by line while the arithmetic goes on: rows of one head lie far
-/// apart in a cache of many heads, where the processor's own prefetching does not follow.
-class memory_ahead {
-public:
-    memory_ahead() = default;
-    memory_ahead(const std::byte* row, std::ptrdiff_t stride, std::size_t row_bytes, std::size_t rows) noexcept
-        : m_next(row), m_row(row), m_stride(stride), m_row_lines(ceil_div(row_bytes, line)), m_rows(rows) {
-        if (stride > 0 && row_bytes == static_cast<std::size_t>(stride)) {  // without a gap
-            m_row_lines = ceil_div(row_bytes * rows, line);
-            m_rows = std::min<std::size_t>(rows, 1);
-        }
-        m_lines = m_rows == 0 ? 0 : m_row_lines;
-    }
-
-    /// Asks for the next lines of the second-level cache.
-    void fetch(std::size_t lines) noexcept {
-        while (lines > 0 && m_lines > 0) {
-            const std::size_t n = std::min(lines, m_lines);
-            for (std::size_t i = 0; i < n; ++i) __builtin_prefetch(m_next + i * line, 0, 2);
-            m_next += n * line;
-            m_lines -= n;
-            lines -= n;
-            if (m_lines == 0 && --m_rows > 0) {
-                m_next = m_row += m_stride;
-                m_lines = m_row_lines;
-            }
-        }
-    }
-
-    static constexpr std::size_t line = 64;
-
-private:
-    const std::byte* m_next = nullptr;
-    const std::byte* m_row = nullptr;
-    std::ptrdiff_t m_stride = 0;
-    std::size_t m_row_lines = 0;
-    std::size_t m_lines = 0;
-    std::size_t m_rows = 0;
-};
-
 /// Rows of keys or values that lie `stride` bytes apart.
 struct row_block {
     const std::byte* data;
@@ -76,18 +36,23 @@ struct row_block {
     std::size_t rows;
 };
 
-/// Scores of all keys of a block against some query rows [rows][depth]; scores[row * narrow_key_block + key], written
-/// up to a whole vector of keys.
-using score_few_kernel = void (*)(const row_block& keys, const float* q, std::size_t depth, float* scores,
-                                  memory_ahead& ahead);
+/// Keys or values of some tokens of some heads. Strides in bytes.
+struct stored_heads {
+    const std::byte* data;
+    std::ptrdiff_t token_stride;
+    std::ptrdiff_t head_stride;
+    std::size_t tokens;
+    std::size_t heads;
+};
 
-/// out[r][.] = out[r][.] * keep[r] + sum over keys of weights[r * narrow_key_block + key] * values[key][.]
-using add_few_kernel = void (*)(const row_block& values, std::size_t columns, const float* weights, const float* keep,
-                                float* out, memory_ahead& ahead);
+/// Scores of keys against the query rows of each head, q[head][row][depth], as scores[token][width], in which row r of
+/// head h is column h * Rows + r. Written up to a whole tile of tokens, at most as many as lanes.
+using score_few_kernel = void (*)(const stored_heads& keys, const float* q, std::size_t depth, float* scores,
+                                  std::size_t width);
 
-/// Numbers of query rows that kernels exist for.
-inline constexpr std::size_t few_rows[] = {1, 2, 4, 8};
-inline constexpr std::size_t few_rows_count = 4;
+/// out[head][row][.] += sum over tokens of weights[token][width] * values, columns as above.
+using add_few_kernel = void (*)(const stored_heads& values, std::size_t columns, const float* weights,
+                                std::size_t width, float* out);
 
 /// The code of one level for one storage type.
 struct storage_kernels {
@@ -109,10 +74,13 @@ struct level_kernels {
                         std::size_t width, float* scores);
     /// Soft cap of n scores, in place; they come divided by the cap and leave in powers of two.
     void (*cap_scores)(float* scores, std::size_t n, float cap);
+    // Scores lie as [keys][width]. The width is a multiple of the lanes, or a power of two below them: then keys that
+    // follow each other share a vector, and scores are read and written up to a whole vector.
+
     /// Scores of keys that a row does not see become -infinity. seen[r] is absolute; scores start at key `first`.
     void (*mask_scores)(float* scores, const key_range* seen, std::size_t first, std::size_t keys, std::size_t width);
     /// Scores become weights relative to each row's new maximum; `keep` gets the factor for what was relative to the
-    /// old one.
+    /// old one. Rows' maxima, sums and factors are read and written up to a whole vector.
     void (*weigh_scores)(float* scores, std::size_t keys, std::size_t width, float* maximum, float* sum, float* keep);
     /// out[r][.] = out[r][.] * keep[r] + sum over j of weights[j * width + r] * values[j][.], for value_rows rows or
     /// one.
@@ -124,9 +92,6 @@ struct level_kernels {
     /// As many rows as lanes times `factor`, transposed: element d of row i goes to to[d * width + i]. Null is zero.
     void (*pack_lanes)(const float* const* rows, std::size_t depth, std::size_t width, float factor, float* to);
 
-    /// Scores of one row become weights relative to its new maximum, which is returned as weigh_scores does. Lanes
-    /// beyond the row's keys become 0.
-    float (*weigh_row)(float* scores, key_range seen, std::size_t keys, float cap, float& maximum, float& sum);
     /// to[i] = from[i] * factor
     void (*scale_row)(const float* from, std::size_t n, float factor, float* to);
     /// to[i] += from[i] * factor

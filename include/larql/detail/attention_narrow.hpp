@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An item of few query rows, as when decoding, whose lanes are elements of a head. Heads take turns at each block of
-// keys, so that memory is read in the order in which a cache [S, G, D] lies, and asked for a block ahead.
+// An item of few query rows, as when decoding, whose lanes are elements of a head. The heads of an item share each
+// step, so that memory is read in the order in which a cache [S, G, D] lies.
 #ifndef LARQL_DETAIL_ATTENTION_NARROW_HPP
 #define LARQL_DETAIL_ATTENTION_NARROW_HPP
 
@@ -18,130 +18,110 @@
 
 namespace larql::detail {
 
-/// The query rows of one head and what they have accumulated.
+/// The query rows of an item and what they have accumulated. Row r of head h is number h * row_block + r everywhere;
+/// rows beyond the last repeat it.
 struct narrow_state {
-    float* q;        // [rows][D], times the scale
-    float* out;      // [rows][V]
-    float* maximum;  // [rows], in powers of two
-    float* sum;
+    float* q;         // [rows][D], times the scale
+    float* out;       // [rows][V]
+    float* maximum;   // [rows], in powers of two
+    float* sum;       // [rows]
+    float* keep;      // [rows]
+    float* scores;    // [key_block][panel_rows]
+    key_range* seen;  // [panel_rows], the keys of each row
 };
 
-/// What does not change during an item.
-struct narrow_item {
-    std::size_t rows;         // query rows
-    std::size_t kernel_rows;  // those that the kernels work on
-    score_few_kernel score;
-    add_few_kernel add;
-    add_few_kernel add_one;
-    key_range seen[few_rows[few_rows_count - 1]];  // the keys of each row
-    float cap;
-    float* scores;
-};
-
-/// Memory and first values for the rows of one head; rows beyond the item's last repeat it.
 inline narrow_state start_narrow(const blocked_problem& p, const attention_plan& plan, const attention_item& item,
-                                 std::size_t head, std::size_t rows, float factor, float_arena& arena) noexcept {
-    narrow_state state{arena.take(rows * p.key_size), arena.take(rows * p.value_size), arena.take(rows),
-                       arena.take(rows)};
+                                 float factor, key_range* seen, float* scratch) noexcept {
+    float_arena arena(scratch);
+    const std::size_t rows = plan.item_rows();
+    const std::size_t sums = plan.item_row_sums();
+    narrow_state all{arena.take(rows * p.key_size),
+                     arena.take(rows * p.value_size),
+                     arena.take(sums),
+                     arena.take(sums),
+                     arena.take(sums),
+                     arena.take(plan.key_block * plan.panel_rows),
+                     seen};
     if (item.partial != nullptr) {
-        const std::size_t offset = (head - item.head_begin) * plan.splits * plan.partial_floats;
-        const attention_partial partial(plan, item.partial + offset);
-        state.out = partial.out;
-        state.maximum = partial.maximum;
-        state.sum = partial.sum;
+        const attention_partial partial(plan, item.partial);
+        all.out = partial.out;
+        all.maximum = partial.maximum;
+        all.sum = partial.sum;
     }
-    for (std::size_t r = 0; r < rows; ++r) {
-        const std::size_t row = std::min(item.row_begin + r, item.row_end - 1);
-        p.level->scale_row(p.q.row(row / p.group(), head * p.group() + row % p.group()), p.key_size, factor,
-                           state.q + r * p.key_size);
+    for (std::size_t i = 0; i < std::max(rows, plan.panel_rows); ++i) {
+        const std::size_t head = std::min(item.head_begin + i / plan.row_block, item.head_end - 1);
+        const std::size_t row = std::min(item.row_begin + i % plan.row_block, item.row_end - 1);
+        const std::size_t token = row / p.group();
+        seen[i] = p.mask.visible(token);
+        seen[i].begin = std::clamp(seen[i].begin, item.keys.begin, item.keys.end);
+        seen[i].end = std::clamp(seen[i].end, seen[i].begin, item.keys.end);
+        if (i < rows)
+            p.level->scale_row(p.q.row(token, head * p.group() + row % p.group()), p.key_size, factor,
+                               all.q + i * p.key_size);
     }
-    std::fill_n(state.out, rows * p.value_size, 0.0F);
-    std::fill_n(state.maximum, rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(state.sum, rows, 0.0F);
-    return state;
+    std::fill_n(all.out, rows * p.value_size, 0.0F);
+    std::fill_n(all.maximum, sums, -std::numeric_limits<float>::infinity());
+    std::fill_n(all.sum, sums, 0.0F);
+    std::fill_n(all.scores, plan.key_block * plan.panel_rows, 0.0F);  // columns that are no row's keep this
+    return all;
 }
 
-inline narrow_item make_narrow_item(const blocked_problem& p, const attention_item& item, float cap,
-                                    float_arena& arena) noexcept {
-    narrow_item few{};
-    few.rows = item.row_end - item.row_begin;
-    std::size_t i = 0;
-    while (few_rows[i] < few.rows) ++i;
-    few.kernel_rows = few_rows[i];
-    few.score = p.k_kernels->score[i];
-    few.add = p.v_kernels->add[i];
-    few.add_one = p.v_kernels->add[0];
-    for (std::size_t r = 0; r < few.kernel_rows; ++r) {
-        key_range& seen = few.seen[r];
-        seen = p.mask.visible(std::min(item.row_begin + r, item.row_end - 1) / p.group());
-        seen.begin = std::clamp(seen.begin, item.keys.begin, item.keys.end);
-        seen.end = std::clamp(seen.end, seen.begin, item.keys.end);
-    }
-    few.cap = cap;
-    few.scores = arena.take(few.kernel_rows * narrow_key_block);
-    return few;
+inline stored_heads rows_of_keys(const stored_rows& rows, const attention_item& item, key_range keys) noexcept {
+    return {rows.row(keys.begin, item.head_begin), rows.token_stride, rows.head_stride, keys.end - keys.begin,
+            item.head_end - item.head_begin};
 }
 
-/// One head against one block of keys.
-inline void attend_few(const blocked_problem& p, const narrow_item& few, std::size_t head, key_range keys,
-                       const narrow_state& state, memory_ahead& next_keys, memory_ahead& next_values) noexcept {
+/// Adds the weighted values of a block, of which some rows see only a part: row by row, as a weight of 0 does not
+/// silence a NaN that the row does not see.
+inline void add_ragged_values(const blocked_problem& p, const attention_plan& plan, const attention_item& item,
+                              key_range keys, const narrow_state& all) noexcept {
+    for (std::size_t h = item.head_begin; h < item.head_end; ++h) {
+        for (std::size_t r = 0; r < item.row_end - item.row_begin; ++r) {
+            const std::size_t i = (h - item.head_begin) * plan.row_block + r;
+            const std::size_t begin = std::clamp(all.seen[i].begin, keys.begin, keys.end);
+            const std::size_t end = std::clamp(all.seen[i].end, begin, keys.end);
+            const stored_heads values{p.v.row(begin, h), p.v.token_stride, p.v.head_stride, end - begin, 1};
+            if (begin < end)
+                p.v_kernels->add[0](values, p.value_size, all.scores + (begin - keys.begin) * plan.panel_rows + i,
+                                    plan.panel_rows, all.out + i * p.value_size);
+        }
+    }
+}
+
+/// All rows against one block of keys. `kernel` is the number of the kernels for these rows.
+inline void attend_few(const blocked_problem& p, const attention_plan& plan, const attention_item& item,
+                       std::size_t kernel, key_range keys, float cap, const narrow_state& all) noexcept {
     const std::size_t n = keys.end - keys.begin;
-    few.score({p.k.row(keys.begin, head), p.k.token_stride, n}, state.q, p.key_size, few.scores, next_keys);
-    float keep[few_rows[few_rows_count - 1]];
-    bool ragged = false;
-    for (std::size_t r = 0; r < few.kernel_rows; ++r) {
-        const std::size_t begin = std::clamp(few.seen[r].begin, keys.begin, keys.end) - keys.begin;
-        const std::size_t end = std::clamp(few.seen[r].end, keys.begin + begin, keys.end) - keys.begin;
-        keep[r] = p.level->weigh_row(few.scores + r * narrow_key_block, {begin, end}, n, few.cap, state.maximum[r],
-                                     state.sum[r]);
-        if (begin > 0 || end < n) ragged = true;
+    const std::size_t width = plan.panel_rows;
+    p.k_kernels->score[kernel](rows_of_keys(p.k, item, keys), all.q, p.key_size, all.scores, width);
+    if (cap > 0) p.level->cap_scores(all.scores, round_up(n * width, plan.lanes), cap);
+    const key_range& first = all.seen[0];
+    const key_range& last = all.seen[item.row_end - item.row_begin - 1];
+    const bool ragged = last.begin > keys.begin || first.end < keys.end;
+    if (ragged) p.level->mask_scores(all.scores, all.seen, keys.begin, n, width);
+    p.level->weigh_scores(all.scores, n, width, all.maximum, all.sum, all.keep);
+    for (std::size_t i = 0; i < plan.item_rows(); ++i) {
+        float* const out = all.out + i * p.value_size;
+        if (all.keep[i] != 1.0F) p.level->scale_row(out, p.value_size, all.keep[i], out);
     }
-    if (!ragged)
-        return few.add({p.v.row(keys.begin, head), p.v.token_stride, n}, p.value_size, few.scores, keep, state.out,
-                       next_values);
-    // Row by row: a weight of 0 does not silence a NaN that the row does not see.
-    for (std::size_t r = 0; r < few.rows; ++r) {
-        const std::size_t begin = std::clamp(few.seen[r].begin, keys.begin, keys.end);
-        const std::size_t end = std::clamp(few.seen[r].end, begin, keys.end);
-        if (begin < end)
-            few.add_one({p.v.row(begin, head), p.v.token_stride, end - begin}, p.value_size,
-                        few.scores + r * narrow_key_block + begin - keys.begin, keep + r, state.out + r * p.value_size,
-                        next_values);
-    }
-}
-
-/// The rows of one head for some keys.
-inline memory_ahead rows_ahead(const stored_rows& rows, std::size_t row_bytes, std::size_t head,
-                               key_range keys) noexcept {
-    return {rows.row(keys.begin, head), rows.token_stride, row_bytes, keys.end - keys.begin};
+    if (ragged) return add_ragged_values(p, plan, item, keys, all);
+    p.v_kernels->add[kernel](rows_of_keys(p.v, item, keys), p.value_size, all.scores, width, all.out);
 }
 
 inline void attend_narrow(const blocked_problem& p, const attention_plan& plan, const attention_item& item,
                           float* scratch) noexcept {
-    const std::size_t heads = item.head_end - item.head_begin;
     const logit_factors factors = make_logit_factors(p.scale, p.softcap);
-    float_arena arena(scratch);
-    const narrow_item few = make_narrow_item(p, item, factors.cap, arena);
-    narrow_state states[narrow_heads];
-    for (std::size_t h = 0; h < heads; ++h)
-        states[h] = start_narrow(p, plan, item, item.head_begin + h, few.kernel_rows, factors.query, arena);
-
-    const std::size_t last = few.seen[few.rows - 1].end;
-    const std::size_t step = plan.narrow_step;
-    for (std::size_t first = few.seen[0].begin; first < last; first += step) {
-        const key_range keys{first, std::min(first + step, last)};
-        const key_range next{keys.end, std::min(keys.end + step, last)};
-        for (std::size_t h = 0; h < heads; ++h) {
-            const std::size_t turn = h + plan.prefetch_heads;
-            const std::size_t head = item.head_begin + turn % heads;
-            const key_range ahead = turn < heads ? keys : next;
-            memory_ahead next_keys = rows_ahead(p.k, p.key_size * p.k_kernels->element_bytes, head, ahead);
-            memory_ahead next_values = rows_ahead(p.v, p.value_size * p.v_kernels->element_bytes, head, ahead);
-            attend_few(p, few, item.head_begin + h, keys, states[h], next_keys, next_values);
-        }
+    key_range seen[most_narrow_rows];
+    const narrow_state all = start_narrow(p, plan, item, factors.query, seen, scratch);
+    std::size_t kernel = 0;
+    while (few_rows[kernel] < plan.row_block) ++kernel;
+    const std::size_t end = seen[item.row_end - item.row_begin - 1].end;
+    for (std::size_t first = seen[0].begin; first < end; first += plan.key_block)
+        attend_few(p, plan, item, kernel, {first, std::min(first + plan.key_block, end)}, factors.cap, all);
+    for (std::size_t h = item.head_begin; item.partial == nullptr && h < item.head_end; ++h) {
+        const std::size_t i = (h - item.head_begin) * plan.row_block;
+        finish_rows(p, item, h, all.out + i * p.value_size, p.value_size, all.maximum + i, all.sum + i);
     }
-    for (std::size_t h = 0; item.partial == nullptr && h < heads; ++h)
-        finish_rows(p, item, item.head_begin + h, states[h].out, p.value_size, states[h].maximum, states[h].sum);
 }
 
 }  // namespace larql::detail

@@ -1,61 +1,78 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Kernels for few query rows, as when decoding: lanes are elements of a head. Keys and values stream from memory
-// once, are converted in registers, and meet all rows of the group there.
+// once, are converted in registers, and meet all rows of the group there. They are read in the order in which a cache
+// [S, G, D] lies, and every load asks for what will be loaded a tile of tokens later.
 // Included once per level of vector code, after the kernels for many; see simd_body.hpp.
 #ifdef LARQL_SIMD_NAMESPACE
 
 namespace larql::detail::LARQL_SIMD_NAMESPACE {
 
-/// Query rows up to which this form is used; the number of sums that are kept in registers.
+/// Query rows of a head up to which this form is used; the number of sums that are kept in registers.
 inline constexpr std::size_t narrow_rows = lanes < 8 ? lanes : 8;
 
-/// lanes / Rows keys at a time. Keys beyond the block are read as its last one and their scores are meaningless.
+/// Asks for a cache line some bytes ahead, which may lie outside of any array.
+LARQL_SIMD_INLINE void prefetch(const void* from, std::ptrdiff_t bytes) noexcept {
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::intptr_t>(from) + bytes));
+}
+
+/// lanes / Rows tokens of a head at a time, and the same tokens of all heads before the next. Tokens beyond the last
+/// are read as the last and their scores are meaningless.
 template <std::size_t Rows, class E>
-LARQL_SIMD_FUNCTION void score_few(const row_block& keys, const float* q, std::size_t depth, float* scores,
-                                   memory_ahead& ahead) {
+LARQL_SIMD_FUNCTION void score_few(const stored_heads& keys, const float* q, std::size_t depth, float* scores,
+                                   std::size_t width) {
     constexpr std::size_t tile = lanes / Rows;
-    const std::size_t lines = ceil_div(tile * depth * sizeof(E), memory_ahead::line);
-    for (std::size_t key = 0; key < keys.rows; key += tile) {
-        ahead.fetch(lines);
-        const E* row[tile];
-        LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) row[j] = reinterpret_cast<const E*>(
-            keys.data + static_cast<std::ptrdiff_t>(std::min(key + j, keys.rows - 1)) * keys.stride);
-        vfloat sum[lanes];
-        LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) sum[i] = vfloat{};
-        for (std::size_t d = 0; d < depth; d += lanes) {
-            vfloat x[Rows];
-            LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) x[r] = load(q + r * depth + d);
-            LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) {
-                const vfloat y = load(row[j] + d);
-                LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) sum[r * tile + j] += x[r] * y;
+    const std::ptrdiff_t ahead = static_cast<std::ptrdiff_t>(tile) * keys.token_stride;
+    for (std::size_t token = 0; token < keys.tokens; token += tile) {
+        std::ptrdiff_t offset[tile];
+        LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) offset[j] =
+            static_cast<std::ptrdiff_t>(std::min(token + j, keys.tokens - 1)) * keys.token_stride;
+        for (std::size_t h = 0; h < keys.heads; ++h) {
+            const std::byte* const data = keys.data + static_cast<std::ptrdiff_t>(h) * keys.head_stride;
+            const E* row[tile];
+            LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) row[j] = reinterpret_cast<const E*>(data + offset[j]);
+            const float* const rows = q + h * Rows * depth;
+            vfloat sum[lanes];
+            LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) sum[i] = vfloat{};
+            for (std::size_t d = 0; d < depth; d += lanes) {
+                vfloat x[Rows];
+                LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) x[r] = load(rows + r * depth + d);
+                LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) {
+                    prefetch(row[j] + d, ahead);
+                    const vfloat y = load(row[j] + d);
+                    LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) sum[j * Rows + r] += x[r] * y;
+                }
             }
+            float folded[lanes];
+            store(folded, fold_lanes(sum));
+            LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j)
+                __builtin_memcpy(scores + (token + j) * width + h * Rows, folded + j * Rows, Rows * sizeof(float));
         }
-        float folded[lanes];
-        store(folded, fold_lanes(sum));
-        LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r)
-            __builtin_memcpy(scores + r * narrow_key_block + key, folded + r * tile, tile * sizeof(float));
     }
 }
 
-/// Vectors vectors of add_few.
+/// Tokens whose values are added before the next head has its turn, where there are several.
+inline constexpr std::ptrdiff_t value_tile_tokens = 8;
+
+/// Vectors vectors of one head.
 template <std::size_t Rows, std::size_t Vectors, class E>
 LARQL_SIMD_FUNCTION void add_few_columns(const row_block& values, std::size_t columns, const float* weights,
-                                         const float* keep, float* out, memory_ahead& ahead) {
-    constexpr std::size_t lines = ceil_div(Vectors * lanes * sizeof(E), memory_ahead::line);
+                                         std::size_t width, float* out) {
     vfloat sum[Rows][Vectors];
     LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
-        const vfloat factor = broadcast(keep[r]);
-        LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] = load(out + r * columns + i * lanes) * factor;
+        LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] = load(out + r * columns + i * lanes);
     }
     const std::byte* data = values.data;
+    const std::ptrdiff_t ahead = value_tile_tokens * values.stride;
     for (std::size_t j = 0; j < values.rows; ++j, data += values.stride) {
         const E* row = reinterpret_cast<const E*>(data);
-        ahead.fetch(lines);
         vfloat y[Vectors];
-        LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) y[i] = load(row + i * lanes);
+        LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) {
+            prefetch(row + i * lanes, ahead);
+            y[i] = load(row + i * lanes);
+        }
         LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
-            const vfloat w = broadcast(weights[r * narrow_key_block + j]);
+            const vfloat w = broadcast(weights[j * width + r]);
             LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] += w * y[i];
         }
     }
@@ -64,39 +81,26 @@ LARQL_SIMD_FUNCTION void add_few_columns(const row_block& values, std::size_t co
     }
 }
 
+/// Some tokens of all heads before the next tokens, in the order of memory.
 template <std::size_t Rows, class E>
-LARQL_SIMD_FUNCTION void add_few(const row_block& values, std::size_t columns, const float* weights, const float* keep,
-                                 float* out, memory_ahead& ahead) {
+LARQL_SIMD_FUNCTION void add_few(const stored_heads& values, std::size_t columns, const float* weights,
+                                 std::size_t width, float* out) {
     constexpr std::size_t sums = LARQL_SIMD_BYTES == 64 ? 16 : 8;
     constexpr std::size_t most = std::max<std::size_t>(1, std::min<std::size_t>(8, sums / Rows));
-    const auto from = [&](std::size_t c) { return row_block{values.data + c * sizeof(E), values.stride, values.rows}; };
-    std::size_t c = 0;
-    for (; c + most * lanes <= columns; c += most * lanes)
-        add_few_columns<Rows, most, E>(from(c), columns, weights, keep, out + c, ahead);
-    for (; c < columns; c += lanes) add_few_columns<Rows, 1, E>(from(c), columns, weights, keep, out + c, ahead);
-}
-
-LARQL_SIMD_FUNCTION inline float weigh_row(float* scores, key_range seen, std::size_t keys, float cap,
-                                           float& running_maximum, float& running_sum) {
-    const float hidden = -std::numeric_limits<float>::infinity();
-    const std::size_t padded = round_up(keys, lanes);
-    if (cap > 0) cap_scores(scores, padded, cap);
-    std::fill(scores, scores + seen.begin, hidden);
-    std::fill(scores + seen.end, scores + padded, hidden);
-    vfloat top = broadcast(running_maximum);
-    for (std::size_t j = 0; j < padded; j += lanes) top = maximum(load(scores + j), top);
-    const float after = max_lanes(top);
-    const vfloat base = broadcast(after == hidden ? 0.0F : after);
-    vfloat sum{};
-    for (std::size_t j = 0; j < padded; j += lanes) {
-        const vfloat weight = exp2_negative(load(scores + j) - base);
-        store(scores + j, weight);
-        sum += weight;
+    const std::size_t tile = values.heads > 1 ? std::size_t{value_tile_tokens} : values.tokens;
+    for (std::size_t token = 0; token < values.tokens; token += tile) {
+        const std::size_t n = std::min(tile, values.tokens - token);
+        const std::byte* data = values.data + static_cast<std::ptrdiff_t>(token) * values.token_stride;
+        for (std::size_t h = 0; h < values.heads; ++h, data += values.head_stride) {
+            const float* const w = weights + token * width + h * Rows;
+            float* const to = out + h * Rows * columns;
+            const auto from = [&](std::size_t c) { return row_block{data + c * sizeof(E), values.token_stride, n}; };
+            std::size_t c = 0;
+            for (; c + most * lanes <= columns; c += most * lanes)
+                add_few_columns<Rows, most, E>(from(c), columns, w, width, to + c);
+            for (; c < columns; c += lanes) add_few_columns<Rows, 1, E>(from(c), columns, w, width, to + c);
+        }
     }
-    const float factor = exp2_negative(broadcast(running_maximum) - base)[0];
-    running_maximum = after;
-    running_sum = running_sum * factor + sum_lanes(sum);
-    return factor;
 }
 
 template <std::size_t Rows, class E>
@@ -117,9 +121,9 @@ inline constexpr storage_kernels kernels_of{
     {score_few<1, E>, score_few<2, E>, score_few<4, E>, score_few_or_null<8, E>()},
     {add_few<1, E>, add_few<2, E>, add_few<4, E>, add_few_or_null<8, E>()}};
 
-inline constexpr level_kernels kernels{{lanes, narrow_rows}, score_keys,   value_rows, score_panel,       cap_scores,
-                                       mask_scores,          weigh_scores, add_values, add_values_of_one, all_finite,
-                                       pack_lanes,           weigh_row,    scale_row,  add_scaled_row};
+inline constexpr level_kernels kernels{{lanes, narrow_rows}, score_keys,   value_rows,    score_panel,       cap_scores,
+                                       mask_scores,          weigh_scores, add_values,    add_values_of_one, all_finite,
+                                       pack_lanes,           scale_row,    add_scaled_row};
 
 }  // namespace larql::detail::LARQL_SIMD_NAMESPACE
 

@@ -51,7 +51,7 @@ struct wide_block {
     float* values;
     std::size_t key_stride;
     std::size_t value_stride;
-    float* scores;    // [attention_key_block][width]
+    float* scores;    // [key_block][width]
     float* keep;      // [width]
     key_range range;  // absolute
 };
@@ -153,17 +153,17 @@ inline void attend_wide(const blocked_problem& p, const attention_plan& plan, co
     float_arena arena(scratch);
     const wide_rows all = start_wide(p, plan, item, factors.query, arena);
     wide_block block{};
-    block.keys = arena.take(attention_key_block * plan.key_stride);
+    block.keys = arena.take(plan.key_block * plan.key_stride);
     block.key_stride = plan.key_stride;
-    block.values = p.v_is_k ? block.keys : arena.take(attention_key_block * plan.value_stride);
+    block.values = p.v_is_k ? block.keys : arena.take(plan.key_block * plan.value_stride);
     block.value_stride = p.v_is_k ? plan.key_stride : plan.value_stride;
-    block.scores = arena.take(attention_key_block * width);
+    block.scores = arena.take(plan.key_block * width);
     block.keep = arena.take(width);
     const std::size_t end = std::min(item.keys.end, p.mask.visible((item.row_end - 1) / p.group()).end);
     std::size_t first = std::max(item.keys.begin, p.mask.visible(item.row_begin / p.group()).begin);
-    first -= (first - plan.first_key) % attention_key_block;  // the same blocks whatever the rows
-    for (; first < end; first += attention_key_block) {
-        block.range = {first, std::min(first + attention_key_block, end)};
+    first -= (first - plan.first_key) % plan.key_block;  // the same blocks whatever the rows
+    for (; first < end; first += plan.key_block) {
+        block.range = {first, std::min(first + plan.key_block, end)};
         load_block(p, item.head_begin, block);
         for (std::size_t i = 0; i < rows; i += width) {
             const std::size_t real = std::min(width, rows - i);

@@ -103,43 +103,64 @@ LARQL_SIMD_FUNCTION inline void cap_scores(float* scores, std::size_t n, float c
 
 LARQL_SIMD_FUNCTION inline void mask_scores(float* scores, const key_range* seen, std::size_t first, std::size_t keys,
                                             std::size_t width) {
+    const std::size_t row_bits = std::min(width, lanes) - 1;
+    const std::size_t keys_of_vector = lanes / (row_bits + 1);
     std::int32_t begin[lanes];
     std::int32_t end[lanes];
     const vfloat hidden = broadcast(-std::numeric_limits<float>::infinity());
     for (std::size_t i = 0; i < width; i += lanes) {
         for (std::size_t l = 0; l < lanes; ++l) {
-            begin[l] = static_cast<std::int32_t>(std::clamp(seen[i + l].begin, first, first + keys) - first);
-            end[l] = static_cast<std::int32_t>(std::clamp(seen[i + l].end, first, first + keys) - first);
+            const key_range& range = seen[i + (l & row_bits)];
+            const auto key = static_cast<std::int32_t>(l / (row_bits + 1));
+            begin[l] = static_cast<std::int32_t>(std::clamp(range.begin, first, first + keys) - first) - key;
+            end[l] = static_cast<std::int32_t>(std::clamp(range.end, first, first + keys) - first) - key;
         }
         const vint from = load(begin);
         const vint to = load(end);
-        for (std::size_t j = 0; j < keys; ++j) {
+        float* at = scores + i;
+        for (std::size_t j = 0; j < keys; j += keys_of_vector, at += std::max(width, lanes)) {
             const vint key = broadcast(static_cast<std::int32_t>(j));
-            float* at = scores + j * width + i;
             store(at, ((key >= from) & (key < to)) ? load(at) : hidden);
         }
     }
 }
 
+/// Joins the lanes of x that are a multiple of `width` apart; each gets the result.
+template <vfloat (*Join)(vfloat, vfloat) noexcept>
+LARQL_SIMD_INLINE vfloat join_lanes(vfloat x, std::size_t width) noexcept {
+    for (std::size_t n = lanes / 2; n >= width; n /= 2) {
+        float twice[2 * lanes];
+        store(twice, x);
+        store(twice + lanes, x);
+        x = Join(x, load(twice + n));
+    }
+    return x;
+}
+
 LARQL_SIMD_FUNCTION inline void weigh_scores(float* scores, std::size_t keys, std::size_t width, float* running_maximum,
                                              float* running_sum, float* keep) {
+    const float hidden = -std::numeric_limits<float>::infinity();
+    const std::size_t stride = std::max(width, lanes);
+    const std::size_t vectors = ceil_div(keys * width, stride);  // of one column of vectors
+    for (std::size_t i = keys * width; i < vectors * stride; ++i) scores[i] = hidden;
     for (std::size_t i = 0; i < width; i += lanes) {
         float* column = scores + i;
         const vfloat before = load(running_maximum + i);
         vfloat top[4] = {before, before, before, before};  // four chains hide the latency
         std::size_t j = 0;
-        for (; j + 4 <= keys; j += 4)
-            LARQL_UNROLL for (std::size_t c = 0; c < 4; ++c) top[c] = maximum(load(column + (j + c) * width), top[c]);
-        for (; j < keys; ++j) top[0] = maximum(load(column + j * width), top[0]);
-        const vfloat after = maximum(maximum(top[0], top[1]), maximum(top[2], top[3]));
-        const vfloat base = after == -std::numeric_limits<float>::infinity() ? vfloat{} : after;
+        for (; j + 4 <= vectors; j += 4)
+            LARQL_UNROLL for (std::size_t c = 0; c < 4; ++c) top[c] = maximum(load(column + (j + c) * stride), top[c]);
+        for (; j < vectors; ++j) top[0] = maximum(load(column + j * stride), top[0]);
+        const vfloat after = join_lanes<maximum>(maximum(maximum(top[0], top[1]), maximum(top[2], top[3])), width);
+        const vfloat base = after == hidden ? vfloat{} : after;
         const vfloat factor = exp2_negative(before - base);
         vfloat sum{};
-        for (j = 0; j < keys; ++j) {
-            const vfloat weight = exp2_negative(load(column + j * width) - base);
-            store(column + j * width, weight);
+        for (j = 0; j < vectors; ++j) {
+            const vfloat weight = exp2_negative(load(column + j * stride) - base);
+            store(column + j * stride, weight);
             sum += weight;
         }
+        sum = join_lanes<plus>(sum, width);
         store(running_maximum + i, after);
         store(running_sum + i, load(running_sum + i) * factor + sum);
         store(keep + i, factor);

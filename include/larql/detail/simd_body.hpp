@@ -76,6 +76,8 @@ LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
 /// The greater; NaN if b is NaN.
 LARQL_SIMD_INLINE vfloat maximum(vfloat a, vfloat b) noexcept { return a > b ? a : b; }
 
+LARQL_SIMD_INLINE vfloat plus(vfloat a, vfloat b) noexcept { return a + b; }
+
 /// 2^x for x <= 0, within 1 ulp; 0 below -126. NaN stays NaN.
 LARQL_SIMD_INLINE vfloat exp2_negative(vfloat x) noexcept {
     const vint n = __builtin_convertvector(x - 0.5F, vint);  // truncation rounds a negative number up: nearest
