@@ -56,20 +56,37 @@ private:
     const char** m_reached;
 };
 
-/// Turns nlohmann's events into four, after checking them:
-/// `open(bool object)`, `close()`, `key(std::string&&)`, `scalar(nlohmann::json&&)`. Never recurses.
-template <class Consumer>
-class json_events {
-    [[noreturn]] void fail_at(errc code, const std::string& problem, std::size_t position,
-                              const std::string& subject = {}) const {
-        error_where where = m_where;
-        if (where.offset) *where.offset += position;
-        if (!subject.empty()) where.subject = subject;
-        fail(code, problem, std::move(where));
-    }
+class json_events;
 
+/// Takes a text's events in order. Virtual, so that nlohmann's parser is compiled once, not for each consumer.
+class json_consumer {
 public:
-    json_events(Consumer& consumer, std::string_view text, const error_where& where)
+    json_consumer() = default;
+    json_consumer(const json_consumer&) = delete;
+    json_consumer& operator=(const json_consumer&) = delete;
+
+    /// Reads one JSON text; the errors' offsets count from `where`.
+    void read(std::string_view text, const error_where& where);
+
+    virtual void open(bool object) = 0;
+    virtual void close() = 0;
+    virtual void key(std::string&& name) = 0;
+    virtual void scalar(nlohmann::json&& value) = 0;
+
+protected:
+    ~json_consumer() = default;
+
+    /// Fails at the place that the parser has reached.
+    [[noreturn]] void fail_here(errc code, const std::string& problem, const std::string& subject = {}) const;
+
+private:
+    const json_events* m_events = nullptr;
+};
+
+/// Turns nlohmann's events into a consumer's, after checking them. Never recurses.
+class json_events {
+public:
+    json_events(json_consumer& consumer, std::string_view text, const error_where& where)
         : m_consumer(consumer), m_text(text), m_reached(text.data()), m_where(where) {}
 
     void run() {
@@ -108,12 +125,19 @@ public:
         return false;
     }
 
-    /// Fails at the place that the parser has reached.
-    [[noreturn]] void fail_here(errc code, const std::string& problem, const std::string& subject = {}) const {
+    [[noreturn]] void fail_here(errc code, const std::string& problem, const std::string& subject) const {
         fail_at(code, problem, static_cast<std::size_t>(m_reached - m_text.data()), subject);
     }
 
 private:
+    [[noreturn]] void fail_at(errc code, const std::string& problem, std::size_t position,
+                              const std::string& subject = {}) const {
+        error_where where = m_where;
+        if (where.offset) *where.offset += position;
+        if (!subject.empty()) where.subject = subject;
+        fail(code, problem, std::move(where));
+    }
+
     template <class T>
     bool give(T&& value) {
         m_consumer.scalar(nlohmann::json(std::forward<T>(value)));
@@ -138,7 +162,7 @@ private:
             fail_here(errc::duplicate_name, "key stored twice in one object", m_keys[first + twice->first]);
     }
 
-    Consumer& m_consumer;
+    json_consumer& m_consumer;
     std::string_view m_text;
     const char* m_reached;
     error_where m_where;
@@ -147,34 +171,43 @@ private:
     std::vector<std::size_t> m_first_keys{};  // per open container, where its keys begin
 };
 
+inline void json_consumer::read(std::string_view text, const error_where& where) {
+    json_events events(*this, text, where);
+    m_events = &events;
+    events.run();
+    m_events = nullptr;
+}
+
+inline void json_consumer::fail_here(errc code, const std::string& problem, const std::string& subject) const {
+    m_events->fail_here(code, problem, subject);
+}
+
 /// Builds a value from events.
-class json_builder {
+class json_builder final : public json_consumer {
 public:
     explicit json_builder(const json_limits& limits) : m_limits(limits) {}
 
-    void bind(json_events<json_builder>& events) noexcept { m_events = &events; }
-
-    void open(bool object) {
+    void open(bool object) override {
         if (m_dropped > 0 || m_open.size() >= m_limits.max_depth) {
             if (!m_limits.drop_deeper)
-                m_events->fail_here(errc::limit_exceeded, "nested too deep: expected at most " +
-                                                              std::to_string(m_limits.max_depth) + " levels, got " +
-                                                              std::to_string(m_open.size() + 1));
+                fail_here(errc::limit_exceeded, "nested too deep: expected at most " +
+                                                    std::to_string(m_limits.max_depth) + " levels, got " +
+                                                    std::to_string(m_open.size() + 1));
             if (m_dropped++ == 0) place(nullptr);
             return;
         }
         m_open.push_back(place(object ? nlohmann::json::object() : nlohmann::json::array()));
     }
-    void close() {
+    void close() override {
         if (m_dropped > 0)
             --m_dropped;
         else
             m_open.pop_back();
     }
-    void key(std::string&& name) {
+    void key(std::string&& name) override {
         if (m_dropped == 0) m_slot = &m_open.back()->get_ref<nlohmann::json::object_t&>()[std::move(name)];
     }
-    void scalar(nlohmann::json&& value) {
+    void scalar(nlohmann::json&& value) override {
         if (m_dropped == 0) place(std::move(value));
     }
 
@@ -197,7 +230,6 @@ private:
     }
 
     json_limits m_limits;
-    json_events<json_builder>* m_events = nullptr;
     nlohmann::json m_root{};
     std::vector<nlohmann::json*> m_open{};  // stable: only the innermost container grows
     nlohmann::json* m_slot = nullptr;
@@ -246,9 +278,7 @@ inline nlohmann::json parse_json(std::string_view text, const error_where& where
         text = rewritten;
     }
     json_builder builder(limits);
-    json_events<json_builder> events(builder, text, place);
-    builder.bind(events);
-    events.run();
+    builder.read(text, place);
     return builder.take();
 }
 

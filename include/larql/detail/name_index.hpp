@@ -2,6 +2,8 @@
 #ifndef LARQL_DETAIL_NAME_INDEX_HPP
 #define LARQL_DETAIL_NAME_INDEX_HPP
 
+#include <larql/detail/function_ref.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <functional>
@@ -18,10 +20,11 @@ namespace larql::detail {
 /// `name_of(i)` gives the i-th name; the list must not change between build and find.
 class name_index {
 public:
+    using names = function_ref<std::string_view(std::size_t)>;
+
     /// Indexes `count` names.
     /// @return  the positions (earlier, later) of the first name that occurs again, or nothing
-    template <class NameOf>
-    std::optional<std::pair<std::size_t, std::size_t>> build(std::size_t count, const NameOf& name_of) {
+    std::optional<std::pair<std::size_t, std::size_t>> build(std::size_t count, names name_of) {
         m_slots.clear();
         m_slots.reserve(count);
         for (std::size_t i = 0; i < count; ++i) m_slots.push_back({std::hash<std::string_view>{}(name_of(i)), i});
@@ -41,8 +44,7 @@ public:
     }
 
     /// The position of a name, or nothing.
-    template <class NameOf>
-    [[nodiscard]] std::optional<std::size_t> find(std::string_view name, const NameOf& name_of) const {
+    [[nodiscard]] std::optional<std::size_t> find(std::string_view name, names name_of) const {
         const std::size_t hash = std::hash<std::string_view>{}(name);
         const auto before = [&](const slot& s, std::string_view wanted) {
             return s.hash != hash ? s.hash < hash : name_of(s.position) < wanted;

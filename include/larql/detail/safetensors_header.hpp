@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_SAFETENSORS_HEADER_HPP
 
 #include <larql/detail/byte_reader.hpp>
+#include <larql/detail/function_ref.hpp>
 #include <larql/detail/json.hpp>
 #include <larql/tensor_info.hpp>
 
@@ -16,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,12 +36,11 @@ struct safetensors_contents {
 };
 
 /// Collects the header's entries; whatever it does not know inside an entry is skipped, whatever shape it has.
-class safetensors_header_consumer {
+class safetensors_header_consumer final : public json_consumer {
 public:
     safetensors_header_consumer(safetensors_contents& out) : m_out(out) {}
-    void bind(json_events<safetensors_header_consumer>& events) noexcept { m_events = &events; }
 
-    void open(bool object) {
+    void open(bool object) override {
         ++m_depth;
         if (m_depth == 1 && !object) refuse("the header: expected an object, got an array");
         if (m_depth == 2) {
@@ -56,12 +57,12 @@ public:
         if (m_depth == 4 && m_field != field::other) refuse(field_name() + ": expected an integer, got a container");
     }
 
-    void close() {
+    void close() override {
         if (m_depth == 2 && !m_in_metadata) finish_entry();
         --m_depth;
     }
 
-    void key(std::string&& name) {
+    void key(std::string&& name) override {
         if (m_depth == 1) {
             m_in_metadata = name == "__metadata__";
             m_name = std::move(name);
@@ -75,7 +76,7 @@ public:
         }
     }
 
-    void scalar(nlohmann::json&& value) {
+    void scalar(nlohmann::json&& value) override {
         if (m_depth == 0) refuse("the header: expected an object, got a " + std::string(value.type_name()));
         if (m_depth == 1) refuse("expected an object, got a " + std::string(value.type_name()));
         if (m_in_metadata) return metadata_value(std::move(value));
@@ -101,7 +102,7 @@ private:
     };
 
     [[noreturn]] void refuse(const std::string& problem, errc code = errc::corrupt_header) const {
-        m_events->fail_here(code, problem, m_name);
+        fail_here(code, problem, m_name);
     }
     [[nodiscard]] std::string field_name() const {
         return m_field == field::dtype ? "dtype" : m_field == field::shape ? "shape" : "data_offsets";
@@ -158,7 +159,6 @@ private:
     }
 
     safetensors_contents& m_out;
-    json_events<safetensors_header_consumer>* m_events = nullptr;
     std::size_t m_depth = 0;
     bool m_in_metadata = false;
     field m_field = field::other;
@@ -201,9 +201,11 @@ inline void place_safetensors(safetensors_contents& contents, std::uint64_t file
              {.file = file, .offset = contents.data_offset + end});
 }
 
-/// Reads the header with `read(offset, std::span<std::byte>)` and checks all of it.
-template <class Read>
-safetensors_contents parse_safetensors(std::uint64_t file_size, const std::string& file, const Read& read) {
+/// Fills `to` with the bytes of a file from an offset on.
+using byte_source = function_ref<void(std::uint64_t offset, std::span<std::byte> to)>;
+
+/// Reads the header and checks all of it.
+inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std::string& file, byte_source read) {
     if (file_size < 8)
         fail(errc::truncated, "not a safetensors file: expected at least 8 bytes, got " + std::to_string(file_size),
              {.file = file, .offset = 0});
@@ -231,9 +233,7 @@ safetensors_contents parse_safetensors(std::uint64_t file_size, const std::strin
     safetensors_contents out;
     out.data_offset = 8 + length;
     safetensors_header_consumer consumer(out);
-    json_events<safetensors_header_consumer> events(consumer, std::string_view(text).substr(0, last + 1), where);
-    consumer.bind(events);
-    events.run();
+    consumer.read(std::string_view(text).substr(0, last + 1), where);
     place_safetensors(out, file_size, file);
     return out;
 }

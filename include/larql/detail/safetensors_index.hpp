@@ -40,25 +40,23 @@ struct safetensors_index {
 };
 
 /// Collects weight_map; everything else (metadata, total_size) is skipped, as it is often wrong.
-class safetensors_index_consumer {
+class safetensors_index_consumer final : public json_consumer {
 public:
-    void bind(json_events<safetensors_index_consumer>& events) noexcept { m_events = &events; }
-
-    void open(bool object) {
+    void open(bool object) override {
         ++m_depth;
         if (m_depth == 1 && !object) refuse("the index: expected an object, got an array");
         if (m_depth == 2 && m_in_map && !object) refuse("weight_map: expected an object, got an array");
         if (m_depth == 2 && m_in_map) m_found = true;
         if (m_depth == 3 && m_in_map) refuse("weight_map: expected a file name, got a container");
     }
-    void close() { --m_depth; }
-    void key(std::string&& name) {
+    void close() override { --m_depth; }
+    void key(std::string&& name) override {
         if (m_depth == 1)
             m_in_map = name == "weight_map";
         else if (m_depth == 2 && m_in_map)
             m_name = std::move(name);
     }
-    void scalar(nlohmann::json&& value) {
+    void scalar(nlohmann::json&& value) override {
         if (m_depth == 0) refuse(std::string("the index: expected an object, got a ") + value.type_name());
         if (!m_in_map) return;
         if (m_depth == 1) refuse(std::string("weight_map: expected an object, got a ") + value.type_name());
@@ -87,16 +85,13 @@ public:
     }
 
 private:
-    [[noreturn]] void refuse(const std::string& problem) const {
-        m_events->fail_here(errc::corrupt_header, problem, m_name);
-    }
+    [[noreturn]] void refuse(const std::string& problem) const { fail_here(errc::corrupt_header, problem, m_name); }
 
     // An index must not reach outside its folder.
     [[nodiscard]] std::string check_path(const std::string& text) const {
         const auto bad = [&](const char* what) {
-            m_events->fail_here(errc::bad_value,
-                                std::string("expected a path within the index's folder, got ") + what + ": " + text,
-                                m_name);
+            fail_here(errc::bad_value,
+                      std::string("expected a path within the index's folder, got ") + what + ": " + text, m_name);
         };
         if (text.empty()) bad("an empty one");
         if (text.find('\0') != std::string::npos) bad("a NUL character");
@@ -108,7 +103,6 @@ private:
         return {plain.begin(), plain.end()};
     }
 
-    json_events<safetensors_index_consumer>* m_events = nullptr;
     std::size_t m_depth = 0;
     bool m_in_map = false;
     bool m_found = false;
@@ -121,9 +115,7 @@ private:
 inline safetensors_index parse_safetensors_index(std::string_view text, const std::string& file) {
     const error_where where{.file = file, .offset = 0, .subject = {}};
     safetensors_index_consumer consumer;
-    json_events<safetensors_index_consumer> events(consumer, text, where);
-    consumer.bind(events);
-    events.run();
+    consumer.read(text, where);
     return consumer.take(where);
 }
 
