@@ -93,7 +93,7 @@ inline void plan_wide(attention_plan& plan, const attention_call<float>& p) {
     plan.panel_rows = p.rows() <= plan.lanes ? plan.lanes : 2 * plan.lanes;
     constexpr std::size_t cache_floats = 160 * 1024;  // queries and results of a block, in the second-level cache
     const std::size_t fitting = cache_floats / (p.key_size + plan.out_stride) / plan.panel_rows * plan.panel_rows;
-    plan.row_block = std::clamp<std::size_t>(fitting, plan.panel_rows, 8 * plan.panel_rows);
+    plan.row_block = std::clamp<std::size_t>(fitting, plan.panel_rows, 16 * plan.panel_rows);
     plan.row_block = std::min(plan.row_block, round_up(p.rows(), plan.panel_rows));
     plan.key_block = attention_key_block;
     plan.key_stride = padded_stride(p.key_size);
