@@ -6,8 +6,8 @@
 #define LARQL_CHECKPOINT_HPP
 
 #include <larql/attention_form.hpp>
-#include <larql/detail/checkpoint_files.hpp>
-#include <larql/detail/tensor_roles.hpp>
+#include <larql/detail/checkpoint/files.hpp>
+#include <larql/detail/checkpoint/tensor_roles.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
 #include <larql/matrix_input.hpp>

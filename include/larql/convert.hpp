@@ -8,8 +8,8 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/checkpoint.hpp>
-#include <larql/detail/conversion_plan.hpp>
-#include <larql/detail/shard_writer.hpp>
+#include <larql/detail/convert/conversion_plan.hpp>
+#include <larql/detail/convert/shard_writer.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>

@@ -6,8 +6,8 @@
 #define LARQL_GGML_BLOCKS_HPP
 
 #include <larql/detail/cpu.hpp>
-#include <larql/detail/ggml_decoders.hpp>
-#include <larql/detail/ggml_quantize_k.hpp>
+#include <larql/detail/ggml/decoders.hpp>
+#include <larql/detail/ggml/quantize_k.hpp>
 #include <larql/dtype.hpp>
 
 #include <cstddef>

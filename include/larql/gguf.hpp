@@ -7,10 +7,10 @@
 #ifndef LARQL_GGUF_HPP
 #define LARQL_GGUF_HPP
 
-#include <larql/detail/gguf_parse.hpp>
-#include <larql/detail/gguf_shards.hpp>
-#include <larql/detail/gguf_value.hpp>
-#include <larql/detail/sharded_tensors.hpp>
+#include <larql/detail/gguf/parse.hpp>
+#include <larql/detail/gguf/shards.hpp>
+#include <larql/detail/gguf/value.hpp>
+#include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/error.hpp>
 #include <larql/mapped_file.hpp>
 #include <larql/tensor_info.hpp>

@@ -4,9 +4,9 @@
 #ifndef LARQL_GGUF_WRITER_HPP
 #define LARQL_GGUF_WRITER_HPP
 
-#include <larql/detail/gguf_parse.hpp>
-#include <larql/detail/tensor_output.hpp>
-#include <larql/detail/utf8.hpp>
+#include <larql/detail/gguf/parse.hpp>
+#include <larql/detail/io/utf8.hpp>
+#include <larql/detail/tensors/tensor_output.hpp>
 #include <larql/error.hpp>
 #include <larql/mapped_file.hpp>
 #include <larql/tensor_info.hpp>

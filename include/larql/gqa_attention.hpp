@@ -9,10 +9,10 @@
 #ifndef LARQL_GQA_ATTENTION_HPP
 #define LARQL_GQA_ATTENTION_HPP
 
-#include <larql/detail/attention_blocked.hpp>
-#include <larql/detail/attention_operand.hpp>
-#include <larql/detail/attention_problem.hpp>
-#include <larql/detail/attention_weights.hpp>
+#include <larql/detail/attention/blocked.hpp>
+#include <larql/detail/attention/operand.hpp>
+#include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/weights.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>

@@ -5,7 +5,7 @@
 #ifndef LARQL_KV_CACHE_HPP
 #define LARQL_KV_CACHE_HPP
 
-#include <larql/detail/attention_operand.hpp>
+#include <larql/detail/attention/operand.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>

@@ -4,7 +4,7 @@
 #ifndef LARQL_MAPPED_FILE_HPP
 #define LARQL_MAPPED_FILE_HPP
 
-#include <larql/detail/input_file.hpp>
+#include <larql/detail/io/input_file.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -14,7 +14,7 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/detail/gemm.hpp>
-#include <larql/detail/mla_rows.hpp>
+#include <larql/detail/mla/rows.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>

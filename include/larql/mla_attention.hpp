@@ -10,7 +10,7 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/detail/gemm.hpp>
-#include <larql/detail/mla_project.hpp>
+#include <larql/detail/mla/project.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>

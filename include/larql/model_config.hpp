@@ -6,10 +6,10 @@
 #define LARQL_MODEL_CONFIG_HPP
 
 #include <larql/attention_form.hpp>
-#include <larql/detail/config_fields.hpp>
-#include <larql/detail/config_gguf.hpp>
-#include <larql/detail/config_rope.hpp>
-#include <larql/detail/json.hpp>
+#include <larql/detail/config/fields.hpp>
+#include <larql/detail/config/gguf.hpp>
+#include <larql/detail/config/rope.hpp>
+#include <larql/detail/io/json.hpp>
 #include <larql/gguf.hpp>
 #include <larql/rope.hpp>
 

@@ -8,9 +8,9 @@
 #ifndef LARQL_SAFETENSORS_HPP
 #define LARQL_SAFETENSORS_HPP
 
-#include <larql/detail/safetensors_header.hpp>
-#include <larql/detail/safetensors_index.hpp>
-#include <larql/detail/sharded_tensors.hpp>
+#include <larql/detail/safetensors/header.hpp>
+#include <larql/detail/safetensors/index.hpp>
+#include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/error.hpp>
 #include <larql/tensor_info.hpp>
 

@@ -4,9 +4,9 @@
 #ifndef LARQL_SAFETENSORS_WRITER_HPP
 #define LARQL_SAFETENSORS_WRITER_HPP
 
-#include <larql/detail/safetensors_header.hpp>
-#include <larql/detail/tensor_output.hpp>
-#include <larql/detail/utf8.hpp>
+#include <larql/detail/io/utf8.hpp>
+#include <larql/detail/safetensors/header.hpp>
+#include <larql/detail/tensors/tensor_output.hpp>
 #include <larql/error.hpp>
 #include <larql/tensor_info.hpp>
 

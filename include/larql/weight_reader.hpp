@@ -26,9 +26,9 @@
 #ifndef LARQL_WEIGHT_READER_HPP
 #define LARQL_WEIGHT_READER_HPP
 
-#include <larql/detail/quant_config.hpp>
-#include <larql/detail/quant_find.hpp>
-#include <larql/detail/quant_plain.hpp>
+#include <larql/detail/quant/config.hpp>
+#include <larql/detail/quant/find.hpp>
+#include <larql/detail/quant/plain.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
 #include <larql/safetensors.hpp>
@@ -77,7 +77,7 @@ public:
     /// @note   Thread-safe. Reads only the stored bytes that these rows need, by ordinary reads, a few microseconds for
     ///         each tensor involved: ask for many rows at once. "awq", "gptq" and transposed "mxfp4-blocks" come
     ///         straight from the map (see mapped_file), and best in multiples of 64 rows. Products are rounded once, in
-    ///         float; see detail/quant_grid.hpp for where two scales meet.
+    ///         float; see detail/quant/grid.hpp for where two scales meet.
     void read_rows(std::uint64_t row_begin, std::uint64_t row_end, float* out, std::size_t out_stride) const {
         if (row_begin > row_end || row_end > m_rows)
             detail::fail(errc::shape_mismatch,

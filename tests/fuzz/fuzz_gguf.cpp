@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larql/detail/gguf_parse.hpp>
+#include <larql/detail/gguf/parse.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larql/detail/json.hpp>
-#include <larql/detail/safetensors_index.hpp>
+#include <larql/detail/io/json.hpp>
+#include <larql/detail/safetensors/index.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larql/detail/safetensors_header.hpp>
+#include <larql/detail/safetensors/header.hpp>
 
 #include <cstddef>
 #include <cstdint>

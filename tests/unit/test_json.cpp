@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larql/detail/json.hpp>
-#include <larql/detail/utf8.hpp>
+#include <larql/detail/io/json.hpp>
+#include <larql/detail/io/utf8.hpp>
 
 #include <doctest/doctest.h>
 #include <support/files.hpp>

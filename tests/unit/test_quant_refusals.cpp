@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What weight_reader must not read: unknown schemes, parts that disagree, and what only a configuration could tell.
-#include <larql/detail/json.hpp>
+#include <larql/detail/io/json.hpp>
 #include <larql/weight_reader.hpp>
 
 #include <doctest/doctest.h>

@@ -2,8 +2,8 @@
 //
 // Every scheme against fixtures whose floats come from the schemes' own packages or formulas (tests/data/quant, with
 // the recipes). All comparisons are bit for bit: the fixtures' recipes compute in float32, in the order that
-// detail/quant_grid.hpp states.
-#include <larql/detail/json.hpp>
+// detail/quant/grid.hpp states.
+#include <larql/detail/io/json.hpp>
 #include <larql/weight_reader.hpp>
 
 #include <doctest/doctest.h>

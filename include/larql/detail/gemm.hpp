@@ -8,11 +8,11 @@
 #include <larql/detail/amx.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/function_ref.hpp>
-#include <larql/detail/gemm_amx.hpp>
-#include <larql/detail/gemm_blas.hpp>
-#include <larql/detail/gemm_few_rows.hpp>
-#include <larql/detail/gemm_packed.hpp>
-#include <larql/detail/gemm_source.hpp>
+#include <larql/detail/gemm/amx.hpp>
+#include <larql/detail/gemm/blas.hpp>
+#include <larql/detail/gemm/few_rows.hpp>
+#include <larql/detail/gemm/packed.hpp>
+#include <larql/detail/gemm/source.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Vectors of float for one level of vector code. Included once per level by attention_kernels.hpp, which names
+// Vectors of float for one level of vector code. Included once per level by attention/kernels.hpp, which names
 // the level by macros:
 //   LARQL_SIMD_NAMESPACE  where the code goes
 //   LARQL_SIMD_TARGET     the target attribute; empty for portable

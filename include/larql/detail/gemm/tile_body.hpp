@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The innermost loops of the float products for one level of vector instructions. Included once per level by
+// gemm/kernels.hpp, which names the level by macros:
+//   LARQL_GEMM_NAMESPACE  where the code goes
+//   LARQL_GEMM_TARGET     the target attribute, which each function carries: without it GCC splits wide vectors before
+//                         it inlines
+//   LARQL_GEMM_LANES      floats in a vector
+//   LARQL_GEMM_ROWS       rows of a tile, whose sums of two vectors each fill most of the registers
+#ifdef LARQL_GEMM_NAMESPACE
+
+namespace larql::detail::LARQL_GEMM_NAMESPACE {
+
+inline constexpr std::size_t lanes = LARQL_GEMM_LANES;
+inline constexpr gemm_tile tile{LARQL_GEMM_ROWS, 2 * lanes, 256};
+
+// Name the unaligned type where it is used: `auto` and template deduction lose the lowered alignment.
+using vector [[gnu::vector_size(4 * lanes), gnu::may_alias]] = float;
+using vector_unaligned [[gnu::vector_size(4 * lanes), gnu::may_alias, gnu::aligned(4)]] = float;
+
+// acc += a * b with one rounding. As assembly because a compiler in ISO mode does not contract the expression, and
+// intrinsics cost each including file three quarters of a second.
+[[gnu::always_inline]] LARQL_GEMM_TARGET inline void multiply_add(vector& acc, vector a, vector b) {
+    asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+}
+
+// All lanes equal to *p.
+[[gnu::always_inline]] LARQL_GEMM_TARGET inline void broadcast(vector& out, const float* p) {
+    asm("vbroadcastss %1, %0" : "=v"(out) : "m"(*p));
+}
+
+// One step of the sum for a whole tile.
+[[gnu::always_inline]] LARQL_GEMM_TARGET inline void add_step(vector (&sums)[tile.rows][2], const float* a,
+                                                              const float* b) {
+    const vector b0 = *reinterpret_cast<const vector*>(b);
+    const vector b1 = *reinterpret_cast<const vector*>(b + lanes);
+#pragma GCC unroll 14
+    for (std::size_t i = 0; i < tile.rows; ++i) {
+        vector x;
+        broadcast(x, a + i);
+        multiply_add(sums[i][0], x, b0);
+        multiply_add(sums[i][1], x, b1);
+    }
+}
+
+/// A tile_kernel.
+LARQL_GEMM_TARGET inline void multiply_tile(std::size_t depth, const float* a, const float* b, float* const* c,
+                                            std::size_t col, bool add, const float* next) {
+    vector sums[tile.rows][2] = {};
+    for (std::size_t i = 0; i < tile.rows; ++i) {
+        __builtin_prefetch(c[i] + col, 1);
+        __builtin_prefetch(c[i] + col + tile.cols - 1, 1);
+    }
+    for (; depth >= 4; depth -= 4, a += 4 * tile.rows, b += 4 * tile.cols, next += 16) {
+        __builtin_prefetch(next, 0, 2);
+#pragma GCC unroll 4
+        for (std::size_t u = 0; u < 4; ++u) {
+            __builtin_prefetch(a + (u + 8) * tile.rows);
+            add_step(sums, a + u * tile.rows, b + u * tile.cols);
+        }
+    }
+    for (; depth > 0; --depth, a += tile.rows, b += tile.cols) add_step(sums, a, b);
+#pragma GCC unroll 14
+    for (std::size_t i = 0; i < tile.rows; ++i) {
+        vector_unaligned* out = reinterpret_cast<vector_unaligned*>(c[i] + col);
+        if (add) {
+            sums[i][0] += out[0];
+            sums[i][1] += out[1];
+        }
+        out[0] = sums[i][0];
+        out[1] = sums[i][1];
+    }
+}
+
+/// A dot_kernel.
+LARQL_GEMM_TARGET inline void dot(std::size_t depth, const float* x, const float* const* rows, float* sums) {
+    vector partial[dot_rows][2] = {};
+    std::size_t k = 0;
+    for (; k + 2 * lanes <= depth; k += 2 * lanes) {
+        const vector x0 = *reinterpret_cast<const vector_unaligned*>(x + k);
+        const vector x1 = *reinterpret_cast<const vector_unaligned*>(x + k + lanes);
+#pragma GCC unroll 4
+        for (std::size_t r = 0; r < dot_rows; ++r) {
+            multiply_add(partial[r][0], x0, *reinterpret_cast<const vector_unaligned*>(rows[r] + k));
+            multiply_add(partial[r][1], x1, *reinterpret_cast<const vector_unaligned*>(rows[r] + k + lanes));
+        }
+    }
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < dot_rows; ++r) {
+        const vector both = partial[r][0] + partial[r][1];
+        float sum = 0.0F;
+        for (std::size_t i = 0; i < lanes; ++i) sum += both[i];
+        for (std::size_t i = k; i < depth; ++i) sum += x[i] * rows[r][i];
+        sums[r] = sum;
+    }
+}
+
+}  // namespace larql::detail::LARQL_GEMM_NAMESPACE
+
+#endif

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The projections of an attention block: hidden states to queries, keys and values in each form, and context to output.
+#ifndef LARQL_DETAIL_MLA_PROJECT_HPP
+#define LARQL_DETAIL_MLA_PROJECT_HPP
+
+#include <larql/attention_form.hpp>
+#include <larql/detail/gemm.hpp>
+#include <larql/detail/mla/rows.hpp>
+#include <larql/detail/xtensor.hpp>
+#include <larql/executor.hpp>
+#include <larql/matrix_input.hpp>
+#include <larql/mla_geometry.hpp>
+#include <larql/rope.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+struct attention_config;
+template <class T>
+struct attention_tensors;
+template <class T>
+struct attention_result;
+
+namespace detail {
+
+/// [A, B, C] as [A*B, C], without moving an element.
+template <class T>
+tensor<T, 2> flatten_heads(tensor<T, 3>&& x) {
+    const std::size_t rows = x.shape(0) * x.shape(1), cols = x.shape(2);
+    auto flat = tensor<T, 2>::from_shape({0, 0});
+    flat.storage() = std::move(x.storage());
+    flat.resize({rows, cols}, true);
+    return flat;
+}
+
+/// [A, B, C] as [A, B*C], without moving an element.
+template <class T>
+tensor<T, 2> flatten_tokens(tensor<T, 3>&& x) {
+    const std::size_t rows = x.shape(0), cols = x.shape(1) * x.shape(2);
+    tensor<T, 2> flat = flatten_heads(std::move(x));
+    flat.resize({rows, cols}, true);
+    return flat;
+}
+
+template <class Config, class T>
+void check_attention_tensors(const Config& config, const attention_tensors<T>& w) {
+    const mla_geometry& g = config.geometry;
+    const bool has_latent = g.kv_lora_rank != 0, has_query_latent = g.q_lora_rank != 0;
+    const std::size_t q_rows = g.num_heads * g.qk_head_dim(), width = g.hidden_size;
+    if (has_query_latent) {
+        require_shape(w.q_a, g.q_lora_rank, width, "q_a");
+        require_length(w.q_a_bias, g.q_lora_rank, "q_a_bias");
+    }
+    if (config.form == attention_form::dense || !has_query_latent)
+        require_shape(w.q, q_rows, width, "q");
+    else
+        require_shape(w.q_b, q_rows, g.q_lora_rank, "q_b");
+    require_length(w.q_bias, q_rows, "q_bias");
+
+    const std::size_t kv_a_rows = g.kv_lora_rank + (config.form == attention_form::dense ? 0 : g.qk_rope_head_dim);
+    if (has_latent) {
+        require_shape(w.kv_a, kv_a_rows, width, "kv_a");
+        require_length(w.kv_a_bias, kv_a_rows, "kv_a_bias");
+    }
+    if (config.form == attention_form::dense || !has_latent) {
+        require_shape(w.k, g.kv_heads() * g.qk_head_dim(), width, "k");
+        require_shape(w.v, g.kv_heads() * g.v_head_dim, width, "v");
+        require_length(w.k_bias, g.kv_heads() * g.qk_head_dim(), "k_bias");
+        require_length(w.v_bias, g.kv_heads() * g.v_head_dim, "v_bias");
+    } else if (config.form == attention_form::factored) {
+        require_shape(w.kv_b, g.kv_heads() * (g.qk_nope_head_dim + g.v_head_dim), g.kv_lora_rank, "kv_b");
+        if (config.latent_norms && w.kv_a_norm.empty())
+            fail(errc::missing_tensor, "required and not given", {.subject = "kv_a_norm"});
+        if (config.latent_norms && has_query_latent && w.q_a_norm.empty())
+            fail(errc::missing_tensor, "required and not given", {.subject = "q_a_norm"});
+        require_length(w.q_a_norm, g.q_lora_rank, "q_a_norm");
+        require_length(w.kv_a_norm, g.kv_lora_rank, "kv_a_norm");
+    } else {
+        require_shape(w.k_b, g.kv_heads() * g.kv_lora_rank, g.qk_nope_head_dim, "k_b");
+        require_shape(w.v_b, g.kv_heads() * g.v_head_dim, g.kv_lora_rank, "v_b");
+    }
+    require_shape(w.o, width, g.num_heads * g.v_head_dim, "o");
+    require_length(w.o_bias, width, "o_bias");
+}
+
+/// The projections of one block on one executor.
+template <class T>
+class block_projection {
+public:
+    template <class Config>
+    block_projection(const Config& config, const attention_tensors<T>& tensors, executor& threads)
+        : m_g(config.geometry),
+          m_form(config.form),
+          m_rope(config.rope),
+          m_eps(config.latent_norm_eps),
+          m_norms(config.latent_norms),
+          m_w(tensors),
+          m_threads(threads) {}
+
+    /// q, k and v of the new tokens, rotated.
+    void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
+        r.q = query(x);
+        if (m_g.kv_lora_rank == 0) {
+            r.k = heads_of(linear(x, m_w.k, m_w.k_bias), m_g.kv_heads());
+            r.v = heads_of(linear(x, m_w.v, m_w.v_bias), m_g.kv_heads());
+        } else if (m_form == attention_form::dense) {
+            dense_key_value(x, r);
+        } else {
+            factored_key_value(x, r);
+        }
+        const std::size_t rope_begin = m_g.order == head_order::rope_nope ? 0 : m_g.qk_nope_head_dim;
+        apply_rope(r.q, rope_begin, m_rope, m_g.pairing, first_position);
+        if (m_form == attention_form::latent) {
+            apply_rope(r.k, m_g.kv_lora_rank, m_rope, m_g.pairing, first_position);
+            r.q = to_latent(r.q);
+            r.v = leading_columns(r.k, m_g.kv_lora_rank);
+        } else {
+            const bool shared = m_form == attention_form::factored && m_g.kv_lora_rank != 0;
+            if (shared)
+                spread_rotated(r.k, first_position);
+            else
+                apply_rope(r.k, rope_begin, m_rope, m_g.pairing, first_position);
+        }
+    }
+
+    /// Each head's weighted latent [T, H, R] to its output [T, H, V]: v_b times it.
+    [[nodiscard]] tensor<T, 3> from_latent(const tensor<T, 3>& weighted) const {
+        auto out = tensor<T, 3>::from_shape({weighted.shape(0), m_g.num_heads, m_g.v_head_dim});
+        for (std::size_t h = 0; h < m_g.num_heads; ++h) {
+            const std::size_t kv = kv_head(h);
+            const matrix_input<T> v_b = m_w.v_b.row_range(kv * m_g.v_head_dim, (kv + 1) * m_g.v_head_dim);
+            multiply_head(weighted, h, 0, v_b, out, h, 0);
+        }
+        return out;
+    }
+
+    [[nodiscard]] tensor<T, 2> output(const tensor<T, 2>& context) const { return linear(context, m_w.o, m_w.o_bias); }
+
+private:
+    [[nodiscard]] std::size_t kv_head(std::size_t head) const noexcept {
+        return head / (m_g.num_heads / m_g.kv_heads());
+    }
+
+    /// x w^T + bias.
+    [[nodiscard]] tensor<T, 2> linear(const matrix_input<T>& x, const matrix_input<T>& w,
+                                      const vector_input<T>& bias) const {
+        auto y = tensor<T, 2>::from_shape({x.rows(), w.rows()});
+        const std::size_t cols = w.rows();
+        gemm_nt<T>(
+            x.source(), w.source(), [&](std::size_t i) { return y.data() + i * cols; }, m_threads);
+        if (!bias.empty())
+            for (std::size_t t = 0; t < x.rows(); ++t)
+                for (std::size_t i = 0; i < cols; ++i) y.data()[t * cols + i] += bias.data()[i];
+        return y;
+    }
+
+    /// 1 / sqrt(mean(row^2) + eps) of the first `width` elements of every row; ones for a model without norms.
+    [[nodiscard]] std::vector<T> norm_factors(const tensor<T, 2>& x, std::size_t width) const {
+        std::vector<T> factors(x.shape(0), T(1));
+        if (!m_norms) return factors;
+        for (std::size_t t = 0; t < x.shape(0); ++t) {
+            double sum = 0.0;
+            const T* row = x.data() + t * x.shape(1);
+            for (std::size_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * static_cast<double>(row[i]);
+            factors[t] = static_cast<T>(1.0 / std::sqrt(sum / static_cast<double>(width) + m_eps));
+        }
+        return factors;
+    }
+
+    /// RMSNorm of the first `width` elements of every row, in place; without gains, the division alone.
+    void normalise(tensor<T, 2>& x, std::size_t width, const vector_input<T>& gains) const {
+        const std::vector<T> factors = norm_factors(x, width);
+        for (std::size_t t = 0; t < x.shape(0); ++t) {
+            T* row = x.data() + t * x.shape(1);
+            for (std::size_t i = 0; i < width; ++i) row[i] *= gains.empty() ? factors[t] : factors[t] * gains.data()[i];
+        }
+    }
+
+    [[nodiscard]] static tensor<T, 3> heads_of(tensor<T, 2>&& flat, std::size_t heads) {
+        const std::size_t rows = flat.shape(0), dim = flat.shape(1) / heads;
+        auto x = tensor<T, 3>::from_shape({0, 0, 0});
+        x.storage() = std::move(flat.storage());
+        x.resize({rows, heads, dim}, true);
+        return x;
+    }
+
+    [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x) const {
+        if (m_g.q_lora_rank == 0) return heads_of(linear(x, m_w.q, m_w.q_bias), m_g.num_heads);
+        tensor<T, 2> a = linear(x, m_w.q_a, m_w.q_a_bias);
+        if (m_form == attention_form::dense) {
+            const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank);
+            tensor<T, 2> q = linear(x, m_w.q, m_w.q_bias);
+            for (std::size_t t = 0; t < q.shape(0); ++t)
+                for (std::size_t i = 0; i < q.shape(1); ++i) q.data()[t * q.shape(1) + i] *= factors[t];
+            return heads_of(std::move(q), m_g.num_heads);
+        }
+        normalise(a, m_g.q_lora_rank, m_w.q_a_norm);
+        return heads_of(linear(a, m_w.q_b, {}), m_g.num_heads);
+    }
+
+    /// Dense: the scalar of a token multiplies its values and the unrotated part of its keys, not the rotated part.
+    void dense_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
+        const std::vector<T> factors = norm_factors(linear(x, m_w.kv_a, m_w.kv_a_bias), m_g.kv_lora_rank);
+        r.k = heads_of(linear(x, m_w.k, m_w.k_bias), m_g.kv_heads());
+        r.v = heads_of(linear(x, m_w.v, m_w.v_bias), m_g.kv_heads());
+        const std::size_t nope_begin = m_g.order == head_order::rope_nope ? m_g.qk_rope_head_dim : 0;
+        const std::size_t dim = m_g.qk_head_dim(), value = m_g.v_head_dim, heads = m_g.kv_heads();
+        for (std::size_t t = 0; t < factors.size(); ++t)
+            for (std::size_t h = 0; h < heads; ++h) {
+                T* key = r.k.data() + (t * heads + h) * dim + nope_begin;
+                for (std::size_t i = 0; i < m_g.qk_nope_head_dim; ++i) key[i] *= factors[t];
+                T* val = r.v.data() + (t * heads + h) * value;
+                for (std::size_t i = 0; i < value; ++i) val[i] *= factors[t];
+            }
+    }
+
+    /// Factored: the normed latent goes through kv_b; the shared rotated part is put into every head afterwards.
+    /// Latent: the normed latent and the shared part are the key.
+    void factored_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
+        const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, nope = m_g.qk_nope_head_dim;
+        const std::size_t value = m_g.v_head_dim, heads = m_g.kv_heads(), tokens = x.rows();
+        tensor<T, 2> latent = linear(x, m_w.kv_a, m_w.kv_a_bias);
+        normalise(latent, rank, m_form == attention_form::latent ? vector_input<T>{} : m_w.kv_a_norm);
+        if (m_form == attention_form::latent) {
+            r.k = heads_of(std::move(latent), 1);
+            return;
+        }
+        const matrix_input<T> normed(tokens, rank, [&](std::size_t b, std::size_t e, T* out, std::size_t stride) {
+            for (std::size_t t = b; t < e; ++t, out += stride)
+                std::copy_n(latent.data() + t * (rank + rope), rank, out);
+        });
+        const tensor<T, 2> kv = linear(normed, m_w.kv_b, {});
+        r.k = tensor<T, 3>::from_shape({tokens, heads, nope + rope});
+        r.v = tensor<T, 3>::from_shape({tokens, heads, value});
+        const std::size_t nope_begin = m_g.order == head_order::rope_nope ? rope : 0;
+        const std::size_t rope_begin = m_g.order == head_order::rope_nope ? 0 : nope;
+        for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t h = 0; h < heads; ++h) {
+                const T* source = kv.data() + (t * heads + h) * (nope + value);
+                T* key = r.k.data() + (t * heads + h) * (nope + rope);
+                std::copy_n(source, nope, key + nope_begin);
+                std::copy_n(latent.data() + t * (rank + rope) + rank, rope, key + rope_begin);
+                std::copy_n(source + nope, value, r.v.data() + (t * heads + h) * value);
+            }
+    }
+
+    /// Rotates the key part that all heads share once, in the first head, and copies it to the others.
+    void spread_rotated(tensor<T, 3>& k, std::size_t first_position) const {
+        const std::size_t tokens = k.shape(0), heads = k.shape(1), dim = k.shape(2), rope = m_g.qk_rope_head_dim;
+        const std::size_t rope_begin = m_g.order == head_order::rope_nope ? 0 : m_g.qk_nope_head_dim;
+        auto shared = tensor<T, 3>::from_shape({tokens, 1, rope});
+        for (std::size_t t = 0; t < tokens; ++t)
+            std::copy_n(k.data() + t * heads * dim + rope_begin, rope, shared.data() + t * rope);
+        apply_rope(shared, 0, m_rope, m_g.pairing, first_position);
+        for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t h = 0; h < heads; ++h)
+                std::copy_n(shared.data() + t * rope, rope, k.data() + (t * heads + h) * dim + rope_begin);
+    }
+
+    /// The query of each head carried into the latent: [k_b q_nope | q_rope], [T, H, R + P].
+    [[nodiscard]] tensor<T, 3> to_latent(const tensor<T, 3>& q) const {
+        const std::size_t tokens = q.shape(0), rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim;
+        const bool rope_first = m_g.order == head_order::rope_nope;
+        const std::size_t rope_begin = rope_first ? 0 : m_g.qk_nope_head_dim;
+        auto out = tensor<T, 3>::from_shape({tokens, m_g.num_heads, rank + rope});
+        for (std::size_t h = 0; h < m_g.num_heads; ++h) {
+            const std::size_t kv = kv_head(h);
+            multiply_head(q, h, rope_first ? rope : 0, m_w.k_b.row_range(kv * rank, (kv + 1) * rank), out, h, 0);
+            for (std::size_t t = 0; t < tokens; ++t)
+                std::copy_n(q.data() + (t * m_g.num_heads + h) * q.shape(2) + rope_begin, rope,
+                            out.data() + (t * m_g.num_heads + h) * (rank + rope) + rank);
+        }
+        return out;
+    }
+
+    /// out[t, to_head, to_begin + i] = sum over k of w[i, k] * x[t, head, begin + k], for every token.
+    void multiply_head(const tensor<T, 3>& x, std::size_t head, std::size_t begin, const matrix_input<T>& w,
+                       tensor<T, 3>& out, std::size_t to_head, std::size_t to_begin) const {
+        const std::size_t stride = x.shape(1) * x.shape(2), out_stride = out.shape(1) * out.shape(2);
+        const T* first = x.data() + head * x.shape(2) + begin;
+        T* first_out = out.data() + to_head * out.shape(2) + to_begin;
+        const dense_rows<T> rows{first, x.shape(0), w.cols(), stride};
+        gemm_nt<T>(
+            rows.source(), w.source(), [&](std::size_t t) { return first_out + t * out_stride; }, m_threads);
+    }
+
+    [[nodiscard]] static tensor<T, 3> leading_columns(const tensor<T, 3>& x, std::size_t columns) {
+        auto out = tensor<T, 3>::from_shape({x.shape(0), x.shape(1), columns});
+        for (std::size_t i = 0; i < x.shape(0) * x.shape(1); ++i)
+            std::copy_n(x.data() + i * x.shape(2), columns, out.data() + i * columns);
+        return out;
+    }
+
+    const mla_geometry& m_g;
+    attention_form m_form;
+    const rope_table& m_rope;
+    double m_eps;
+    bool m_norms;
+    const attention_tensors<T>& m_w;
+    executor& m_threads;
+};
+
+}  // namespace detail
+}  // namespace larql
+
+#endif

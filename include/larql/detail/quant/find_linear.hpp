@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// AWQ and GPTQ layers: `qweight`, `qzeros`, `scales` and perhaps `g_idx` in place of `weight`.
+#ifndef LARQL_DETAIL_QUANT_FIND_LINEAR_HPP
+#define LARQL_DETAIL_QUANT_FIND_LINEAR_HPP
+
+#include <larql/detail/quant/parts.hpp>
+#include <larql/detail/quant/transposed.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+inline unsigned quantised_linear_bits(weight_parts& p, const tensor_info& info, bool awq) {
+    if (p.config().bits.size() != 1)
+        fail(errc::missing_key,
+             "expected one number of bits in quantization_config, got " + std::to_string(p.config().bits.size()),
+             p.where(info));
+    const std::uint64_t bits = p.config().bits.front();
+    if (bits != 4 && (awq || (bits != 8 && bits != 2)))
+        fail(errc::unsupported_dtype,
+             p.config().method + " with " + std::to_string(bits) + " bits is not supported; larql reads " +
+                 (awq ? "4" : "2, 4 and 8"),
+             p.where(info));
+    return static_cast<unsigned>(bits);
+}
+
+inline void set_linear_groups(weight_parts& p, packed_linear& layer, const tensor_info& info) {
+    if (!p.config().group_size || *p.config().group_size == 0)
+        fail(errc::missing_key, "expected group_size in quantization_config", p.where(info));
+    const std::uint64_t inputs = std::max<std::uint64_t>(layer.inputs, 1);
+    layer.group = *p.config().group_size < 0 ? inputs : static_cast<std::uint64_t>(*p.config().group_size);
+    layer.groups = ceil_div(layer.inputs, layer.group);
+    const tensor_info* g_idx = p.tensor(p.module() + ".g_idx");
+    if (g_idx == nullptr) return;
+    p.require_shape(*g_idx, std::array{layer.inputs});
+    layer.group_index = read_group_index(g_idx->type, p.read_all(*g_idx), layer.groups, p.where(*g_idx));
+}
+
+inline found_weight find_quantised_linear(weight_parts& p, const tensor_info& info) {
+    p.require_scheme(info);
+    const bool awq = p.config().method == "awq";
+    if (!awq && p.config().method != "gptq")
+        fail(errc::unsupported_dtype,
+             "expected quant_method \"awq\" or \"gptq\" beside a qweight, got \"" + p.config().method + "\"",
+             p.where(info));
+    p.require_type(info, {dtype::i32});
+    if (info.shape.size() != 2)
+        fail(errc::shape_mismatch, "expected 2 dimensions, got " + shape_text(info.shape), p.where(info));
+    const tensor_info& scale = p.need(p.module() + ".scales");
+    const tensor_info& zero = p.need(p.module() + ".qzeros");
+    packed_linear layer;
+    layer.layout = awq ? packed_layout::awq : packed_layout::gptq;
+    layer.bits = quantised_linear_bits(p, info, awq);
+    const std::uint64_t per_word = 32 / layer.bits;
+    layer.inputs = awq ? info.shape[0] : info.shape[0] * per_word;  // at most the stored bytes times 4
+    layer.outputs = awq ? info.shape[1] * per_word : info.shape[1];
+    set_linear_groups(p, layer, info);
+    p.require_type(scale, {dtype::f16, dtype::bf16, dtype::f32});
+    p.require_shape(scale, std::array{layer.groups, layer.outputs});
+    p.require_type(zero, {dtype::i32});
+    p.require_shape(zero, std::array{layer.groups, ceil_div(layer.outputs, per_word)});
+    if (layer.outputs % per_word != 0)
+        fail(errc::shape_mismatch,
+             "expected a multiple of " + std::to_string(per_word) + " outputs, got " + std::to_string(layer.outputs),
+             p.where(info));
+    layer.codes = p.map(info);
+    layer.zeros = p.map(zero);
+    layer.scales = p.map(scale);
+    layer.scale_type = scale.type;
+    layer.zero_increment = !awq && p.config().variant != "gptq_v2" ? 1 : 0;
+    std::vector<std::uint64_t> shape{layer.outputs, layer.inputs};
+    return p.finish(std::move(shape), info.type, awq ? "awq" : "gptq",
+                    std::make_unique<packed_linear_source>(std::move(layer)));
+}
+
+}  // namespace larql::detail
+
+#endif

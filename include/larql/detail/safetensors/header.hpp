@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The header of one safetensors file: 8 bytes length, JSON padded with spaces, data. Source: README of safetensors.
+#ifndef LARQL_DETAIL_SAFETENSORS_HEADER_HPP
+#define LARQL_DETAIL_SAFETENSORS_HEADER_HPP
+
+#include <larql/detail/function_ref.hpp>
+#include <larql/detail/io/byte_reader.hpp>
+#include <larql/detail/io/json.hpp>
+#include <larql/tensor_info.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+inline constexpr std::uint64_t safetensors_max_header_bytes = 100'000'000;  // the reference implementation's limit
+
+/// What one file holds. `names` owns the tensors' names and is stable when moved.
+struct safetensors_contents {
+    std::uint64_t data_offset = 0;       ///< bytes from the start of the file
+    std::vector<tensor_info> tensors{};  ///< in the order of their data
+    std::unique_ptr<std::deque<std::string>> names = std::make_unique<std::deque<std::string>>();
+    std::map<std::string, std::string> metadata{};
+};
+
+/// Collects the header's entries; whatever it does not know inside an entry is skipped, whatever shape it has.
+class safetensors_header_consumer final : public json_consumer {
+public:
+    safetensors_header_consumer(safetensors_contents& out) : m_out(out) {}
+
+    void open(bool object) override {
+        ++m_depth;
+        if (m_depth == 1 && !object) refuse("the header: expected an object, got an array");
+        if (m_depth == 2) {
+            if (!object) refuse("expected an object, got an array");
+            m_entry = {};
+        }
+        if (m_depth == 3) {
+            if (m_in_metadata) refuse("metadata: expected a string, got a container");
+            if (m_field == field::dtype) refuse("dtype: expected a string, got a container");
+            if (m_field != field::other && object) refuse(field_name() + ": expected an array, got an object");
+            if (m_field == field::shape) m_entry.shape.emplace();
+            if (m_field == field::offsets) m_entry.offsets.emplace();
+        }
+        if (m_depth == 4 && m_field != field::other) refuse(field_name() + ": expected an integer, got a container");
+    }
+
+    void close() override {
+        if (m_depth == 2 && !m_in_metadata) finish_entry();
+        --m_depth;
+    }
+
+    void key(std::string&& name) override {
+        if (m_depth == 1) {
+            m_in_metadata = name == "__metadata__";
+            m_name = std::move(name);
+        } else if (m_depth == 2 && m_in_metadata) {
+            m_metadata_key = std::move(name);
+        } else if (m_depth == 2) {
+            m_field = name == "dtype"          ? field::dtype
+                      : name == "shape"        ? field::shape
+                      : name == "data_offsets" ? field::offsets
+                                               : field::other;
+        }
+    }
+
+    void scalar(nlohmann::json&& value) override {
+        if (m_depth == 0) refuse("the header: expected an object, got a " + std::string(value.type_name()));
+        if (m_depth == 1) refuse("expected an object, got a " + std::string(value.type_name()));
+        if (m_in_metadata) return metadata_value(std::move(value));
+        if (m_field == field::other) return;
+        if (m_depth == 2) {
+            if (m_field != field::dtype || !value.is_string())
+                refuse(field_name() + ": expected " + (m_field == field::dtype ? "a string" : "an array") + ", got a " +
+                       value.type_name());
+            m_entry.dtype = value.get<std::string>();
+            return;
+        }
+        if (!value.is_number_unsigned())
+            refuse(field_name() + ": expected an integer from 0 to 2^64 - 1, got " + value.dump(-1, ' ', true));
+        (m_field == field::shape ? m_entry.shape : m_entry.offsets)->push_back(value.get<std::uint64_t>());
+    }
+
+private:
+    enum class field { other, dtype, shape, offsets };
+    struct entry {
+        std::optional<std::string> dtype{};
+        std::optional<std::vector<std::uint64_t>> shape{};
+        std::optional<std::vector<std::uint64_t>> offsets{};
+    };
+
+    [[noreturn]] void refuse(const std::string& problem, errc code = errc::corrupt_header) const {
+        fail_here(code, problem, m_name);
+    }
+    [[nodiscard]] std::string field_name() const {
+        return m_field == field::dtype ? "dtype" : m_field == field::shape ? "shape" : "data_offsets";
+    }
+
+    void metadata_value(nlohmann::json&& value) {
+        if (!value.is_string())
+            refuse("metadata \"" + m_metadata_key + "\": expected a string, got a " + value.type_name());
+        m_out.metadata.emplace(std::move(m_metadata_key), value.get<std::string>());
+    }
+
+    void finish_entry() {
+        for (const auto& [name, present] :
+             {std::pair{"dtype", m_entry.dtype.has_value()}, std::pair{"shape", m_entry.shape.has_value()},
+              std::pair{"data_offsets", m_entry.offsets.has_value()}})
+            if (!present) refuse("expected dtype, shape and data_offsets, got no " + std::string(name));
+        if (m_entry.offsets->size() != 2)
+            refuse("data_offsets: expected 2 integers, got " + std::to_string(m_entry.offsets->size()));
+        const std::uint64_t begin = (*m_entry.offsets)[0];
+        const std::uint64_t end = (*m_entry.offsets)[1];
+        if (begin > end)
+            refuse("data_offsets: expected an end at or after " + std::to_string(begin) + ", got " +
+                   std::to_string(end));
+        const dtype_traits* traits = find_safetensors_dtype(*m_entry.dtype);
+        if (traits == nullptr) refuse("expected a known dtype, got \"" + *m_entry.dtype + "\"", errc::unknown_dtype);
+        check_size(*traits, end - begin);
+        m_out.names->push_back(std::move(m_name));
+        m_out.tensors.push_back({.name = m_out.names->back(),
+                                 .shape = std::move(*m_entry.shape),
+                                 .type = traits->type,
+                                 .shard = 0,
+                                 .offset = begin,
+                                 .size_bytes = end - begin});
+        m_name.clear();
+    }
+
+    void check_size(const dtype_traits& traits, std::uint64_t stored) const {
+        std::optional<std::uint64_t> elements = 1;
+        for (const std::uint64_t extent : *m_entry.shape)
+            if (elements) elements = checked_multiply(*elements, extent);
+        std::optional<std::uint64_t> bytes;
+        if (elements && *elements % traits.block_elements == 0)
+            bytes = checked_multiply(*elements / traits.block_elements, traits.block_bytes);
+        if (!elements || (!bytes && *elements % traits.block_elements == 0))
+            refuse("too large: expected a size below 2^64 bytes, got a product of dimensions beyond it");
+        if (!bytes)
+            refuse("expected a multiple of " + std::to_string(traits.block_elements) + " elements of " +
+                       std::string(traits.name) + ", got " + std::to_string(*elements),
+                   errc::shape_mismatch);
+        if (*bytes != stored)
+            refuse("shape and data_offsets disagree: expected " + std::to_string(*bytes) + " bytes, got " +
+                       std::to_string(stored),
+                   errc::shape_mismatch);
+    }
+
+    safetensors_contents& m_out;
+    std::size_t m_depth = 0;
+    bool m_in_metadata = false;
+    field m_field = field::other;
+    std::string m_name{};
+    std::string m_metadata_key{};
+    entry m_entry{};
+};
+
+/// Sorts the tensors by their data and checks that they fill it: from its start to the file's end, without gap or
+/// overlap.
+inline void place_safetensors(safetensors_contents& contents, std::uint64_t file_size, const std::string& file) {
+    auto& tensors = contents.tensors;
+    const auto ends = [](const tensor_info& t) { return t.offset + t.size_bytes; };
+    std::stable_sort(tensors.begin(), tensors.end(), [&](const tensor_info& a, const tensor_info& b) {
+        return a.offset != b.offset ? a.offset < b.offset : ends(a) < ends(b);
+    });
+    const std::uint64_t held = file_size - contents.data_offset;
+    std::uint64_t longest = 0;
+    for (const tensor_info& info : tensors) longest = std::max(longest, ends(info));
+    if (longest > held)
+        fail(errc::truncated,
+             "the file is cut short: expected " + std::to_string(longest) + " bytes of data, got " +
+                 std::to_string(held) + ": " + std::to_string(longest - held) + " bytes are missing",
+             {.file = file, .offset = file_size});
+    std::uint64_t end = 0;
+    for (tensor_info& info : tensors) {
+        if (info.offset != end)
+            fail(errc::offset_out_of_range,
+                 std::string(info.offset < end ? "overlaps the tensor before it"
+                                               : "leaves a gap after the tensor before it") +
+                     ": expected data at " + std::to_string(end) + ", got " + std::to_string(info.offset),
+                 {.file = file, .offset = contents.data_offset + info.offset, .subject = std::string(info.name)});
+        end = ends(info);
+        info.offset += contents.data_offset;
+    }
+    if (end != held)
+        fail(errc::offset_out_of_range,
+             "bytes after the last tensor: expected " + std::to_string(end) + " bytes of data, got " +
+                 std::to_string(held),
+             {.file = file, .offset = contents.data_offset + end});
+}
+
+/// Fills `to` with the bytes of a file from an offset on.
+using byte_source = function_ref<void(std::uint64_t offset, std::span<std::byte> to)>;
+
+/// Reads the header and checks all of it.
+inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std::string& file, byte_source read) {
+    if (file_size < 8)
+        fail(errc::truncated, "not a safetensors file: expected at least 8 bytes, got " + std::to_string(file_size),
+             {.file = file, .offset = 0});
+    std::array<std::byte, 8> prefix;
+    read(std::uint64_t{0}, std::span<std::byte>(prefix));
+    const auto length = load_little_endian<std::uint64_t>(prefix.data());
+    const error_where at_length{.file = file, .offset = 0, .subject = "header length"};
+    if (length > safetensors_max_header_bytes)
+        fail(errc::limit_exceeded,
+             "expected at most " + std::to_string(safetensors_max_header_bytes) + " bytes, got " +
+                 std::to_string(length),
+             at_length);
+    if (length > file_size - 8)
+        fail(errc::truncated,
+             "the file ends within the header: expected " + std::to_string(length) + " bytes, got " +
+                 std::to_string(file_size - 8),
+             at_length);
+    std::string text(static_cast<std::size_t>(length), '\0');
+    read(std::uint64_t{8}, std::as_writable_bytes(std::span(text)));
+    const error_where where{.file = file, .offset = 8, .subject = "header"};
+    const std::size_t last = text.find_last_not_of(' ');
+    if (last == std::string::npos || text.front() != '{' || text[last] != '}')
+        fail(errc::corrupt_header, "expected a JSON object padded with spaces, got other text", where);
+
+    safetensors_contents out;
+    out.data_offset = 8 + length;
+    safetensors_header_consumer consumer(out);
+    consumer.read(std::string_view(text).substr(0, last + 1), where);
+    place_safetensors(out, file_size, file);
+    return out;
+}
+
+}  // namespace larql::detail
+
+#endif

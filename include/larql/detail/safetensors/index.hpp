@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// model.safetensors.index.json: which shard holds which tensor.
+#ifndef LARQL_DETAIL_SAFETENSORS_INDEX_HPP
+#define LARQL_DETAIL_SAFETENSORS_INDEX_HPP
+
+#include <larql/detail/io/input_file.hpp>
+#include <larql/detail/io/json.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+inline constexpr std::uint64_t max_json_bytes = 1'000'000'000;  // a thousand times the largest index that is published
+
+/// The whole of a small text file.
+inline std::string read_text_file(const std::filesystem::path& path) {
+    const input_file file = input_file::open(path);
+    if (file.size_bytes() > max_json_bytes)
+        fail(errc::limit_exceeded,
+             "expected at most " + std::to_string(max_json_bytes) + " bytes of JSON, got " +
+                 std::to_string(file.size_bytes()),
+             {.file = path_text(path)});
+    std::string text(static_cast<std::size_t>(file.size_bytes()), '\0');
+    file.read_at(0, std::as_writable_bytes(std::span(text)));
+    return text;
+}
+
+struct safetensors_index {
+    std::vector<std::string> shards{};                              ///< relative paths, sorted, each once
+    std::vector<std::pair<std::string, std::size_t>> weight_map{};  ///< tensor, position in `shards`
+};
+
+/// Collects weight_map; everything else (metadata, total_size) is skipped, as it is often wrong.
+class safetensors_index_consumer final : public json_consumer {
+public:
+    void open(bool object) override {
+        ++m_depth;
+        if (m_depth == 1 && !object) refuse("the index: expected an object, got an array");
+        if (m_depth == 2 && m_in_map && !object) refuse("weight_map: expected an object, got an array");
+        if (m_depth == 2 && m_in_map) m_found = true;
+        if (m_depth == 3 && m_in_map) refuse("weight_map: expected a file name, got a container");
+    }
+    void close() override { --m_depth; }
+    void key(std::string&& name) override {
+        if (m_depth == 1)
+            m_in_map = name == "weight_map";
+        else if (m_depth == 2 && m_in_map)
+            m_name = std::move(name);
+    }
+    void scalar(nlohmann::json&& value) override {
+        if (m_depth == 0) refuse(std::string("the index: expected an object, got a ") + value.type_name());
+        if (!m_in_map) return;
+        if (m_depth == 1) refuse(std::string("weight_map: expected an object, got a ") + value.type_name());
+        if (!value.is_string()) refuse(std::string("weight_map: expected a file name, got a ") + value.type_name());
+        const auto& file = value.get_ref<const std::string&>();
+        if (file.empty() || file != m_stored_path) {  // neighbours mostly lie in one file
+            m_checked_path = check_path(file);
+            m_stored_path = file;
+        }
+        m_map.emplace_back(std::move(m_name), m_checked_path);
+    }
+
+    safetensors_index take(const error_where& where) {
+        if (!m_found)
+            fail(errc::missing_key, "expected an object, got no such key",
+                 {.file = where.file, .subject = "weight_map"});
+        std::map<std::string_view, std::size_t> positions;
+        for (const auto& [tensor, file] : m_map) positions.emplace(file, 0);
+        safetensors_index out;
+        for (auto& [file, position] : positions) {
+            position = out.shards.size();
+            out.shards.emplace_back(file);
+        }
+        for (auto& [tensor, file] : m_map) out.weight_map.emplace_back(std::move(tensor), positions.at(file));
+        return out;
+    }
+
+private:
+    [[noreturn]] void refuse(const std::string& problem) const { fail_here(errc::corrupt_header, problem, m_name); }
+
+    // An index must not reach outside its folder.
+    [[nodiscard]] std::string check_path(const std::string& text) const {
+        const auto bad = [&](const char* what) {
+            fail_here(errc::bad_value,
+                      std::string("expected a path within the index's folder, got ") + what + ": " + text, m_name);
+        };
+        if (text.empty()) bad("an empty one");
+        if (text.find('\0') != std::string::npos) bad("a NUL character");
+        const std::filesystem::path path(std::u8string(text.begin(), text.end()));
+        if (path.has_root_path()) bad("an absolute one");
+        for (const std::filesystem::path& part : path)
+            if (part == "..") bad("a parent folder");
+        const std::u8string plain = path.lexically_normal().generic_u8string();
+        return {plain.begin(), plain.end()};
+    }
+
+    std::size_t m_depth = 0;
+    bool m_in_map = false;
+    bool m_found = false;
+    std::string m_name{};
+    std::string m_stored_path{};  // empty paths are refused, so that this means none
+    std::string m_checked_path{};
+    std::vector<std::pair<std::string, std::string>> m_map{};
+};
+
+inline safetensors_index parse_safetensors_index(std::string_view text, const std::string& file) {
+    const error_where where{.file = file, .offset = 0, .subject = {}};
+    safetensors_index_consumer consumer;
+    consumer.read(text, where);
+    return consumer.take(where);
+}
+
+/// The checkpoint in a folder, as transformers chooses it: model.safetensors, the model's index, or else the only index
+/// or the only safetensors file.
+inline std::filesystem::path find_safetensors_in(const std::filesystem::path& folder) {
+    std::error_code code;
+    for (const char* usual : {"model.safetensors", "model.safetensors.index.json"})
+        if (std::filesystem::exists(folder / usual, code)) return folder / usual;
+    std::vector<std::filesystem::path> indices;
+    std::vector<std::filesystem::path> files;
+    for (const std::filesystem::path& file : list_files(folder)) {
+        const std::string name = path_text(file.filename());
+        if (name.ends_with(".safetensors.index.json"))
+            indices.push_back(file);
+        else if (name.ends_with(".safetensors"))
+            files.push_back(file);
+    }
+    std::vector<std::filesystem::path>& found = indices.empty() ? files : indices;
+    if (found.size() == 1) return found.front();
+    const error_where where{.file = path_text(folder), .offset = {}, .subject = {}};
+    if (found.empty()) fail(errc::not_a_file, "expected a safetensors model, got a folder without one", where);
+    fail(errc::bad_value,
+         "which model? expected 1 index or file in the folder, got " + std::to_string(found.size()) + ", such as " +
+             path_text(found[0].filename()) + " and " + path_text(found[1].filename()) + "; name the file",
+         where);
+}
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the readers of all formats share: the files of a checkpoint, and the tensors in them, by name and as numbers.
+#ifndef LARQL_DETAIL_TENSORS_SHARDED_TENSORS_HPP
+#define LARQL_DETAIL_TENSORS_SHARDED_TENSORS_HPP
+
+#include <larql/detail/io/input_file.hpp>
+#include <larql/detail/io/name_index.hpp>
+#include <larql/detail/tensors/tensor_reading.hpp>
+#include <larql/detail/xtensor.hpp>
+#include <larql/error.hpp>
+#include <larql/mapped_file.hpp>
+#include <larql/tensor_info.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+/// A file whose header was read, mapped when its bytes are first asked for.
+class shard_file {
+public:
+    /// @param map  the map of the file, if there is one already
+    shard_file(const std::filesystem::path& path, const file_identity& identity, std::optional<mapped_file> map)
+        : m_text(path_text(path)), m_identity(identity), m_map(std::move(map)) {
+        std::error_code failed;
+        m_path = std::filesystem::absolute(path, failed);
+        if (failed) m_path = path;
+    }
+
+    /// The path as the user sees it.
+    [[nodiscard]] const std::string& text() const noexcept { return m_text; }
+
+    /// All bytes, valid as long as this object.
+    /// @throws error source_changed if this is not the file any more whose header was read
+    [[nodiscard]] std::span<const std::byte> bytes() const {
+        const std::lock_guard lock(m_mutex);
+        if (!m_map) {
+            mapped_file opened = mapped_file::open(m_path);
+            if (opened.identity() != m_identity)
+                fail(errc::source_changed,
+                     "the file changed after its header was read: expected " + std::to_string(m_identity.size_bytes) +
+                         " bytes, got " + std::to_string(opened.size_bytes()) + ", or it was modified or replaced",
+                     {.file = m_text});
+            m_map.emplace(std::move(opened));
+        }
+        return m_map->bytes();
+    }
+    [[nodiscard]] bool is_mapped() const {
+        const std::lock_guard lock(m_mutex);
+        return m_map.has_value();
+    }
+    /// The same file for ordinary reads.
+    [[nodiscard]] input_file reopen() const { return open_unchanged(m_path, m_identity); }
+
+private:
+    std::filesystem::path m_path;  // absolute
+    std::string m_text;
+    file_identity m_identity;
+    mutable std::mutex m_mutex{};
+    mutable std::optional<mapped_file> m_map;
+};
+
+/// The part of an open checkpoint that does not depend on its format. Move-only; a base that nobody holds by itself.
+class sharded_tensors {
+public:
+    /// Tensors of all shards, in the order of the files; within a file in the order of its infos (GGUF) or of the data
+    /// (safetensors).
+    [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept { return m_tensors; }
+    std::span<const tensor_info> tensors() const&& = delete;
+
+    /// The tensor of this name, or null.
+    [[nodiscard]] const tensor_info* find_tensor(std::string_view name) const& {
+        const auto at = m_names.find(name, [this](std::size_t i) { return m_tensors[i].name; });
+        return at ? &m_tensors[*at] : nullptr;
+    }
+    const tensor_info* find_tensor(std::string_view) const&& = delete;
+
+    /// The tensor of this name.
+    /// @throws error missing_tensor
+    [[nodiscard]] const tensor_info& at_tensor(std::string_view name) const& {
+        if (const tensor_info* info = find_tensor(name)) return *info;
+        fail(errc::missing_tensor,
+             "no such tensor among the " + std::to_string(m_tensors.size()) + " of the checkpoint",
+             {.file = m_path, .subject = std::string(name)});
+    }
+    const tensor_info& at_tensor(std::string_view) const&& = delete;
+
+    /// The stored bytes of a tensor of this checkpoint, a view into the map of its shard. A safetensors file is mapped
+    /// by the first call. See mapped_file for what happens if somebody shortens the file meanwhile.
+    /// @throws error source_changed if the shard is not the file whose header was read
+    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const& {
+        const shard_file& shard = shard_of(info);
+        const std::span<const std::byte> all = shard.bytes();
+        if (info.offset > all.size() || info.size_bytes > all.size() - info.offset)
+            fail(errc::bad_value,
+                 "a tensor of another checkpoint: expected an end within " + std::to_string(all.size()) +
+                     " bytes, got " + std::to_string(info.offset) + " + " + std::to_string(info.size_bytes),
+                 {.file = shard.text(), .subject = std::string(info.name)});
+        return all.subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size_bytes));
+    }
+    std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
+
+    /// Fills `out` with stored bytes of a tensor, from its byte `first` on, by ordinary reads.
+    /// @throws error source_changed if the file was changed, replaced or shortened since it was opened, bad_value if
+    ///         the range leaves the tensor
+    void read_bytes(const tensor_info& info, std::uint64_t first, std::span<std::byte> out) const {
+        const shard_file& shard = shard_of(info);
+        read_tensor_bytes(shard.reopen(), info, shard.text(), first, out);
+    }
+
+    /// Reads rows [row_begin, row_end) of a tensor as float, whatever its format; a row is the innermost dimension.
+    ///
+    /// @param out  [row_end - row_begin, columns] the caller's memory
+    /// @throws error unsupported_dtype for integers, bad_value if there are no such rows, source_changed as read_bytes
+    /// @note   Ordinary reads of the rows asked for and nothing else; 128 KiB of scratch.
+    void read_rows(const tensor_info& info, std::uint64_t row_begin, std::uint64_t row_end, float* out) const {
+        const shard_file& shard = shard_of(info);
+        read_tensor_rows(shard.reopen(), info, shard.text(), row_begin, row_end, out);
+    }
+
+    /// All of a tensor as float, in its row-major shape.
+    /// @throws error missing_tensor, shape_mismatch if it has not `Rank` dimensions, and as read_rows
+    template <std::size_t Rank>
+    [[nodiscard]] tensor<float, Rank> read(std::string_view name) const {
+        const tensor_info& info = at_tensor(name);
+        const shard_file& shard = shard_of(info);
+        return read_tensor<Rank>(shard.reopen(), info, shard.text());
+    }
+
+    /// All of a tensor of integers (or bools, as 0 and 1) as T, checked for range.
+    /// @throws error missing_tensor, shape_mismatch if it has not `Rank` dimensions, unsupported_dtype if it does not
+    ///         hold integers, bad_value if one does not fit T
+    template <class T, std::size_t Rank>
+    [[nodiscard]] tensor<T, Rank> read_integers(std::string_view name) const {
+        const tensor_info& info = at_tensor(name);
+        const shard_file& shard = shard_of(info);
+        return read_integer_tensor<T, Rank>(shard.reopen(), info, shard.text());
+    }
+
+    [[nodiscard]] std::size_t shard_count() const noexcept { return m_shards.size(); }
+    /// Path of a shard, from 0.
+    [[nodiscard]] const std::string& shard_path(std::size_t index) const& { return m_shards.at(index)->text(); }
+    const std::string& shard_path(std::size_t) const&& = delete;
+
+    /// Checks that every shard still is the file that was opened, with the same size and modification time.
+    /// @throws error source_changed naming the shard
+    void verify_unchanged() const {
+        for (const auto& shard : m_shards) (void)shard->reopen();
+    }
+
+protected:
+    sharded_tensors() = default;
+    sharded_tensors(sharded_tensors&&) noexcept = default;
+    sharded_tensors& operator=(sharded_tensors&&) noexcept = default;
+    sharded_tensors(const sharded_tensors&) = delete;
+    sharded_tensors& operator=(const sharded_tensors&) = delete;
+    ~sharded_tensors() = default;
+
+    /// Sets the name of the checkpoint in errors; without it, that is the first shard's.
+    void set_path(std::string path) { m_path = std::move(path); }
+
+    /// Adds a shard with its tensors, which it takes over.
+    void add_shard(const std::filesystem::path& path, const file_identity& identity, std::vector<tensor_info>&& found,
+                   std::optional<mapped_file> map = {}) {
+        for (tensor_info& info : found) {
+            info.shard = m_shards.size();
+            m_tensors.push_back(std::move(info));
+        }
+        m_shards.push_back(std::make_unique<shard_file>(path, identity, std::move(map)));
+        if (m_path.empty()) m_path = m_shards.back()->text();
+    }
+
+    /// Ends the additions.
+    /// @throws error duplicate_name if two tensors have one name
+    void index_names() {
+        const auto twice = m_names.build(m_tensors.size(), [this](std::size_t i) { return m_tensors[i].name; });
+        if (!twice) return;
+        const tensor_info& first = m_tensors[twice->first];
+        const tensor_info& second = m_tensors[twice->second];
+        fail(errc::duplicate_name,
+             "tensor stored twice: in " + shard_path(first.shard) + " at byte " + std::to_string(first.offset) +
+                 " and again",
+             {.file = shard_path(second.shard), .offset = second.offset, .subject = std::string(second.name)});
+    }
+
+    [[nodiscard]] bool is_shard_mapped(std::size_t index) const { return m_shards.at(index)->is_mapped(); }
+
+private:
+    const shard_file& shard_of(const tensor_info& info) const {
+        if (info.shard >= m_shards.size())
+            fail(errc::bad_value,
+                 "a tensor of another checkpoint: expected a shard below " + std::to_string(m_shards.size()) +
+                     ", got " + std::to_string(info.shard),
+                 {.subject = std::string(info.name)});
+        return *m_shards[info.shard];
+    }
+
+    std::string m_path{};
+    std::vector<std::unique_ptr<shard_file>> m_shards{};  // behind pointers: a mutex does not move
+    std::vector<tensor_info> m_tensors{};
+    name_index m_names{};
+};
+
+}  // namespace larql::detail
+
+#endif
