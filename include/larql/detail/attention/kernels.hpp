@@ -56,7 +56,6 @@ using add_few_kernel = void (*)(const stored_heads& values, std::size_t columns,
 
 /// The code of one level for one storage type.
 struct storage_kernels {
-    std::size_t element_bytes;
     /// Copies rows into floats; columns up to a whole vector become zero.
     void (*convert)(const row_block& rows, std::size_t columns, float* to, std::size_t to_stride);
     score_few_kernel score[few_rows_count];  // for so many query rows as few_rows says, null beyond narrow_rows

@@ -62,7 +62,7 @@ inline narrow_state start_narrow(const blocked_problem& p, const attention_plan&
     std::fill_n(all.out, rows * p.value_size, 0.0F);
     std::fill_n(all.maximum, sums, -std::numeric_limits<float>::infinity());
     std::fill_n(all.sum, sums, 0.0F);
-    std::fill_n(all.scores, plan.key_block * plan.panel_rows, 0.0F);  // columns that are no row's keep this
+    std::fill_n(all.scores, plan.key_block * plan.panel_rows, 0.0F);  // what no row writes is finite
     return all;
 }
 

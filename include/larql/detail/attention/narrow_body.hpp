@@ -116,7 +116,6 @@ constexpr add_few_kernel add_few_or_null() noexcept {
 
 template <class E>
 inline constexpr storage_kernels kernels_of{
-    sizeof(E),
     convert<E>,
     {score_few<1, E>, score_few<2, E>, score_few<4, E>, score_few_or_null<8, E>()},
     {add_few<1, E>, add_few<2, E>, add_few<4, E>, add_few_or_null<8, E>()}};
