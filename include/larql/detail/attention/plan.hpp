@@ -120,7 +120,8 @@ inline attention_plan make_attention_plan(const attention_call<float>& p, const 
 
     const std::size_t keys = plan.last_key - plan.first_key;
     constexpr std::size_t wanted_items = 32;
-    constexpr std::size_t least_keys = 2 * attention_key_block;
+    // Where threads can share rows instead, longer splits: each packs its queries and leaves sums to be joined.
+    const std::size_t least_keys = (plan.row_block > plan.panel_rows ? 4 : 2) * attention_key_block;
     const std::size_t wanted_splits = ceil_div(wanted_items, plan.head_blocks * plan.row_blocks);
     plan.splits = std::max<std::size_t>(1, std::min(wanted_splits, keys / least_keys));
     plan.split_keys = round_up(std::max<std::size_t>(1, ceil_div(keys, plan.splits)), attention_key_block);
