@@ -126,9 +126,9 @@ TEST_CASE("gguf: rejects bad arrays") {
             "expected at most 2 in the remaining 10 bytes, got 3");
 
     const auto nested = [](int depth) {  // depth arrays in each other, the innermost of one u8
-        std::string inner = le<std::uint32_t>(type::u8) + le(std::uint64_t{1}) + "\7";
-        for (int i = 1; i < depth; ++i) inner = le<std::uint32_t>(type::array) + le(std::uint64_t{1}) + inner;
-        return gguf_builder().kv("k", type::array, inner);
+        std::string value;
+        for (int i = 1; i < depth; ++i) value += le<std::uint32_t>(type::array) + le(std::uint64_t{1});
+        return gguf_builder().kv("k", type::array, value + le<std::uint32_t>(type::u8) + le(std::uint64_t{1}) + "\7");
     };
     CHECK(open_error(nested(8).build()) == "no error");
     refuses(nested(9), errc::limit_exceeded, "k: arrays nested too deep: expected at most 8, got 9");
@@ -174,7 +174,7 @@ TEST_CASE("gguf: rejects bad shapes") {
     refuses(with({.name = "t", .ne = {std::uint64_t{1} << 32, std::uint64_t{1} << 32, 0}}), errc::corrupt_header,
             "got a dimension of 4294967296 times 4294967296");
     refuses(with({.name = "t", .ne = {std::uint64_t{1} << 31, std::uint64_t{1} << 32}}), errc::corrupt_header,
-            "too large");
+            "too large: expected fewer than 2^63 elements, got a dimension of 4294967296 times 2147483648");
     refuses(with({.name = "t", .ne = {std::uint64_t{1} << 62}}), errc::corrupt_header,
             "too large: expected a size below 2^64 bytes, got 4611686018427387904 elements of F32");
     refuses(with({.name = "t", .ne = {33, 32}, .type = 8, .bytes = 36 * 34}), errc::shape_mismatch,
@@ -204,14 +204,28 @@ TEST_CASE("gguf: rejects tensors outside the file, misaligned, or over one anoth
             "t: the file is cut short: expected 1152921504606847044 bytes, got 96");
     refuses(with({.name = "t", .ne = {8}, .bytes = 32, .offset = UINT64_MAX - 31}), errc::offset_out_of_range,
             "t: data beyond any file: expected an end below 2^64, got offset 18446744073709551584 and size 32");
+    refuses(with({.name = "t", .ne = {8}, .bytes = 32, .offset = UINT64_MAX - 63}), errc::offset_out_of_range,
+            "got offset 18446744073709551552 and size 32");  // 2^64 only with the header before it
+    gguf_builder several;  // the first to be cut is named, with the bytes that all of them need
+    several.tensor({.name = "whole", .ne = {8}, .bytes = 32}).tensor({.name = "far", .ne = {8}, .offset = 6400});
+    several.tensor({.name = "near", .ne = {8}, .offset = 3200});
+    refuses(several, errc::truncated,
+            "far: the file is cut short: expected 6592 bytes, got 192: 6400 bytes are missing");
     gguf_builder overlap;
     overlap.tensor({.name = "first", .ne = {16}, .bytes = 64});
     overlap.tensor({.name = "second", .ne = {8}, .bytes = 32, .offset = 32});
     refuses(overlap, errc::offset_out_of_range,
             "second: overlaps tensor \"first\": expected a start at or after byte 192, got 160");
+    gguf_builder third;
+    third.tensor({.name = "first", .ne = {8}, .bytes = 32}).tensor({.name = "second", .ne = {16}, .bytes = 64});
+    third.tensor({.name = "third", .ne = {8}, .bytes = 32, .offset = 64});
+    refuses(third, errc::offset_out_of_range, "third: overlaps tensor \"second\": expected a start at or after");
     gguf_builder same;
     same.tensor({.name = "a", .ne = {8}, .bytes = 32}).tensor({.name = "b", .ne = {8}, .bytes = 32, .offset = 0});
     refuses(same, errc::offset_out_of_range, "overlaps tensor \"a\"");
+    gguf_builder larger;
+    larger.tensor({.name = "a", .ne = {16}, .bytes = 64}).tensor({.name = "b", .ne = {8}, .bytes = 32, .offset = 0});
+    refuses(larger, errc::offset_out_of_range, "a: overlaps tensor \"b\"");  // the order is that of the data
     const std::string header = gguf_builder().floats("a", {1}, {1}).header();
     refuses(header, errc::truncated, "the file ends before the tensor data: expected it at byte 64, got 57 bytes");
 }
@@ -225,6 +239,10 @@ TEST_CASE("gguf: recognises files joined with cat") {
     b.pad_end = false;
     refuses(joined(b.build()), errc::corrupt_header, "@ 68: several GGUF files joined into one");
     refuses(joined(gguf_builder().kv_string("a", "b").build()), errc::corrupt_header, "several GGUF files");
+    refuses(b.build() + "GGUF", errc::corrupt_header, "@ 68: several GGUF files joined into one");
+    CHECK(open_error(b.build() + "GGU") == "no error");
+    // Without tensors, the aligned end may lie beyond the file, and any memory near it.
+    CHECK(open_error(gguf_builder().kv("general.alignment", type::u32, le(1U << 31)).build()) == "no error");
     const auto one = larql::testing::read_file(data / "gguf/sharded/deepseek_v3-bf16-00001-of-00003.gguf");
     const auto two = larql::testing::read_file(data / "gguf/sharded/deepseek_v3-bf16-00002-of-00003.gguf");
     refuses(one + two, errc::corrupt_header, "several GGUF files joined into one");
@@ -258,6 +276,28 @@ TEST_CASE("gguf shards: a missing shard is named, whichever shard was opened") {
             gguf_file::open(set.file(given)), errc::missing_shard,
             "m-00002-of-00003.gguf: a shard is missing: expected 3 files, of which m-00002-of-00003.gguf is absent");
     LARQL_CHECK_ERROR(gguf_file::open(set.folder.path()), errc::missing_shard, "m-00002-of-00003.gguf is absent");
+#if !defined(_WIN32)
+    // Through a link it is the set that the user named, not the one that the link leads to.
+    const auto link = set.folder / "link-00003-of-00003.gguf";
+    std::filesystem::create_symlink(set.file(3), link);
+    LARQL_CHECK_ERROR(gguf_file::open(link), errc::missing_shard, "link-00001-of-00003.gguf is absent");
+#endif
+}
+
+TEST_CASE("gguf shards: a set of two is held to its numbers, and may leave out the architecture") {
+    const temporary_folder folder;
+    const auto write = [&](std::uint16_t index, std::int32_t total) {
+        gguf_builder b;
+        if (index == 1) b.kv_string("general.architecture", "llama");
+        b.split(index, 2, total).floats("t" + std::to_string(index), {1}, {1});
+        return write_file(folder / ("m-00" + std::to_string(index + 1) + "-of-002.gguf"), b.build());
+    };
+    const auto path = write(0, 2);
+    write(1, 2);
+    CHECK(gguf_file::open(path).shard_count() == 2);
+    write(1, 3);
+    LARQL_CHECK_ERROR(gguf_file::open(path), errc::shape_mismatch,
+                      "m-002-of-002.gguf: split.tensors.count: the shards do not add up: expected 3 tensors, got 2");
 }
 
 TEST_CASE("gguf shards: numbers inside must agree with the names") {
@@ -273,6 +313,9 @@ TEST_CASE("gguf shards: numbers inside must agree with the names") {
     write_file(set.file(2), gguf_builder().floats("t1", {1}, {1}).build());
     LARQL_CHECK_ERROR(gguf_file::open(set.file(1)), errc::bad_value,
                       "split.count: the file's name and metadata disagree: expected 3 by its name, got 0");
+    write_file(set.file(2), set.shard(0, 1).build());  // complete by what it says, one of three by its name
+    LARQL_CHECK_ERROR(gguf_file::open(set.file(2)), errc::bad_value,
+                      "split.count: the file's name and metadata disagree: expected 3 by its name, got 1");
     gguf_builder negative;
     negative.kv("split.no", type::i16, le<std::int16_t>(-1)).kv("split.count", type::i16, le<std::int16_t>(3));
     write_file(set.file(2), negative.build());
@@ -297,8 +340,9 @@ TEST_CASE("gguf shards: numbers inside must agree with the names") {
 
 TEST_CASE("gguf shards: a shard without its number in the name cannot find the others") {
     const shard_set set;
-    for (const char* name : {"renamed.gguf", "m-2-of-3.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf",
-                             "m-00002-of-99999.gguf", "m-00002-of-00003.GGUF", "m_00002-of-00003.gguf"}) {
+    for (const char* name : {"renamed.gguf", "m-2-of-3.gguf", "m-02-of-03.gguf", "m-00004-of-00003.gguf",
+                             "m-00000-of-00003.gguf", "m-00002-of-99999.gguf", "m-4294967298-of-4294967299.gguf",
+                             "m-00002-of-00003.GGUF", "m-00002-of-00003", "m_00002-of-00003.gguf"}) {
         const auto path = write_file(set.folder / name, set.shard(1).build());
         LARQL_CHECK_ERROR(gguf_file::open(path), errc::bad_value,
                           "split.count: shard 2 of 3 by its metadata, but its name does not say so");
@@ -319,6 +363,9 @@ TEST_CASE("gguf shards: every shard is checked, and tensors must add up and be u
     write_file(set.file(3), gguf_builder().split(2, 3, 3).build());
     LARQL_CHECK_ERROR(gguf_file::open(set.file(1)), errc::shape_mismatch,
                       "split.tensors.count: the shards do not add up: expected 3 tensors, got 2");
+    write_file(set.file(3), gguf_builder().split(2, 3, 2).floats("t2", {1}, {1}).build());
+    LARQL_CHECK_ERROR(gguf_file::open(set.file(1)), errc::shape_mismatch,
+                      "00003-of-00003.gguf: split.tensors.count: the shards do not add up: expected 2 tensors, got 3");
     write_file(set.file(3),
                gguf_builder().kv_string("general.architecture", "gemma").split(2, 3, 3).floats("t2", {1}, {1}).build());
     LARQL_CHECK_ERROR(gguf_file::open(set.file(1)), errc::bad_value,
@@ -345,11 +392,17 @@ TEST_CASE("gguf: a folder must hold exactly one model") {
     LARQL_CHECK_ERROR(gguf_file::open(folder.path()), errc::not_a_file, "a folder without a .gguf file");
     write_file(folder / "b.gguf", gguf_builder().build());
     std::filesystem::create_directory(folder / "c.gguf");
+    write_file(folder / "a.txt", "about b.gguf");
     CHECK(gguf_file::open(folder.path()).version() == 3);
     write_file(folder / "a.gguf", gguf_builder().build());
     LARQL_CHECK_ERROR(gguf_file::open(folder.path()), errc::bad_value,
                       "expected 1 GGUF model in the folder, got 2, such as a.gguf and b.gguf; name the file");
     LARQL_CHECK_ERROR(gguf_file::open(folder / "none"), errc::io, "cannot open");
+    for (const char* other : {"n-00001-of-00003.gguf", "m-00001-of-00004.gguf", "m-0001-of-00003.gguf"}) {
+        const shard_set set;  // and a shard of another set, which differs in one part of its name
+        write_file(set.folder / other, set.shard(0).build());
+        LARQL_CHECK_ERROR(gguf_file::open(set.folder.path()), errc::bad_value, "expected 1 GGUF model in the folder");
+    }
 }
 
 TEST_CASE("gguf: a file cut anywhere is refused") {

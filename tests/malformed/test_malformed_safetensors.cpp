@@ -95,6 +95,8 @@ TEST_CASE("safetensors: rejects entries of another form") {
                   "dtype: expected a string, got a container");
     refuses_entry(R"({"dtype":"U8","shape":1,"data_offsets":[0,1]})", errc::corrupt_header,
                   "t: shape: expected an array, got a number");
+    refuses_entry(R"({"dtype":"U8","shape":"U8","data_offsets":[0,1]})", errc::corrupt_header,
+                  "t: shape: expected an array, got a string");
     refuses_entry(R"({"dtype":"U8","shape":{},"data_offsets":[0,1]})", errc::corrupt_header,
                   "shape: expected an array, got an object");
     refuses_entry(R"({"dtype":"U8","shape":[[1]],"data_offsets":[0,1]})", errc::corrupt_header,
@@ -113,6 +115,10 @@ TEST_CASE("safetensors: rejects entries of another form") {
     for (const std::string_view bad : {"u8", "UINT8", "", "F8", "Q4_K", "U8 ", "C64"})
         refuses_entry("{\"dtype\":\"" + std::string(bad) + "\",\"shape\":[1],\"data_offsets\":[0,1]}",
                       errc::unknown_dtype, "t: expected a known dtype, got \"" + std::string(bad) + "\"");
+    for (const std::string_view bad : {R"({"shape":[],"data_offsets":[1,2]})", R"({"dtype":"U8","data_offsets":[1,2]})",
+                                       R"({"dtype":"U8","shape":[]})"})
+        refuses(safetensors_builder().tensor("t", "U8", "[]", "x").entry("u", bad).data("y"), errc::corrupt_header,
+                "u: expected dtype, shape and data_offsets, got no ");  // nothing is taken from the entry before
     refuses(safetensors_builder().tensor("t", "U8", "[1]", "x").tensor("t", "U8", "[1]", "x"), errc::duplicate_name,
             "t: key stored twice");
 }
@@ -121,6 +127,8 @@ TEST_CASE("safetensors: rejects sizes that disagree or overflow") {
     const safetensors_builder b;
     refuses(safetensors_builder().tensor("t", "F32", "[2]", "1234567"), errc::shape_mismatch,
             "t: shape and data_offsets disagree: expected 8 bytes, got 7");
+    refuses(safetensors_builder().tensor("t", "F32", "[2]", "123456789"), errc::shape_mismatch,
+            "expected 8 bytes, got 9");
     refuses(safetensors_builder().tensor("t", "U8", "[]", ""), errc::shape_mismatch, "expected 1 bytes, got 0");
     refuses(safetensors_builder().tensor("t", "F4", "[3]", "xx"), errc::shape_mismatch,
             "t: expected a multiple of 2 elements of F4, got 3");
@@ -152,6 +160,8 @@ TEST_CASE("safetensors: rejects data that does not fill the file exactly") {
             errc::truncated, "1 bytes are missing");
     refuses(safetensors_builder().entry("a", entry("[0,9]", 9)).data("xy"), errc::truncated,
             "the file is cut short: expected 9 bytes of data, got 2: 7 bytes are missing");
+    refuses(safetensors_builder().entry("a", entry("[0,9]", 9)).entry("b", entry("[1,2]", 1)).data("xy"),
+            errc::truncated, "7 bytes are missing");
     refuses(safetensors_builder().entry(
                 "a", "{\"dtype\":\"U8\",\"shape\":[18446744073709551615],\"data_offsets\":[0,18446744073709551615]}"),
             errc::truncated, "expected 18446744073709551615 bytes of data, got 0");
@@ -222,6 +232,13 @@ TEST_CASE("safetensors index: rejects another form") {
                         "a: key stored twice");
     LARQL_CHECK_REFUSED(set.error(R"({"weight_map":{"a":"a.safetensors"}} x)"), errc::corrupt_header, "not JSON");
     LARQL_CHECK_REFUSED(set.error("{\"x\":" + std::string(3000000, '[') + "}"), errc::corrupt_header, "not JSON");
+    const auto config = write_file(set.folder / "config.json", "{}");  // any JSON file is taken for an index
+    LARQL_CHECK_ERROR(safetensors_file::open(config), errc::missing_key, "config.json: weight_map: ");
+#if !defined(_WIN32)
+    std::filesystem::resize_file(config, 1000000001);  // sparse
+    LARQL_CHECK_ERROR(safetensors_file::open(config), errc::limit_exceeded,
+                      "config.json: expected at most 1000000000 bytes of JSON, got 1000000001");
+#endif
     CHECK(set.error("{\"x\":" + std::string(3000, '[') + std::string(3000, ']') +
                     R"(,"weight_map":{"a":"a.safetensors"}})") == "no error");
 }

@@ -13,21 +13,24 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstddef>
 #include <string_view>
 
 namespace larql::testing {
 
-/// The call of this name fails with `code` once `after` calls have succeeded. Ends with the object.
+/// The call of this name fails with `code` once `after` calls have succeeded, `times` times. Ends with the object.
 class failing_call {
 public:
-    failing_call(std::string_view name, int code, int after = 0) { state() = {name, code, after}; }
+    failing_call(std::string_view name, int code, int after = 0, int times = INT_MAX) {
+        state() = {name, code, after, times};
+    }
     failing_call(const failing_call&) = delete;
     failing_call& operator=(const failing_call&) = delete;
     ~failing_call() { state() = {}; }
 
     static bool fails(std::string_view name) {
-        if (state().name != name || state().after-- > 0) return false;
+        if (state().name != name || state().after-- > 0 || state().times-- <= 0) return false;
         errno = state().code;
         return true;
     }
@@ -37,6 +40,7 @@ private:
         std::string_view name{};
         int code = 0;
         int after = 0;
+        int times = 0;
     };
     static wanted& state() {
         static wanted w;

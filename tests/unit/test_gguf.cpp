@@ -51,8 +51,11 @@ static_assert(!gives_views_of_temporary<gguf_file>, "views of a temporary file m
 TEST_CASE("gguf: reads versions 1, 2 and 3") {
     const temporary_folder folder;
     for (const std::uint32_t version : {1U, 2U, 3U}) {
-        const auto file = gguf_file::open(write_file(folder / "m.gguf", typical(version).build()));
+        gguf_builder b = typical(version);
+        b.kv_array("words", gguf_builder::string, 2, b.text("x") + b.text("yz"));
+        const auto file = gguf_file::open(write_file(folder / "m.gguf", b.build()));
         CHECK(file.version() == version);
+        CHECK(file.get<std::vector<std::string>>("words") == std::vector<std::string>{"x", "yz"});
         CHECK(file.get<std::string_view>("general.architecture") == "llama");
         CHECK(file.get<int>("n") == 7);
         CHECK(file.tensors().size() == 2);
@@ -95,6 +98,8 @@ TEST_CASE("gguf: gives every metadata type, and arrays of it") {
     b.kv("u32", gguf_builder::u32, le<std::uint32_t>(4000000000U)).kv("i32", gguf_builder::i32, le<std::int32_t>(-4));
     b.kv("u64", gguf_builder::u64, le<std::uint64_t>(UINT64_MAX)).kv("i64", gguf_builder::i64, le<std::int64_t>(-5));
     b.kv("f32", gguf_builder::f32, le(1.5F)).kv("f64", gguf_builder::f64, le(1e300));
+    b.kv("max", gguf_builder::f64, le(static_cast<double>(std::numeric_limits<float>::max())));
+    b.kv("inf", gguf_builder::f64, le(std::numeric_limits<double>::infinity()));
     b.kv("yes", gguf_builder::boolean, "\1").kv_string("s", std::string_view("a\0b", 3));
     b.kv_array("i32s", gguf_builder::i32, 3, le(1) + le(-2) + le(3));
     b.kv_array("strings", gguf_builder::string, 3, b.text("x") + b.text("") + b.text("zz"));
@@ -116,6 +121,8 @@ TEST_CASE("gguf: gives every metadata type, and arrays of it") {
     CHECK(file.get<double>("f32") == 1.5);
     CHECK(file.get<float>("f32") == 1.5F);
     CHECK(file.get<double>("f64") == 1e300);
+    CHECK(file.get<float>("max") == std::numeric_limits<float>::max());
+    CHECK(file.get<float>("inf") == std::numeric_limits<float>::infinity());
     CHECK(file.get<bool>("yes"));
     CHECK(file.get<std::string_view>("s") == std::string_view("a\0b", 3));
     CHECK(file.get<std::string>("s").size() == 3);
@@ -127,7 +134,7 @@ TEST_CASE("gguf: gives every metadata type, and arrays of it") {
     CHECK(file.find<int>("absent") == std::nullopt);
     CHECK(file.find_value("absent") == nullptr);
     CHECK(file.keys().front() == "u8");
-    CHECK(file.keys().size() == 17);
+    CHECK(file.keys().size() == 19);
     CHECK(file.metadata()[1].key == "i8");
 
     const larql::gguf_value* strings = file.find_value("strings");
@@ -147,20 +154,25 @@ TEST_CASE("gguf: a wrong metadata type or range names the key, what was wanted a
     gguf_builder b;
     b.kv("n", gguf_builder::u32, le(300U)).kv("x", gguf_builder::f32, le(1.0F)).kv("big", gguf_builder::f64, le(1e300));
     b.kv_string("s", "t").kv_array("a", gguf_builder::i32, 1, le(-1));
+    b.kv("w", gguf_builder::u64, le(std::uint64_t{1})).kv("small", gguf_builder::f64, le(-1e300));
     const auto file = gguf_file::open(write_file(folder / "m.gguf", b.build()));
     LARQL_CHECK_ERROR(file.get<int>("s"), errc::wrong_type,
                       ": s: metadata of another type: expected integer, got string");
     LARQL_CHECK_ERROR(file.get<int>("x"), errc::wrong_type, "expected integer, got float32");
     LARQL_CHECK_ERROR(file.get<float>("n"), errc::wrong_type, "expected float32 or float64, got uint32");
+    LARQL_CHECK_ERROR(file.get<double>("w"), errc::wrong_type, "expected float32 or float64, got uint64");
     LARQL_CHECK_ERROR(file.get<bool>("n"), errc::wrong_type, "expected bool, got uint32");
     LARQL_CHECK_ERROR(file.get<std::string_view>("n"), errc::wrong_type, "expected string, got uint32");
     LARQL_CHECK_ERROR(file.get<int>("a"), errc::wrong_type, "expected integer, got array of int32");
     LARQL_CHECK_ERROR(file.get<std::vector<int>>("n"), errc::wrong_type, "expected array of integer, got uint32");
     LARQL_CHECK_ERROR(file.get<std::vector<std::string>>("a"), errc::wrong_type, "got array of int32");
+    LARQL_CHECK_ERROR(file.get<std::vector<std::vector<int>>>("a"), errc::wrong_type,
+                      "expected array of array of integer, got array of int32");
     LARQL_CHECK_ERROR(file.get<std::uint8_t>("n"), errc::bad_value,
                       ": n: integer out of range: expected 0 to 255, got 300");
     LARQL_CHECK_ERROR(file.get<std::vector<std::uint32_t>>("a"), errc::bad_value, "expected 0 to 4294967295, got -1");
     LARQL_CHECK_ERROR(file.get<float>("big"), errc::bad_value, "number out of range");
+    LARQL_CHECK_ERROR(file.get<float>("small"), errc::bad_value, "small: number out of range");
     LARQL_CHECK_ERROR(file.get<int>("absent"), errc::missing_key, "absent: expected integer, got no such");
     LARQL_CHECK_ERROR(file.find<int>("s"), errc::wrong_type, "s: ");
 }
@@ -179,6 +191,8 @@ TEST_CASE("gguf: alignments 1, 8 and 64, gaps, any order of data, empty tensors 
     b.tensor({.name = "early", .ne = {3}, .bytes = 32, .offset = 0});
     b.tensor({.name = "nothing", .ne = {0, 5}, .offset = 32});
     b.tensor({.name = "scalar", .ne = {}, .bytes = 4, .offset = 64});
+    b.tensor({.name = "long", .ne = {16}, .bytes = 64, .offset = 128});
+    b.tensor({.name = "nothing within", .ne = {0}, .offset = 160});
     b.pad_end = false;
     b.trailing = "not a header";
     const auto file = gguf_file::open(write_file(folder / "m.gguf", b.build()));
@@ -253,6 +267,7 @@ TEST_CASE("gguf: a model is the same whole and in shards, from any shard") {
         CHECK(file.shard_count() == 3);
         CHECK(file.shard_path(2).ends_with("deepseek_v3-bf16-00003-of-00003.gguf"));
         CHECK(file.get<std::string_view>("general.architecture") == "deepseek2");
+        LARQL_CHECK_ERROR(file.at_tensor("none"), errc::missing_tensor, "-00001-of-00003.gguf: none: no such tensor");
         REQUIRE(file.tensors().size() == whole.tensors().size());
         for (const larql::tensor_info& t : whole.tensors()) {
             const auto a = whole.bytes(t);
@@ -318,7 +333,7 @@ TEST_CASE("gguf: finds shards through a folder, links, and numbers of any width 
 #endif
     // A merged file says that it has no shards, and a set of one is complete whatever its name.
     gguf_builder merged;
-    merged.kv("split.count", gguf_builder::u16, le<std::uint16_t>(0)).floats("a", {1}, {1});
+    merged.split(0, 0, 9).floats("a", {1}, {1});
     CHECK(gguf_file::open(write_file(folder / "x-00001-of-00009.gguf", merged.build())).shard_count() == 1);
     gguf_builder alone;
     alone.split(0, 1, 1).floats("a", {1}, {1});
@@ -333,7 +348,10 @@ TEST_CASE("gguf: the smallest strings, arrays and entries may end a file") {
         const std::string none = le<std::uint32_t>(gguf_builder::u8) + nested.length(0);
         nested.kv_array("k", gguf_builder::array, 2, none + none);
         for (const char* key : {"a", "b", "c"}) entries.kv(key, gguf_builder::u8, "\1");
-        for (const gguf_builder* b : {&strings, &nested, &entries})
+        gguf_builder infos(version);
+        infos.kv("general.alignment", gguf_builder::u32, le(1U)).alignment = 1;
+        for (char name = 'A'; name <= 'Z'; ++name) infos.tensor({std::string(1, name), {}, 24, "x"});  // I8 scalars
+        for (const gguf_builder* b : {&strings, &nested, &entries, &infos})
             CHECK(gguf_file::open(write_file(folder / "m.gguf", b->build())).version() == version);
     }
 }

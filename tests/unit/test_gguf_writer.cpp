@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 using larql::dtype;
@@ -165,20 +166,34 @@ TEST_CASE("gguf_writer: a value that was removed leaves the others and the defau
 }
 
 TEST_CASE("gguf_writer: a file that does not read back as it was declared gets no name") {
-    const temporary_folder folder;
-    {
+    // Changes the header on the disk and gives what committing says then.
+    const auto error_after = [](auto&& change) {
+        const temporary_folder folder;
         gguf_writer writer(folder / "m.gguf");
+        writer.set("general.alignment", 256U);  // the data begins there with one tensor and with two
         writer.add_tensor("first", dtype::i8, {4});
         writer.add_tensor("name", dtype::i8, {4});
         writer.write("name", bytes_of("abcd"));  // out of order, so that the header goes to the disk
         const auto temporary = std::filesystem::directory_iterator(folder.path())->path();
         std::string bytes = read_file(temporary);
-        bytes.replace(bytes.find("name"), 4, "nome");
+        change(bytes);
         write_file(temporary, bytes);
         writer.write("first", bytes_of("efgh"));
-        LARQL_CHECK_ERROR(writer.commit(), errc::source_changed, "m.gguf: the file does not read back");
-    }
-    CHECK(folder.file_count() == 0);
+        const std::string found = larql::testing::error_of([&] { writer.commit(); });
+        CHECK(folder.file_count() == 0);  // while the writer lives
+        return found;
+    };
+    const auto refuses = [&](auto&& change) {
+        LARQL_CHECK_ERROR_TEXT(error_after(change), errc::source_changed, "m.gguf: the file does not read back");
+    };
+    refuses([](std::string& bytes) { bytes.replace(bytes.find("name"), 4, "nome"); });
+    refuses([](std::string& bytes) { bytes[8] = 1; });                         // tensors
+    refuses([](std::string& bytes) { bytes[bytes.find("name") + 8] = 3; });    // the extent
+    refuses([](std::string& bytes) { bytes[bytes.find("name") + 16] = 25; });  // the type: I16
+    refuses([](std::string& bytes) {                                           // the offsets of both
+        std::swap(bytes[bytes.find("first") + 22], bytes[bytes.find("name") + 21]);
+    });
+    LARQL_CHECK_ERROR_TEXT(error_after([](std::string& bytes) { bytes[0] = 'X'; }), errc::bad_magic, "larql-part");
 }
 
 TEST_CASE("gguf_writer: refuses what the format cannot hold, and leaves nothing") {
@@ -205,7 +220,9 @@ TEST_CASE("gguf_writer: refuses what the format cannot hold, and leaves nothing"
                           "t: too large: expected fewer than 2^63 elements, got a dimension of 4611686018427387904");
         LARQL_CHECK_ERROR(writer.add_tensor("t", dtype::f32, {half}), errc::bad_value,
                           "t: too large: expected fewer than 2^63 bytes, got 4611686018427387904 elements of F32");
+        LARQL_CHECK_ERROR(writer.add_tensor("t", dtype::f32, {half / 2}), errc::bad_value, "fewer than 2^63 bytes");
         writer.add_tensor("t", dtype::f32, {1});
+        writer.add_tensor(std::string(64, 'n'), dtype::f32, {0});  // just short enough
         LARQL_CHECK_ERROR(writer.commit(), errc::bad_value, "t: incomplete: expected 4 bytes of data, got 0");
         LARQL_CHECK_ERROR(writer.write("u", bytes_of("x")), errc::missing_tensor,
                           "u: expected a declared tensor, got another name");

@@ -58,6 +58,8 @@ TEST_CASE("json: rejects strings that are not UTF-8") {
     for (const std::string_view bad : {"\xff", "\x80", "\xc0\x80", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80",
                                        "\xf0\x8f\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80"}) {
         LARQL_CHECK_ERROR(parse("[\"" + std::string(bad) + "\"]"), errc::corrupt_header, "not JSON");
+        CHECK(
+            larql::detail::is_utf8(larql::testing::error_of([&] { return parse("[\"" + std::string(bad) + "\"]"); })));
         CHECK(!larql::detail::is_utf8(bad));
         for (std::size_t before = 0; before <= 8; ++before)  // eight bytes are looked at together
             CHECK(!larql::detail::is_utf8(std::string(before, 'x') + std::string(bad) + "12345678"));
@@ -82,6 +84,7 @@ TEST_CASE("json: limits depth without recursing") {
     LARQL_CHECK_ERROR(parse(std::string(5000000, '[')), errc::limit_exceeded, "expected at most 64 levels");
     const auto dropped = parse("{\"deep\":" + nested(2000000) + ",\"n\":[1,[2]],\"o\":{\"p\":[{}]}}",
                                {.max_depth = 3, .drop_deeper = true});
+    CHECK(parse(R"({"q":[[[1,2,{"k":3}],4]]})", {.max_depth = 3, .drop_deeper = true})["q"].dump() == "[[null,4]]");
     CHECK(dropped["n"][1][0] == 2);
     CHECK(dropped["deep"][0][0].is_null());
     CHECK(dropped["o"]["p"][0].is_null());
@@ -99,8 +102,8 @@ TEST_CASE("json: tolerates bare NaN and infinities where asked to, as strings") 
     CHECK(value["c"] == "NaN -Infinity \" Infinity \\");
     CHECK(value["d"] == -1);
     CHECK(value["NaN"] == 1);
-    for (const std::string_view bad :
-         {"[NaNs]", "[aNaN]", "[Infinit]", "[-NaN]", "[+Infinity]", "[NaN Infinity]", "{NaN:1}x", "\"NaN"})
+    for (const std::string_view bad : {"[NaNs]", "[aNaN]", "[NaN,Nab]", "[NaN,Inxxxxxx]", "[NaN,-Ixxxxxxx]",
+                                       "[Infinit]", "[-NaN]", "[+Infinity]", "[NaN Infinity]", "{NaN:1}x", "\"NaN"})
         LARQL_CHECK_ERROR(parse(bad, python), errc::corrupt_header, "f.json");
     // Quoting moves what follows, so that no byte is named.
     LARQL_CHECK_ERROR(parse("[NaN, x]", python), errc::corrupt_header, "f.json: not JSON");

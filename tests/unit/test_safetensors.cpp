@@ -72,6 +72,7 @@ TEST_CASE("safetensors: reads tensors of any rank, metadata, and survives a move
                       "i: expected numbers to read as float, got integers of type I64");
     LARQL_CHECK_ERROR((file.read_integers<std::uint8_t, 1>("i")), errc::bad_value, "expected 0 to 255, got -1");
     LARQL_CHECK_ERROR((file.read_integers<int, 2>("m")), errc::unsupported_dtype, "expected integers, got type F32");
+    LARQL_CHECK_ERROR((file.read_integers<int, 2>("none")), errc::unsupported_dtype, "expected integers, got type F16");
     std::vector<float> row(3);
     file.read_rows(m, 1, 2, row.data());
     CHECK(row == std::vector<float>{4, 5, 6});
@@ -104,6 +105,33 @@ TEST_CASE("safetensors: knows every dtype, packed ones included") {
     LARQL_CHECK_ERROR(
         file.read_rows(file.at_tensor("odd"), 1, 2, row.data()), errc::shape_mismatch,
         "odd: rows that do not begin and end on bytes: expected a multiple of 2 elements of F4, got 3 to 6");
+    LARQL_CHECK_ERROR(file.read_rows(file.at_tensor("odd"), 0, 1, row.data()), errc::shape_mismatch, "got 0 to 3");
+}
+
+TEST_CASE("safetensors: reads integers of every type, and more than one piece of them") {
+    const temporary_folder folder;
+    safetensors_builder b;
+    b.tensor("I8", "I8", "[]", le<std::int8_t>(-128)).tensor("U8", "U8", "[]", le<std::uint8_t>(255));
+    b.tensor("I16", "I16", "[]", le<std::int16_t>(-32768)).tensor("U16", "U16", "[]", le<std::uint16_t>(65535));
+    b.tensor("I32", "I32", "[]", le<std::int32_t>(-70000)).tensor("U32", "U32", "[]", le(UINT32_MAX));
+    b.tensor("I64", "I64", "[]", le(INT64_MIN)).tensor("U64", "U64", "[]", le(UINT64_MAX));
+    b.tensor("BOOL", "BOOL", "[]", "\1");
+    std::string many;
+    for (std::int32_t i = 0; i < 40000; ++i) many += le(i);
+    b.tensor("many", "I32", "[40000]", many);
+    const auto file = safetensors_file::open(write_file(folder / "m.safetensors", b.build()));
+    CHECK(file.read_integers<std::int64_t, 0>("I8")() == -128);
+    CHECK(file.read_integers<std::int64_t, 0>("U8")() == 255);
+    CHECK(file.read_integers<std::int64_t, 0>("I16")() == -32768);
+    CHECK(file.read_integers<std::int64_t, 0>("U16")() == 65535);
+    CHECK(file.read_integers<std::int64_t, 0>("I32")() == -70000);
+    CHECK(file.read_integers<std::int64_t, 0>("U32")() == UINT32_MAX);
+    CHECK(file.read_integers<std::int64_t, 0>("I64")() == INT64_MIN);
+    CHECK(file.read_integers<std::uint64_t, 0>("U64")() == UINT64_MAX);
+    CHECK(file.read_integers<std::int64_t, 0>("BOOL")() == 1);
+    const auto read = file.read_integers<std::int32_t, 1>("many");
+    CHECK(read(0) == 0);
+    CHECK(read(39999) == 39999);
 }
 
 TEST_CASE("safetensors: key order, unaligned data, unknown fields and an empty file are fine") {
@@ -111,11 +139,13 @@ TEST_CASE("safetensors: key order, unaligned data, unknown fields and an empty f
     const auto path = folder / "m.safetensors";
     write_file(path, larql::testing::safetensors_bytes(
                          R"({"b":{"data_offsets":[1,3],"x":{"y":[1,{"z":2}]},"shape":[1],"dtype":"F16"},)"
+                         R"("nothing":{"shape":[0],"dtype":"U8","data_offsets":[1,1]},)"
                          R"("a":{"shape":[1],"dtype":"U8","data_offsets":[0,1]}}   )",
                          "abc"));
     const auto file = safetensors_file::open(path);
-    CHECK(file.tensors()[0].name == "a");  // in the order of the data
-    CHECK(file.tensors()[1].name == "b");
+    CHECK(file.tensors()[0].name == "a");        // in the order of the data
+    CHECK(file.tensors()[1].name == "nothing");  // where b begins
+    CHECK(file.tensors()[2].name == "b");
     CHECK(std::to_integer<char>(file.bytes(file.at_tensor("b"))[1]) == 'c');
     write_file(folder / "empty.safetensors", larql::testing::safetensors_bytes("{}", ""));
     const auto empty = safetensors_file::open(folder / "empty.safetensors");
@@ -164,8 +194,11 @@ TEST_CASE("safetensors: an index may use subfolders, forget tensors and be wrong
     const temporary_folder folder;
     std::filesystem::create_directory(folder / "sub");
     write_file(folder / "sub" / "a.safetensors", typical().build());
-    write_file(folder / "b.safetensors",
-               safetensors_builder().tensor("extra", "U8", "[1]", "x").tensor("b", "U8", "[1]", "y").build());
+    write_file(folder / "b.safetensors", safetensors_builder()
+                                             .entry("__metadata__", R"({"format":"other","more":"b"})")
+                                             .tensor("extra", "U8", "[1]", "x")
+                                             .tensor("b", "U8", "[1]", "y")
+                                             .build());
     const auto index = write_file(
         folder / "x.safetensors.index.json",
         R"({"metadata":{"total_size":-7e9,"deep":[[[]]]},"weight_map":{"m":"sub/a.safetensors","b":"./b.safetensors","s":"sub/./a.safetensors"}})");
@@ -173,6 +206,10 @@ TEST_CASE("safetensors: an index may use subfolders, forget tensors and be wrong
     CHECK(file.shard_count() == 2);
     CHECK(file.find_tensor("extra") != nullptr);
     CHECK(file.find_tensor("none") != nullptr);
+    CHECK(file.metadata().at("format") == "other");  // of the first shard, b
+    CHECK(file.metadata().at("note") == "a\nb");
+    LARQL_CHECK_ERROR(file.at_tensor("absent"), errc::missing_tensor,
+                      "x.safetensors.index.json: absent: no such tensor among the 6");
     const auto same = safetensors_file::open(folder.path());  // the only index of the folder
     CHECK(same.tensors().size() == 6);
 }
@@ -186,9 +223,16 @@ TEST_CASE("safetensors: a folder gives its model, index, or only file") {
         return file.tensors().size();
     };
     CHECK(count() == 4);
+    write_file(folder / "a.txt", "about a.safetensors");
+    CHECK(count() == 4);
     write_file(folder / "b.safetensors", typical().build());
     LARQL_CHECK_ERROR(safetensors_file::open(folder.path()), errc::bad_value,
                       "expected 1 index or file in the folder, got 2, such as a.safetensors and b.safetensors");
+    write_file(folder / "other.safetensors.index.json", R"({"weight_map":{"m":"a.safetensors"}})");
+    write_file(folder / "model.safetensors.index.json", R"({"weight_map":{}})");
+    CHECK(count() == 0);
+    std::filesystem::rename(folder / "model.safetensors.index.json", folder / "x.safetensors.index.json");
+    LARQL_CHECK_ERROR(safetensors_file::open(folder.path()), errc::bad_value, "got 2, such as other.safetensors.index");
     write_file(folder / "model.safetensors", larql::testing::safetensors_bytes("{}", ""));
     CHECK(count() == 0);
 }
@@ -204,6 +248,32 @@ TEST_CASE("safetensors: a file that changed since it was opened is an error of i
     LARQL_CHECK_ERROR(file.read<2>("m"), errc::source_changed, "m.safetensors");
     LARQL_CHECK_ERROR(file.bytes(file.at_tensor("m")), errc::source_changed,
                       "the file changed after its header was read");
+
+    const auto replaced = safetensors_file::open(write_file(path, typical().build()));
+    std::filesystem::remove(path);
+    write_file(folder / "other", "x");  // takes the inode, so that the new file has another
+    write_file(path, typical().build());
+    LARQL_CHECK_ERROR(replaced.bytes(replaced.at_tensor("m")), errc::source_changed, "it was modified or replaced");
+
+    std::filesystem::copy_file(path, folder / "n.safetensors");
+    write_file(path, safetensors_builder().tensor("n", "U8", "[1]", "x").build());
+    const auto sharded = safetensors_file::open(
+        write_file(folder / "index.json", R"({"weight_map":{"n":"m.safetensors","m":"n.safetensors"}})"));
+    sharded.verify_unchanged();
+    std::filesystem::remove(folder / "n.safetensors");
+    LARQL_CHECK_ERROR(sharded.verify_unchanged(), errc::source_changed, "n.safetensors: the file changed");
+}
+
+TEST_CASE("safetensors: a file opened by a relative path is found from any folder") {
+    const temporary_folder folder;
+    write_file(folder / "m.safetensors", typical().build());
+    const auto before = std::filesystem::current_path();
+    std::filesystem::current_path(folder.path());
+    const auto file = safetensors_file::open("m.safetensors");
+    std::filesystem::current_path(before);
+    CHECK(file.shard_path(0) == "m.safetensors");
+    CHECK(file.read<0>("s")() == 1);
+    CHECK(file.bytes(file.at_tensor("s")).size() == 2);
 }
 
 TEST_CASE("safetensors: 20,000 tensors open within two seconds") {

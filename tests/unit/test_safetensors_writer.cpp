@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <larql/detail/io/output_file.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/safetensors_writer.hpp>
 
@@ -10,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +22,7 @@
 #if !defined(_WIN32)
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -60,7 +63,8 @@ TEST_CASE("safetensors_writer: what is written is what is read") {
     const auto path = folder / "m.safetensors";
     {
         safetensors_writer writer(path);
-        writer.set_metadata("format", "pt");
+        writer.set_metadata("format", "np");
+        writer.set_metadata("format", "pt");  // replaced
         writer.set_metadata("odd \"key\"", "line\nbreak \xc3\xa9");
         writer.add_tensor("bytes", dtype::u8, {3});
         writer.add_tensor("name \"with\"\\ \n", dtype::bf16, {1, 2});
@@ -77,7 +81,10 @@ TEST_CASE("safetensors_writer: what is written is what is read") {
     }
     CHECK(folder.file_count() == 1);
     const auto file = safetensors_file::open(path);
+    CHECK(file.metadata().at("format") == "pt");
     CHECK(file.metadata().at("odd \"key\"") == "line\nbreak \xc3\xa9");
+    constexpr std::string_view order[] = {"scalar", "empty", "name \"with\"\\ \n", "halves", "bytes"};
+    for (std::size_t i = 0; i < std::size(order); ++i) CHECK(file.tensors()[i].name == order[i]);
     CHECK(file.read<2>("name \"with\"\\ \n")(0, 1) == 2);
     CHECK(file.read<0>("scalar")() == 1);
     CHECK(file.read<2>("empty").shape(1) == 7);
@@ -129,8 +136,11 @@ TEST_CASE("safetensors_writer: refuses wrong declarations and wrong amounts of d
         LARQL_CHECK_ERROR(writer.add_tensor("__metadata__", dtype::u8, {1}), errc::corrupt_header,
                           "other than __metadata__");
         LARQL_CHECK_ERROR(writer.set_metadata("a", "\xff"), errc::corrupt_header, "not UTF-8");
+        LARQL_CHECK_ERROR(writer.set_metadata("\xff", "a"), errc::corrupt_header, "not UTF-8");
         LARQL_CHECK_ERROR(writer.add_tensor("f", dtype::f4_e2m1, {3}), errc::shape_mismatch,
                           "expected a multiple of 2 for F4, got 3");
+        LARQL_CHECK_ERROR(writer.add_tensor("f", dtype::f4_e2m1, {}), errc::shape_mismatch,
+                          "expected a multiple of 2 for F4, got 1");
         LARQL_CHECK_ERROR(writer.add_tensor("big", dtype::u8, {1ULL << 32, 1ULL << 32}), errc::bad_value, "too large");
         LARQL_CHECK_ERROR(writer.add_tensor("big", dtype::f64, {1ULL << 62}), errc::bad_value, "too large");
         writer.add_tensor("a", dtype::u8, {2});
@@ -159,6 +169,14 @@ TEST_CASE("safetensors_writer: refuses wrong declarations and wrong amounts of d
         long_header.add_tensor(std::string(100000000, 'n'), dtype::u8, {0});
         LARQL_CHECK_ERROR(long_header.commit(), errc::limit_exceeded,
                           "header too large: expected at most 100000000 bytes, got 1000000");
+        const std::string rest = R"({"":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})";
+        const std::string longest(100000000 - rest.size(), 'n');
+        safetensors_writer largest(folder / "largest");
+        largest.add_tensor(longest, dtype::u8, {0});
+        largest.write(longest, {});
+        safetensors_writer larger(folder / "larger");
+        larger.add_tensor(longest + 'n', dtype::u8, {0});
+        LARQL_CHECK_ERROR(larger.write(longest + 'n', {}), errc::limit_exceeded, "got 100000008");
     }
     CHECK(folder.file_count() == 0);
 }
@@ -181,6 +199,8 @@ TEST_CASE("safetensors_writer: an existing output is refused, or replaced when i
     CHECK(folder.file_count() == 1);
     LARQL_CHECK_ERROR(write_small(folder.path(), {.replace = true}), errc::already_exists, "a folder of this name");
     LARQL_CHECK_ERROR(write_small(folder / ""), errc::bad_value, "expected the name of a file");
+    LARQL_CHECK_ERROR(larql::detail::output_file(folder / std::string("a\0b", 3), {}), errc::bad_value,
+                      "contains a NUL");
     LARQL_CHECK_ERROR(write_small(folder / "no" / "m"), errc::io, "cannot create: No such file");
     {  // it appears while we write
         safetensors_writer writer(folder / "late");
@@ -215,6 +235,8 @@ TEST_CASE("safetensors_writer: an output that is an input is refused, by whateve
                       "soft: the output is the same file as the input");
     std::filesystem::create_symlink(input, folder / "link.larql-part");
     LARQL_CHECK_ERROR(write_small(folder / "link"), errc::io, "cannot create");
+    REQUIRE(::mkfifo((folder / "fifo.larql-part").c_str(), 0600) == 0);
+    LARQL_CHECK_ERROR(write_small(folder / "fifo"), errc::not_a_file, "expected to create a file of its own");
 #endif
     CHECK(is_small(input));
 }
@@ -232,6 +254,32 @@ TEST_CASE("safetensors_writer: takes over what a dead writer left, not what a li
     }
     CHECK(safetensors_file::open(path).shard_count() == 1);
     CHECK(folder.file_count() == 1);
+}
+
+TEST_CASE("output_file: the name is held until the file has it, and not longer") {
+    const temporary_folder folder;
+    const auto path = folder / "m";
+    const larql::output_options options{.replace = true};
+    auto first = std::make_unique<larql::detail::output_file>(path, options);
+    first->write_at(0, bytes_of("first"));
+    first->finish(5);
+    LARQL_CHECK_ERROR(larql::detail::output_file(path, options), errc::io, "another process is writing this file");
+    first->publish();
+    larql::detail::output_file second(path, options);
+    first.reset();  // must not take the second's temporary file with it
+    second.write_at(0, bytes_of("second"));
+    second.finish(6);
+    CHECK(read_file(path) == "first");
+    second.publish();
+    CHECK(read_file(path) == "second");
+}
+
+TEST_CASE("output_file: holds no more than a piece of what is written") {
+    const temporary_folder folder;
+    larql::detail::output_file out(folder / "m", {});
+    const std::string piece(1 << 16, 'x');
+    for (std::uint64_t at = 0; at < 3 << 20; at += piece.size()) out.write_at(at, bytes_of(piece));
+    CHECK(std::filesystem::file_size(out.temporary()) >= 2 << 20);
 }
 
 #if LARQL_FAILING_CALLS
@@ -266,10 +314,15 @@ TEST_CASE("safetensors_writer: a failing system call is one error, no output and
             CHECK(is_small(path));
         }
     }
-    const temporary_folder folder;  // file systems that do not sync folders are fine
-    const failing_call fails("fsync", EINVAL, 1);
-    write_small(folder / "m.safetensors");
-    CHECK(is_small(folder / "m.safetensors"));
+    const temporary_folder folder;
+    const auto succeeds = [&](std::string_view call, int code, int after, int times) {
+        const failing_call fails(call, code, after, times);
+        write_small(folder / "m.safetensors", {.replace = true});
+        CHECK(is_small(folder / "m.safetensors"));
+    };
+    for (const int code : {EINVAL, ENOTSUP}) succeeds("fsync", code, 1, 1);  // file systems that sync no folders
+    for (const std::string_view call : {"pwrite", "fsync"}) succeeds(call, EINTR, 0, 1);
+    succeeds("close", EINTR, 0, 100);  // is not repeated: the descriptor is gone
 }
 
 TEST_CASE("safetensors_writer: a large write that fails late leaves nothing, even while the writer lives") {
@@ -299,9 +352,29 @@ TEST_CASE("safetensors_writer: a limit on file sizes is an error, not a signal")
         writer.write("a", bytes_of(std::string(1 << 17, 'x')));
         writer.commit();
     });
+    const std::string beyond = larql::testing::error_of([&] {
+        larql::detail::output_file out(folder / "m", {});
+        out.write_at(1 << 17, bytes_of(std::string(1 << 20, 'x')));
+    });
+    const std::string resized = larql::testing::error_of([&] {
+        larql::detail::output_file out(folder / "m", {});
+        out.finish((1 << 16) + 1);
+    });
+    const std::size_t left = folder.file_count();
+    const std::string full = larql::testing::error_of([&] {
+        larql::detail::output_file out(folder / "m", {});
+        out.write_at(0, bytes_of(std::string(1 << 16, 'x')));
+        out.finish(1 << 16);
+        out.publish();
+    });
     ::setrlimit(RLIMIT_FSIZE, &before);
-    CHECK_MESSAGE(larql::testing::is_error(found, errc::io, "expected at most 65536 bytes, got"), found);
-    CHECK(folder.file_count() == 0);
+    LARQL_CHECK_ERROR_TEXT(found, errc::io, "expected at most 65536 bytes, got");
+    LARQL_CHECK_ERROR_TEXT(beyond, errc::io, "expected at most 65536 bytes, got 131072 + 1048576");
+    LARQL_CHECK_ERROR_TEXT(resized, errc::io,
+                           "cannot resize: the process may not write files that large: expected at "
+                           "most 65536 bytes, got 65537");
+    CHECK(left == 0);
+    CHECK_MESSAGE(full == "no error", full);
 }
 
 TEST_CASE("safetensors_writer: a killed writer leaves no output, and a rerun succeeds") {
