@@ -122,11 +122,8 @@ private:
                                 std::vector<float*>(grid.rows), std::vector<float_class>(grid.rows / amx_block)};
         };
         scratch_pool<task_scratch> scratch;
-        m_threads.run(grid.row_parts * grid.col_parts, [&](std::size_t task) {
-            const std::size_t row = task / grid.col_parts * grid.rows;
-            const std::size_t col = task % grid.col_parts * grid.cols;
-            const index_range rows{row, std::min(m_p.m(), row + grid.rows)};
-            const index_range cols{col, std::min(columns.size(), col + grid.cols)};
+        m_threads.run(grid.tasks(), [&](std::size_t task) {
+            const index_range rows = grid.rows_of(task), cols = grid.cols_of(task);
             scratch.with(make, [&](task_scratch& s) {
                 const std::size_t plane = grid.rows / amx_block * panel_words;
                 pack_a(rows, depth, s, plane);

@@ -59,22 +59,42 @@ void for_each_stretch(const product<T>& p, std::size_t bytes_per_value, std::siz
 }
 
 /// How the product of one stretch is cut into tasks: `rows` of A times `cols` of B each.
-struct task_grid {
+class task_grid {
+public:
     std::size_t rows;
     std::size_t cols;
-    std::size_t row_parts;
-    std::size_t col_parts;
 
     /// Blocks of A first; columns are cut too when there are fewer blocks than keep the threads evenly busy.
     task_grid(std::size_t m, std::size_t n, std::size_t row_limit, std::size_t row_step, std::size_t col_step,
               std::size_t threads)
-        : rows(even_part(m, row_limit, row_step)), cols(n), row_parts(divide_up(m, rows)), col_parts(1) {
-        if (threads > 1 && row_parts < 4 * threads) {
-            const std::size_t wanted = divide_up(4 * threads, row_parts);
+        : rows(even_part(m, row_limit, row_step)),
+          cols(n),
+          m_row_parts(divide_up(m, rows)),
+          m_col_parts(1),
+          m_m(m),
+          m_n(n) {
+        if (threads > 1 && m_row_parts < 4 * threads) {
+            const std::size_t wanted = divide_up(4 * threads, m_row_parts);
             cols = round_to(std::max(divide_up(n, wanted), std::min<std::size_t>(n, 128)), col_step);
-            col_parts = divide_up(n, cols);
+            m_col_parts = divide_up(n, cols);
         }
     }
+
+    [[nodiscard]] std::size_t tasks() const noexcept { return m_row_parts * m_col_parts; }
+    [[nodiscard]] index_range rows_of(std::size_t task) const noexcept {
+        const std::size_t begin = task / m_col_parts * rows;
+        return {begin, std::min(m_m, begin + rows)};
+    }
+    [[nodiscard]] index_range cols_of(std::size_t task) const noexcept {
+        const std::size_t begin = task % m_col_parts * cols;
+        return {begin, std::min(m_n, begin + cols)};
+    }
+
+private:
+    std::size_t m_row_parts;
+    std::size_t m_col_parts;
+    std::size_t m_m;
+    std::size_t m_n;
 };
 
 }  // namespace larql::detail
