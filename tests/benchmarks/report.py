@@ -23,7 +23,7 @@ import cases
 import charts
 
 # What larql promises: in these cases it is at least so many times as fast as the other. `against` is a peer, "sgemm"
-# (the BLAS, by GFLOP/s) or "read bandwidth" (the memory's, by GB/s). `mean` bounds the geometric mean.
+# (the BLAS, by GFLOP/s) or "read bandwidth" (of reading as many bytes, by GB/s). `mean` bounds the geometric mean.
 Goal = namedtuple("Goal", "case storage against at_least mean", defaults=(False,))
 GOALS = (
     Goal("absorb_dense/v3_32heads", "f32", "sgemm", 0.95),
@@ -68,7 +68,7 @@ GROUPS = (
 )
 # The first two are as large as what decoding reads in f16, and may lie in a cache; the last is memory's.
 READ_CASES = ("read/16MiB", "read/80MiB", "read/256MiB")
-RATES = ("sgemm", "read bandwidth", "reading as much")  # what is compared by rate, not by time
+RATES = ("sgemm", "read bandwidth", "memory")  # what is compared by rate, not by time
 UNITS = ("GFLOP/s", "GB/s")
 YARDSTICKS = {"sgemm": "BLAS", "copy": "memcpy"}  # larql-bench's cases that time something other than larql
 TIME_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -305,14 +305,14 @@ def rate(results, name, who, measure_):
 
 
 def reference_rate(results, case, against):
-    """GFLOP/s of the fastest product by the BLAS, or GB/s of reading memory, or of reading as many bytes as the case
-    does, from whatever cache they fit."""
+    """GFLOP/s of the fastest product by the BLAS, or GB/s of reading about as many bytes as the case does, from whatever
+    cache they fit, or of reading memory."""
     parsed = [cases.parse(n) for n in results.seconds]
     if against == "sgemm":
         rates = [rate(results, c.name, bench_side(c.name), 0) for c in parsed if c.group == "sgemm"]
         return max((r for r in rates if r), default=None)
     bytes_read = {c.name: cases.work(c)[1] for c in parsed if c.group == "read"}
-    wanted = max(bytes_read.values(), default=0) if against == "read bandwidth" else cases.work(case)[1]
+    wanted = max(bytes_read.values(), default=0) if against == "memory" else cases.work(case)[1]
     distance = {name: abs(math.log(size / wanted)) for name, size in bytes_read.items()}
     near = [n for n, d in distance.items() if d <= min(distance.values()) + 0.1]
     return max((r for n in near for who in results.seconds[n] if (r := rate(results, n, who, 1))), default=None)
@@ -386,8 +386,8 @@ def case_row(results, case, measures, peers):
             value = ratio(results, case, goal.against)
             figure = f" ({value:.2f})" if value and goal.against in RATES else ""
             goals.append(f"{goal.at_least:g}x {goal.against}{figure}: {verdict(value, goal)}")
-            if goal.against == "read bandwidth" and (cached := ratio(results, case, "reading as much")):
-                goals.append(f"{cached:.2f}x reading as many bytes again and again")
+            if goal.against == "read bandwidth" and (of_memory := ratio(results, case, "memory")):
+                goals.append(f"{of_memory:.2f}x reading memory")
     return row + ["; ".join(goals)]
 
 
