@@ -46,8 +46,8 @@
 
 namespace larql {
 
-/// One logical weight, whatever its storage. Cheap to copy; valid while the checkpoint that it came from stays open,
-/// and where it is.
+/// One logical weight, whatever its storage. Cheap to copy. It shares the ownership that its reader has of the
+/// checkpoint: see weight_reader.
 class weight {
 public:
     [[nodiscard]] const std::string& name() const& noexcept { return m_name; }
@@ -65,7 +65,8 @@ public:
     [[nodiscard]] std::string_view scheme() const noexcept { return m_scheme; }
     /// Bytes of all tensors that make up the weight, scales included.
     [[nodiscard]] std::uint64_t stored_bytes() const noexcept { return m_stored_bytes; }
-    /// The stored tensor if it alone is the weight, so that its bytes may be used as they are; null if not.
+    /// The stored tensor if it alone is the weight, so that its bytes may be used as they are; null if not. It belongs to
+    /// the checkpoint.
     [[nodiscard]] const tensor_info* raw() const noexcept { return m_raw; }
 
     /// Decodes rows [row_begin, row_end).
@@ -116,15 +117,31 @@ private:
     std::shared_ptr<const detail::row_source> m_source;
 };
 
-/// Finds weights by their logical names, in one open checkpoint, which must outlive the reader and its weights and must
-/// not be moved meanwhile.
+/// Finds weights by their logical names, in one open checkpoint.
+///
+/// A reader that was given a shared pointer or a temporary owns the checkpoint together with its copies and weights,
+/// which stay valid when the reader is gone. One that was given a named file owns nothing: that file must outlive the
+/// reader and its weights, and must not be moved meanwhile.
 class weight_reader {
 public:
+    /// @throws error bad_value if `file` is null
+    explicit weight_reader(std::shared_ptr<const safetensors_file> file, quantization_config config = {})
+        : m_safetensors(std::move(file)), m_config(std::move(config)) {
+        require_file(m_safetensors != nullptr);
+    }
+    explicit weight_reader(safetensors_file&& file, quantization_config config = {})
+        : weight_reader(std::make_shared<const safetensors_file>(std::move(file)), std::move(config)) {}
     explicit weight_reader(const safetensors_file& file, quantization_config config = {})
-        : m_safetensors(&file), m_config(std::move(config)) {}
-    explicit weight_reader(safetensors_file&&, quantization_config = {}) = delete;
-    explicit weight_reader(const gguf_file& file) : m_gguf(&file) {}
-    explicit weight_reader(gguf_file&&) = delete;
+        : weight_reader(unowned(file), std::move(config)) {}
+    explicit weight_reader(const safetensors_file&&, quantization_config = {}) = delete;
+
+    /// @throws error bad_value if `file` is null
+    explicit weight_reader(std::shared_ptr<const gguf_file> file) : m_gguf(std::move(file)) {
+        require_file(m_gguf != nullptr);
+    }
+    explicit weight_reader(gguf_file&& file) : weight_reader(std::make_shared<const gguf_file>(std::move(file))) {}
+    explicit weight_reader(const gguf_file& file) : weight_reader(unowned(file)) {}
+    explicit weight_reader(const gguf_file&&) = delete;
 
     /// The weight of this name, such as "model.layers.0.self_attn.q_proj.weight" or "blk.0.attn_q.weight", or nothing.
     /// A part of a weight (a scale, a qweight) is found under its own name too, as the plain tensor that it is.
@@ -139,7 +156,7 @@ public:
             if (info == nullptr) return std::nullopt;
             return weight(name, from_gguf(*info));
         }
-        auto found = detail::find_weight(*m_safetensors, m_config, name);
+        auto found = detail::find_weight(m_safetensors, m_config, name);
         if (!found) return std::nullopt;
         return weight(name, std::move(*found));
     }
@@ -174,6 +191,14 @@ public:
     const quantization_config& config() const&& = delete;
 
 private:
+    template <class File>
+    static std::shared_ptr<const File> unowned(const File& file) noexcept {
+        return {std::shared_ptr<const void>{}, &file};  // shares the ownership of nothing
+    }
+    static void require_file(bool given) {
+        if (!given) detail::fail(errc::bad_value, "expected an open checkpoint, got a null pointer");
+    }
+
     static constexpr std::string_view weight_ending = ".weight";
     static constexpr std::string_view scale_ending = ".scale";
 
@@ -210,18 +235,18 @@ private:
                              "expected 1 or " + std::to_string(leading) + " factors for " + std::string(info.name) +
                                  " " + detail::shape_text(info.shape) + ", got " + std::to_string(count),
                              where);
-            factors = detail::stored_part{.gguf = m_gguf, .info = scale, .type = scale->type}.read_all();
+            factors = detail::stored_part{.file = m_gguf, .info = scale, .type = scale->type}.read_all();
             rows_per_factor = info.rows() / count;
             out.stored_bytes += scale->size_bytes;
         }
         out.source = std::make_unique<detail::plain_source>(
-            detail::stored_part{.gguf = m_gguf, .info = &info, .type = info.type}, std::move(factors), rows_per_factor,
+            detail::stored_part{.file = m_gguf, .info = &info, .type = info.type}, std::move(factors), rows_per_factor,
             error_where{m_gguf->shard_path(info.shard), info.offset, std::string(info.name)});
         return out;
     }
 
-    const safetensors_file* m_safetensors = nullptr;
-    const gguf_file* m_gguf = nullptr;
+    std::shared_ptr<const safetensors_file> m_safetensors{};
+    std::shared_ptr<const gguf_file> m_gguf{};
     quantization_config m_config{};
 };
 

@@ -17,6 +17,7 @@
 #include <doctest/doctest.h>
 
 #include <concepts>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -133,12 +134,19 @@ TEST_CASE("promises: nothing that ends with a checkpoint is handed out by a temp
     static_assert(views_of_model<const larql::checkpoint>() == 0);
 }
 
-TEST_CASE("promises: a weight reader does not take a temporary file") {
-    static_assert(std::is_constructible_v<larql::weight_reader, const larql::gguf_file&>);
-    static_assert(!std::is_constructible_v<larql::weight_reader, larql::gguf_file>);
-    static_assert(std::is_constructible_v<larql::weight_reader, const larql::safetensors_file&>);
-    static_assert(!std::is_constructible_v<larql::weight_reader, larql::safetensors_file>);
-    static_assert(!std::is_convertible_v<const larql::gguf_file&, larql::weight_reader>);
+template <class File>
+constexpr bool is_read_safely =
+    std::is_constructible_v<larql::weight_reader, const File&> &&  // which must outlive it
+    std::is_constructible_v<larql::weight_reader, std::shared_ptr<const File>> &&
+    std::is_constructible_v<larql::weight_reader, File> &&         // which it takes over
+    !std::is_constructible_v<larql::weight_reader, const File> &&  // which it cannot take over
+    !std::is_convertible_v<const File&, larql::weight_reader> && !std::is_convertible_v<File, larql::weight_reader>;
+
+TEST_CASE("promises: a weight reader owns the temporary or shared file that it is given") {
+    static_assert(is_read_safely<larql::gguf_file>);
+    static_assert(is_read_safely<larql::safetensors_file>);
+    static_assert(std::is_nothrow_move_constructible_v<larql::weight>);
+    static_assert(std::is_copy_constructible_v<larql::weight> && std::is_copy_constructible_v<larql::weight_reader>);
 }
 
 TEST_CASE("promises: threads stay where they were made, and any executor can be lent") {

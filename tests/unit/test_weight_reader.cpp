@@ -17,8 +17,12 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using larql::errc;
@@ -285,4 +289,72 @@ TEST_CASE("weight_reader: a file that shrinks while it is read is an error, not 
     const weight w = weight_reader(file, config_of(quant_data / "deepseek_fp8.config.json")).at("v4.weight");
     std::filesystem::resize_file(path, 64);
     LARQL_CHECK_ERROR(read_rows(w, 0, w.rows()), errc::source_changed, "changed after it was opened");
+}
+
+namespace {
+
+/// The weight outlives everything but what it holds itself, still reads `expected`, and then lets the file go.
+template <class File>
+void check_owned(std::shared_ptr<const File>&& file, weight_reader&& reader, const std::string& name,
+                 const std::vector<float>& expected) {
+    CAPTURE(name);
+    const std::weak_ptr<const File> watched = file;
+    std::optional<weight> w = reader.at(name);
+    file.reset();
+    { const weight_reader ended = std::move(reader); }
+    CHECK(!watched.expired());
+    CHECK(count_differences(read_rows(*w, 0, w->rows()), expected) == 0);
+    const weight copy = *w;
+    w.reset();
+    CHECK(count_differences(read_rows(copy, 0, copy.rows()), expected) == 0);
+    if (copy.raw() != nullptr) CHECK(copy.raw()->name == name);
+}
+
+}  // namespace
+
+TEST_CASE("weight_reader: weights of a shared checkpoint stay valid when reader and file are let go") {
+    // One of each way in which sources hold their bytes: plain, by a grid, and straight from the map.
+    for (const auto& [fixture, name] : {std::pair{"deepseek_fp8", "f32_scales.weight"},
+                                        {"pack_int4_zero_points", ""},
+                                        {"awq", ""},
+                                        {"gpt_oss_mxfp4", ""}}) {
+        const auto expected = safetensors_file::open(quant_data / (std::string(fixture) + ".expected.safetensors"));
+        for (const larql::tensor_info& info : expected.tensors()) {
+            if (!std::string_view(name).empty() && info.name != name) continue;
+            auto file = std::make_shared<const safetensors_file>(
+                safetensors_file::open(quant_data / (std::string(fixture) + ".safetensors")));
+            const std::weak_ptr<const safetensors_file> watched = file;
+            weight_reader reader(file, config_of(quant_data / (std::string(fixture) + ".config.json")));
+            check_owned(std::move(file), std::move(reader), std::string(info.name), floats_of(expected, info));
+            CHECK(watched.expired());
+        }
+    }
+}
+
+TEST_CASE("weight_reader: weights of a shared GGUF stay valid when reader and file are let go, with their scales") {
+    const testing::temporary_folder folder;
+    testing::gguf_builder builder;
+    builder.floats("a.weight", {2, 2}, {1, 2, 3, 4}).floats("a.scale", {1}, {0.5F}).floats("b.weight", {2}, {5, 6});
+    const auto path = testing::write_file(folder / "a.gguf", builder.build());
+    for (const auto& [name, expected] :
+         {std::pair{"a.weight", std::vector<float>{0.5F, 1, 1.5F, 2}}, {"b.weight", std::vector<float>{5, 6}}}) {
+        auto file = std::make_shared<const gguf_file>(gguf_file::open(path));
+        const std::weak_ptr<const gguf_file> watched = file;
+        weight_reader reader(file);
+        check_owned(std::move(file), std::move(reader), name, expected);
+        CHECK(watched.expired());
+    }
+}
+
+TEST_CASE("weight_reader: a temporary file is taken over, a named one is not, and no file is refused") {
+    const auto path = quant_data / "awq.safetensors";
+    const quantization_config config = config_of(quant_data / "awq.config.json");
+    const auto file = safetensors_file::open(path);
+    const weight borrowed = weight_reader(file, config).at("a.weight");
+    const weight owned = weight_reader(safetensors_file::open(path), config).at("a.weight");
+    CHECK(count_differences(read_rows(owned, 0, 40), read_rows(borrowed, 0, 40)) == 0);
+    CHECK(weight_reader(gguf_file::open(std::filesystem::path(LARQL_TEST_DATA) / "gguf" / "llama3-bf16.gguf"))
+              .contains("blk.0.attn_q.weight"));
+    LARQL_CHECK_ERROR(weight_reader(std::shared_ptr<const safetensors_file>{}), errc::bad_value, "got a null pointer");
+    LARQL_CHECK_ERROR(weight_reader(std::shared_ptr<const gguf_file>{}), errc::bad_value, "got a null pointer");
 }

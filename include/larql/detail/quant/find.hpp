@@ -11,6 +11,7 @@
 #include <larql/detail/quant/find_stored.hpp>
 #include <larql/detail/quant/parts.hpp>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,8 +20,8 @@
 namespace larql::detail {
 
 /// The weight of this name, or nothing if the checkpoint has none.
-inline std::optional<found_weight> find_weight(const safetensors_file& file, const quantization_config& config,
-                                               std::string_view name) {
+inline std::optional<found_weight> find_weight(const std::shared_ptr<const safetensors_file>& file,
+                                               const quantization_config& config, std::string_view name) {
     weight_parts p(file, config, name);
     if (const tensor_info* info = p.tensor(p.name())) return find_stored(p, *info);
     if (const tensor_info* info = p.tensor(p.name() + "_packed")) return find_packed(p, *info);

@@ -169,9 +169,7 @@ inline found_weight find_mxfp4_blocks(weight_parts& p, const tensor_info& info, 
     shape.push_back(row_blocks * 32);  // at most twice the stored bytes: cannot overflow
     if (transposed) {
         std::swap(shape[rank - 3], shape[rank - 2]);
-        const auto blocks = p.map(info);
-        const auto scales = p.map(scale);
-        auto source = std::make_unique<transposed_mxfp4_source>(blocks, scales, rows, row_blocks);
+        auto source = std::make_unique<transposed_mxfp4_source>(p.map(info), p.map(scale), rows, row_blocks);
         return p.finish(std::move(shape), info.type, "mxfp4-blocks", std::move(source));
     }
     grid_layout layout = grid_layout_of(shape, code_format::f4_e2m1, p.take(info), row_blocks * 16);

@@ -36,7 +36,7 @@ inline grid_layout grid_layout_of(std::span<const std::uint64_t> shape, code_for
     const matrix_shape matrix = matrix_shape::of(shape);
     grid_layout layout;
     layout.format = format;
-    layout.codes = codes;
+    layout.codes = std::move(codes);
     layout.matrix_rows = matrix.rows;
     layout.columns = matrix.columns;
     layout.row_bytes = row_bytes;

@@ -101,8 +101,8 @@ inline constexpr foreign_part foreign_parts[] = {
 /// Looks up the parts of one weight.
 class weight_parts {
 public:
-    weight_parts(const safetensors_file& file, const quantization_config& config, std::string_view name)
-        : m_file(file), m_config(config), m_name(name) {
+    weight_parts(std::shared_ptr<const safetensors_file> file, const quantization_config& config, std::string_view name)
+        : m_file(std::move(file)), m_config(config), m_name(name) {
         constexpr std::string_view ending = ".weight";
         if (m_name.ends_with(ending)) m_module = m_name.substr(0, m_name.size() - ending.size());
     }
@@ -113,29 +113,29 @@ public:
     [[nodiscard]] const std::string& module() const noexcept { return m_module; }
 
     /// The tensor of this name, or null.
-    [[nodiscard]] const tensor_info* tensor(const std::string& name) const { return m_file.find_tensor(name); }
+    [[nodiscard]] const tensor_info* tensor(const std::string& name) const { return m_file->find_tensor(name); }
 
     const tensor_info& need(const std::string& name) const {
         const tensor_info* info = tensor(name);
         if (info == nullptr)
             fail(errc::missing_tensor, "expected it beside the weight \"" + m_name + "\", got none",
-                 {.file = m_file.shard_path(0), .subject = name});
+                 {.file = m_file->shard_path(0), .subject = name});
         return *info;
     }
 
     [[nodiscard]] error_where where(const tensor_info& info) const {
-        return {.file = m_file.shard_path(info.shard), .offset = info.offset, .subject = std::string(info.name)};
+        return {.file = m_file->shard_path(info.shard), .offset = info.offset, .subject = std::string(info.name)};
     }
 
     /// A part to be read later, counted as part of the weight.
     stored_part take(const tensor_info& info) {
         m_bytes += info.size_bytes;
-        return {.safetensors = &m_file, .info = &info, .type = info.type};
+        return {.file = m_file, .info = &info, .type = info.type};
     }
     /// The mapped bytes of a part, counted as part of the weight.
-    std::span<const std::byte> map(const tensor_info& info) {
+    mapped_part map(const tensor_info& info) {
         m_bytes += info.size_bytes;
-        return m_file.bytes(info);
+        return {.file = m_file, .bytes = m_file->bytes(info)};
     }
     /// All bytes of a small part, counted as part of the weight.
     std::vector<std::byte> read_all(const tensor_info& info) {
@@ -209,7 +209,7 @@ public:
     }
 
 private:
-    const safetensors_file& m_file;
+    std::shared_ptr<const safetensors_file> m_file;
     const quantization_config& m_config;
     std::string m_name;
     std::string m_module{};

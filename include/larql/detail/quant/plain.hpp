@@ -22,8 +22,8 @@ public:
     /// @param factors  one for each run of `rows_per_factor` rows, or empty
     /// @param where    named in the error when the tensor holds integers
     plain_source(stored_part numbers, std::vector<float> factors, std::uint64_t rows_per_factor, error_where where)
-        : m_numbers(numbers),
-          m_columns(static_cast<std::size_t>(numbers.info->columns())),
+        : m_numbers(std::move(numbers)),
+          m_columns(static_cast<std::size_t>(m_numbers.info->columns())),
           m_factors(std::move(factors)),
           m_rows_per_factor(rows_per_factor),
           m_where(std::move(where)) {}

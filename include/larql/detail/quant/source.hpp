@@ -5,22 +5,22 @@
 #define LARQL_DETAIL_QUANT_SOURCE_HPP
 
 #include <larql/detail/ceil_div.hpp>
+#include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/ggml_blocks.hpp>
-#include <larql/gguf.hpp>
-#include <larql/safetensors.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace larql::detail {
 
-/// Decodes rows of one logical weight. Implementations hold views of mapped bytes and no state that changes.
+/// Decodes rows of one logical weight. Implementations hold the file that they read from and no state that changes.
 class row_source {
 public:
     row_source() = default;
@@ -43,18 +43,12 @@ inline void to_floats(dtype type, std::span<const std::byte> bytes, std::span<fl
 /// A tensor of a checkpoint that is part of a weight; empty when `info` is null. It reads with ordinary reads, so that
 /// a file which shrinks meanwhile is an error and not a signal.
 struct stored_part {
-    const safetensors_file* safetensors = nullptr;
-    const gguf_file* gguf = nullptr;
+    std::shared_ptr<const sharded_tensors> file{};  ///< holds `info` too
     const tensor_info* info = nullptr;
     dtype type = dtype::f32;  ///< what the bytes mean: F8_E8M0 where U8 holds exponents
 
     /// Bytes [first, first + out.size()) of the tensor.
-    void read(std::uint64_t first, std::span<std::byte> out) const {
-        if (gguf != nullptr)
-            gguf->read_bytes(*info, first, out);
-        else
-            safetensors->read_bytes(*info, first, out);
-    }
+    void read(std::uint64_t first, std::span<std::byte> out) const { file->read_bytes(*info, first, out); }
 
     /// Elements [first, first + out.size()) as float. `bytes` is scratch.
     void read(std::uint64_t first, std::span<float> out, std::vector<std::byte>& bytes) const {
@@ -71,6 +65,12 @@ struct stored_part {
         read(0, out, bytes);
         return out;
     }
+};
+
+/// The mapped bytes of such a tensor.
+struct mapped_part {
+    std::shared_ptr<const sharded_tensors> file{};  ///< holds the map
+    std::span<const std::byte> bytes{};
 };
 
 /// How many stored bytes a source works on at once: they and their floats stay in the second-level cache.

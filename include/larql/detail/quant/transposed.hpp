@@ -33,9 +33,9 @@ struct packed_linear {
     std::uint64_t outputs = 0;
     std::uint64_t group = 0;  ///< inputs that share a scale, when group_index is empty
     std::uint64_t groups = 0;
-    std::span<const std::byte> codes{};
-    std::span<const std::byte> zeros{};   ///< [groups, outputs * bits / 32], nibble order as in qweight
-    std::span<const std::byte> scales{};  ///< [groups, outputs]
+    mapped_part codes{};
+    mapped_part zeros{};   ///< [groups, outputs * bits / 32], nibble order as in qweight
+    mapped_part scales{};  ///< [groups, outputs]
     dtype scale_type = dtype::f16;
     unsigned zero_increment = 0;  ///< 1 where zero points are stored less one (GPTQ's first format)
     std::vector<std::uint32_t> group_index{};
@@ -77,10 +77,10 @@ private:
         for (std::size_t g = 0; g < groups; ++g) {
             const std::size_t size = traits_of(m.scale_type).block_bytes;
             const auto at = static_cast<std::size_t>(g * m.outputs + first);
-            dequantize(m.scale_type, m.scales.subspan(at * size, count * size), std::span<float>(values).first(count));
+            dequantize(m.scale_type, m.scales.bytes.subspan(at * size, count * size), std::span<float>(values).first(count));
             for (std::size_t i = 0; i < count; ++i) {
                 scale[i * groups + g] = values[i];
-                const unsigned stored = code_along_outputs(m.zeros.data() + g * zero_row, first + i);
+                const unsigned stored = code_along_outputs(m.zeros.bytes.data() + g * zero_row, first + i);
                 // Stored less one modulo 2^bits: the mask brings a zero point of 0 back.
                 zero[i * groups + g] = static_cast<float>((stored + m.zero_increment) & mask());
             }
@@ -99,7 +99,7 @@ private:
 
     void decode_tile(std::uint64_t first, std::uint64_t last, float* out, std::size_t stride) const {
         constexpr std::size_t word_rows = 128;  // of storage: their lines stay in the first-level cache
-        const std::size_t total = m.codes.size() / row_bytes();
+        const std::size_t total = m.codes.bytes.size() / row_bytes();
         for (std::size_t w = 0; w < total; w += word_rows) {
             const std::size_t end = std::min(total, w + word_rows);
             for (std::uint64_t o = first; o < last; ++o) {
@@ -118,7 +118,7 @@ private:
     }
 
     void decode_awq(std::uint64_t o, std::size_t begin, std::size_t end, float* row) const {
-        const std::byte* in = m.codes.data() + static_cast<std::size_t>(o / 8) * 4;
+        const std::byte* in = m.codes.bytes.data() + static_cast<std::size_t>(o / 8) * 4;
         const unsigned shift = 4 * awq_nibble[static_cast<std::size_t>(o % 8)];
         const std::size_t step = row_bytes();
         for (std::size_t k = begin; k < end; ++k)
@@ -126,7 +126,7 @@ private:
     }
 
     void decode_gptq(std::uint64_t o, std::size_t begin, std::size_t end, float* row) const {
-        const std::byte* in = m.codes.data() + static_cast<std::size_t>(o) * 4;
+        const std::byte* in = m.codes.bytes.data() + static_cast<std::size_t>(o) * 4;
         const std::size_t step = row_bytes();
         const std::size_t per_word = 32 / m.bits;
         for (std::size_t w = begin; w < end; ++w) {
@@ -143,10 +143,9 @@ private:
 /// logical [matrices, 32 * blocks, rows], as transformers' GPT-OSS holds its experts.
 class transposed_mxfp4_source final : public row_source {
 public:
-    transposed_mxfp4_source(std::span<const std::byte> blocks, std::span<const std::byte> scales, std::uint64_t rows,
-                            std::uint64_t row_blocks)
-        : m_blocks(blocks),
-          m_scales(scales),
+    transposed_mxfp4_source(mapped_part blocks, mapped_part scales, std::uint64_t rows, std::uint64_t row_blocks)
+        : m_blocks(std::move(blocks)),
+          m_scales(std::move(scales)),
           m_rows(static_cast<std::size_t>(rows)),
           m_row_blocks(static_cast<std::size_t>(row_blocks)) {}
 
@@ -169,10 +168,10 @@ private:
             const std::size_t count = std::min(tile, m_rows - r);
             const std::size_t at = first + r * m_row_blocks;
             for (std::size_t i = 0; i < count; ++i)
-                scale[i] = f8_e8m0_to_float(static_cast<std::uint8_t>(m_scales[at + i * m_row_blocks]));
+                scale[i] = f8_e8m0_to_float(static_cast<std::uint8_t>(m_scales.bytes[at + i * m_row_blocks]));
             for (std::uint64_t c = begin; c < end; ++c) {
                 const auto element = static_cast<std::size_t>(c % 32);
-                const std::byte* in = m_blocks.data() + at * 16 + element / 2;
+                const std::byte* in = m_blocks.bytes.data() + at * 16 + element / 2;
                 float* const to = out + static_cast<std::size_t>(c - begin) * stride + r;
                 for (std::size_t i = 0; i < count; ++i)
                     to[i] = f4_pair_table[static_cast<std::uint8_t>(in[i * m_row_blocks * 16])][element % 2] * scale[i];
@@ -180,8 +179,8 @@ private:
         }
     }
 
-    std::span<const std::byte> m_blocks;
-    std::span<const std::byte> m_scales;
+    mapped_part m_blocks;
+    mapped_part m_scales;
     std::size_t m_rows;
     std::size_t m_row_blocks;
 };
