@@ -7,18 +7,22 @@
 // Storage that larql does not know, or whose parts disagree, is refused by name. Codes are never read as numbers, and
 // integers never become floats.
 //
-// | scheme         | stored as                                                    | value |
-// |----------------|--------------------------------------------------------------|-------------------------------------|
-// | ""             | the tensor itself; GGUF: perhaps a sibling `.scale`          | number (* scale) | | "fp8-block" |
-// F8 + `weight_scale_inv`, `weight_scale` or `.scale` by block | code * scale                        | | "fp8" | F8 +
-// one of these, or `qscale_weight`, by tensor or row      | code * scale                        | | "int8"         | I8
-// + `weight_scale` (+ `weight_zero_point`)                  | (code - zero) * scale               | | "int8-group"   |
-// the same with several scales in a row                        | (code - zero) * scale               | | "int4-packed"
-// | I32 `weight_packed`, `_scale`, `_shape`; also int8, int2     | (code - zero) * scale               | | "mxfp4" |
-// two E2M1 per byte, an E8M0 scale per 32 columns              | code * scale                        | | "nvfp4" | two
-// E2M1 per byte, an E4M3 scale per 16, one for the tensor  | code * (scale * or / global)        | | "mxfp4-blocks" |
-// GPT-OSS's `X_blocks`, `X_scales`                             | code * scale, transposed, see below | | "awq", "gptq"
-// | `qweight`, `qzeros`, `scales` (, `g_idx`)                    | (code - zero) * scale, transposed   |
+// | scheme         | stored as                                                           | value of a code c       |
+// |----------------|---------------------------------------------------------------------|-------------------------|
+// | ""             | the tensor itself; GGUF: perhaps a sibling `.scale`                 | the number (* s)        |
+// | "fp8"          | F8 + `weight_scale_inv`, `weight_scale`, `.scale`, `qscale_weight`  | c * s                   |
+// | "fp8-block"    | the same but the last, with a scale for each block                  | c * s                   |
+// | "int8"         | I8 + `weight_scale` (, `weight_zero_point`)                         | (c - z) * s             |
+// | "int8-group"   | the same with several scales in a row                               | (c - z) * s             |
+// | "int4-packed"  | I32 `weight_packed`, `_scale`, `_shape` (, `_zero_point`, `_g_idx`) | (c - z) * s             |
+// | "int8-packed"  | the same with 8 bits; "int2-packed" with 2                          | (c - z) * s             |
+// | "mxfp4"        | two E2M1 in a byte, an E8M0 scale for 32 columns                    | c * s                   |
+// | "nvfp4"        | two E2M1 in a byte, an E4M3 scale for 16 columns, g for all         | c * (s * g or s / g)    |
+// | "mxfp4-blocks" | GPT-OSS's `X_blocks`, `X_scales`                                    | c * s, transposed       |
+// | "awq", "gptq"  | `qweight`, `qzeros`, `scales` (, `g_idx`), also auto-round's        | (c - z) * s, transposed |
+//
+// z: the zero point, s: the scale, g: the scale of the whole tensor. What is in parentheses may be absent. Lines of the
+// table that are longer than the formatter's limit would be reflowed with all that follow.
 //
 // Logical shapes are those of the unquantised model. GPT-OSS stores experts as [experts, out, in / 32, 16] and
 // transformers holds them as [experts, in, out]: larql gives the latter under the name X. OpenAI's own `X.blocks` and
@@ -65,8 +69,8 @@ public:
     [[nodiscard]] std::string_view scheme() const noexcept { return m_scheme; }
     /// Bytes of all tensors that make up the weight, scales included.
     [[nodiscard]] std::uint64_t stored_bytes() const noexcept { return m_stored_bytes; }
-    /// The stored tensor if it alone is the weight, so that its bytes may be used as they are; null if not. It belongs to
-    /// the checkpoint.
+    /// The stored tensor if it alone is the weight, so that its bytes may be used as they are; null if not. It belongs
+    /// to the checkpoint.
     [[nodiscard]] const tensor_info* raw() const noexcept { return m_raw; }
 
     /// Decodes rows [row_begin, row_end).
@@ -149,7 +153,8 @@ public:
     /// @throws error unsupported_dtype for storage that larql refuses by name, shape_mismatch when parts disagree,
     ///         missing_tensor when one is absent, missing_key when only quantization_config could tell how to read it,
     ///         bad_value for parts or group indices that contradict each other
-    /// @note   Reads the headers, and of the data only weight_shape, g_idx and factors of whole matrices.
+    /// @note   Reads the headers, and of the data only weight_shape, g_idx, GPTQ's zero points and factors of whole
+    ///         matrices.
     [[nodiscard]] std::optional<weight> find(std::string_view name) const {
         if (m_gguf != nullptr) {
             const tensor_info* info = m_gguf->find_tensor(name);

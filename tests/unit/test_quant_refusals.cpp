@@ -78,7 +78,7 @@ std::string numbers(std::initializer_list<std::int64_t> values) {
 
 TEST_CASE("weight_reader: quantisation methods that it does not know are refused by name") {
     for (const char* method : {"bitsandbytes", "hqq", "eetq", "quanto", "vptq", "aqlm", "quark", "bitnet", "torchao",
-                               "auto-round", "mlx", "something-new"}) {
+                               "mlx", "something-new"}) {
         const std::string text = std::string(R"({"quant_method":")") + method + "\"}";
         checkpoint c(text);
         c.add("a.weight", "U8", "[4,4]", 16)
@@ -133,7 +133,7 @@ TEST_CASE("weight_reader: formats and variants of a known method are refused by 
         {R"({"quant_method":"gptq","bits":4,"group_size":32,"checkpoint_format":"marlin"})", "\"marlin\""},
         {R"({"quant_method":"gptq","bits":3,"group_size":32})", "gptq with 3 bits"},
         {R"({"quant_method":"awq","bits":8,"group_size":32})", "awq with 8 bits"},
-        {"null", "expected quant_method \"awq\" or \"gptq\""},
+        {"null", "expected quant_method \"awq\", \"gptq\" or \"auto-round\""},
     };
     for (const auto& [text, message] : variants) {
         checkpoint c(text);
@@ -402,6 +402,23 @@ TEST_CASE("quantization_config: reads every dialect") {
     CHECK(deepseek.blocks_only);
     CHECK(deepseek.ignore == std::vector<std::string>{"lm_head"});
     CHECK(!config(R"({"quant_method":"fp8","weight_block_size":null})").blocks_only);
+
+    const auto structured = [](const std::string& structure) {
+        return config(R"({"quant_method":"compressed-tensors","config_groups":{"g":{"weights":{"block_structure":)" +
+                      structure + "}}}}");
+    };
+    for (const auto& [text, block] :
+         {std::pair{"\"128x128\"", quantization_config::block_size{128, 128}}, {"\"32x64\"", {32, 64}}}) {
+        REQUIRE(structured(text).blocks.size() == 1);  // as older files write it
+        CHECK(structured(text).blocks[0] == block);
+        CHECK(structured(text).blocks_only);
+    }
+    for (const char* text : {"", "128", "128x", "x128", "128x128x128", "128*128", "0x128", "-1x128", "12 8x128",
+                             "128x1.5", "128x2147483648", "99999999999999999999x1", "0X80"})
+        LARQL_CHECK_ERROR(structured("\"" + std::string(text) + "\""), errc::bad_value,
+                          std::string("config_groups.g.weights.block_structure: expected two numbers such as 128x128, "
+                                      "got \"") +
+                              text + "\"");
 
     const quantization_config mixed = config(R"({"quant_method":"compressed-tensors","format":"mixed-precision",
         "config_groups":{"a":{"format":"pack-quantized","weights":{"num_bits":4,"group_size":32,"symmetric":true}},

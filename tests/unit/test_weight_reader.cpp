@@ -301,7 +301,9 @@ void check_owned(std::shared_ptr<const File>&& file, weight_reader&& reader, con
     const std::weak_ptr<const File> watched = file;
     std::optional<weight> w = reader.at(name);
     file.reset();
-    { const weight_reader ended = std::move(reader); }
+    {
+        const weight_reader ended = std::move(reader);
+    }
     CHECK(!watched.expired());
     CHECK(count_differences(read_rows(*w, 0, w->rows()), expected) == 0);
     const weight copy = *w;
@@ -357,4 +359,221 @@ TEST_CASE("weight_reader: a temporary file is taken over, a named one is not, an
               .contains("blk.0.attn_q.weight"));
     LARQL_CHECK_ERROR(weight_reader(std::shared_ptr<const safetensors_file>{}), errc::bad_value, "got a null pointer");
     LARQL_CHECK_ERROR(weight_reader(std::shared_ptr<const gguf_file>{}), errc::bad_value, "got a null pointer");
+}
+
+namespace {
+
+/// A GPTQ layer [16, 64] in groups of 32 inputs, with random codes and the given stored zero points.
+struct gptq_layer {
+    unsigned bits;
+    std::vector<unsigned> codes;  // [in, out]
+    std::string bytes;
+
+    gptq_layer(unsigned width, unsigned stored_zero, unsigned other_zero) : bits(width) {
+        testing::random_source random(width);
+        for (std::size_t i = 0; i < 64 * 16; ++i) codes.push_back(static_cast<unsigned>(random.below(1U << bits)));
+        const unsigned lanes = 32 / bits;
+        std::string qweight, qzeros, scales;
+        for (unsigned row = 0; row < 64; row += lanes)
+            for (unsigned o = 0; o < 16; ++o) {
+                std::uint32_t word = 0;
+                for (unsigned i = 0; i < lanes; ++i) word |= codes[(row + i) * 16 + o] << (bits * i);
+                qweight += testing::le(word);
+            }
+        for (unsigned o = 0; o < 2 * 16; o += lanes) {
+            std::uint32_t word = 0;
+            for (unsigned i = 0; i < lanes; ++i) word |= (o + i == 17 ? other_zero : stored_zero) << (bits * i);
+            qzeros += testing::le(word);
+        }
+        for (unsigned i = 0; i < 2 * 16; ++i) scales += testing::le(scale(i));
+        const std::string rows = std::to_string(64 / lanes), words = std::to_string(16 / lanes);
+        bytes = testing::safetensors_builder()
+                    .tensor("a.qweight", "I32", "[" + rows + ",16]", qweight)
+                    .tensor("a.qzeros", "I32", "[2," + words + "]", qzeros)
+                    .tensor("a.scales", "F32", "[2,16]", scales)
+                    .build();
+    }
+
+    static float scale(unsigned i) { return 0.25F + static_cast<float>(i) / 64; }
+
+    /// Values of the weight [16, 64] where every zero point is this.
+    [[nodiscard]] std::vector<float> expected(unsigned zero) const {
+        std::vector<float> out;
+        for (unsigned o = 0; o < 16; ++o)
+            for (unsigned i = 0; i < 64; ++i)
+                out.push_back((static_cast<float>(codes[i * 16 + o]) - static_cast<float>(zero)) *
+                              scale(i / 32 * 16 + o));
+        return out;
+    }
+
+    /// "zero Z" if the layer is read with that one, or else the error, under a quantization_config that begins so.
+    [[nodiscard]] std::string read(const std::string& config) const {
+        const testing::temporary_folder folder;
+        const auto file = safetensors_file::open(testing::write_file(folder / "a.safetensors", bytes));
+        const std::string text = config + ",\"bits\":" + std::to_string(bits) + ",\"group_size\":32}";
+        std::string said;
+        const std::string error = testing::error_of([&] {
+            const weight w =
+                weight_reader(file, quantization_config::parse(larql::detail::parse_json(text, {}))).at("a.weight");
+            const std::vector<float> got = read_rows(w, 0, 16);
+            for (unsigned zero = 0; zero <= 1U << bits; ++zero)
+                if (count_differences(got, expected(zero)) == 0) said = "zero " + std::to_string(zero);
+            return 0;
+        });
+        return error == "no error" ? said : error;
+    }
+};
+
+constexpr const char* gptq_v1 = R"({"quant_method":"gptq","checkpoint_format":"gptq")";
+constexpr const char* gptq_v2 = R"({"quant_method":"gptq","checkpoint_format":"gptq_v2")";
+
+}  // namespace
+
+TEST_CASE("weight_reader: symmetric GPTQ has the one zero point 2^(bits - 1), however its writer stored it") {
+    for (const unsigned bits : {2U, 4U, 8U}) {
+        CAPTURE(bits);
+        const unsigned middle = 1U << (bits - 1);
+        const std::string right = "zero " + std::to_string(middle);
+        for (const unsigned stored : {middle - 1, middle}) {
+            const gptq_layer layer(bits, stored, stored);
+            for (const std::string format : {R"({"quant_method":"gptq")", gptq_v1, gptq_v2}) {
+                CHECK(layer.read(format + R"(,"sym":true)") == right);
+                const bool less_one = format != gptq_v2;
+                CHECK(layer.read(format + R"(,"sym":false)") == "zero " + std::to_string(stored + (less_one ? 1 : 0)));
+                // Without sym only the writer could tell, unless both readings are the same.
+                if (stored + (less_one ? 1 : 0) == middle)
+                    CHECK(layer.read(format) == right);
+                else
+                    LARQL_CHECK_ERROR_TEXT(layer.read(format), errc::missing_key,
+                                           "expected sym in quantization_config");
+            }
+        }
+    }
+}
+
+TEST_CASE("weight_reader: GPTQ whose zero points are not those of symmetric quantisation is not taken for it") {
+    for (const unsigned bits : {2U, 4U, 8U}) {
+        CAPTURE(bits);
+        const unsigned middle = 1U << (bits - 1);
+        const gptq_layer elsewhere(bits, middle - 2, middle - 2), mixed(bits, middle - 1, middle);
+        for (const std::string format : {gptq_v1, gptq_v2}) {
+            LARQL_CHECK_ERROR_TEXT(elsewhere.read(format + R"(,"sym":true)"), errc::bad_value,
+                                   "expected " + std::to_string(middle) + " or " + std::to_string(middle - 1) +
+                                       " throughout, got " + std::to_string(middle - 2));
+            LARQL_CHECK_ERROR_TEXT(mixed.read(format + R"(,"sym":true)"), errc::bad_value, "got different ones");
+            CHECK(elsewhere.read(format) == "zero " + std::to_string(middle - (format == gptq_v1 ? 1 : 2)));
+        }
+    }
+}
+
+TEST_CASE("weight_reader: auto-round's packing formats say how zero points are stored, and unknown ones are refused") {
+    const gptq_layer layer(4, 5, 5);
+    const auto read = [&](const std::string& method, const std::string& key, const std::string& value) {
+        return layer.read("{\"quant_method\":\"" + method + "\",\"sym\":false,\"" + key + "\":\"" + value + "\"");
+    };
+    for (const char* method : {"auto-round", "auto_round", "intel/auto-round"})
+        for (const char* format : {"auto_round:auto_gptq", "auto_round:gptq", "auto_round:auto_gptq:exllamav2"})
+            CHECK(read(method, "packing_format", format) == "zero 6");
+    CHECK(read("auto-round", "packing_format", "auto_round:gptqmodel") == "zero 5");
+    CHECK(read("auto-round", "packing_format", "auto_round") == "zero 5");
+    CHECK(read("auto-round", "packing_format", "auto_round:exllamav2") == "zero 5");
+    for (const char* backend : {"gptq:exllamav2", "auto_round:gptq:exllamav2", "auto", "auto_gptq"})
+        CHECK(read("auto-round", "backend", backend) == "zero 6");
+    CHECK(read("auto-round", "backend", "autoround:exllamav2") == "zero 5");
+    CHECK(read("gptq", "format", "gptq_v2") == "zero 5");  // as newer GPTQModel names it
+    CHECK(layer.read(R"({"quant_method":"auto-round","sym":false)") == "zero 6");
+    for (const char* format : {"auto_round:llm_compressor", "auto_round:fp8_static", "auto_round:fake", "mlx", "new"})
+        LARQL_CHECK_ERROR_TEXT(read("auto-round", "packing_format", format), errc::unsupported_dtype,
+                               std::string("auto-round packing_format \"") + format + "\"");
+    LARQL_CHECK_ERROR_TEXT(layer.read(R"({"quant_method":"auto-round","packing_format":"auto_round","act_bits":8)"),
+                           errc::unsupported_dtype, "8 bits of activations");
+    LARQL_CHECK_ERROR_TEXT(
+        layer.read(R"({"quant_method":"auto-round","packing_format":"auto_round","data_type":"mx_int")"),
+        errc::unsupported_dtype, "mx_int");
+    LARQL_CHECK_ERROR_TEXT(layer.read(R"({"quant_method":"auto-round","rotation_config":{"hadamard_type":"hadamard"})"),
+                           errc::unsupported_dtype, "stored rotated");
+    LARQL_CHECK_ERROR_TEXT(layer.read(R"({"quant_method":"gptq","format":"gptq_v2","checkpoint_format":"gptq")"),
+                           errc::bad_value, "got \"gptq_v2\" and \"gptq\"");
+}
+
+TEST_CASE("weight_reader: auto-round in AWQ's packing reads as AWQ does") {
+    const auto file = safetensors_file::open(quant_data / "awq.safetensors");
+    const auto expected = safetensors_file::open(quant_data / "awq.expected.safetensors");
+    for (const char* format : {"auto_round:auto_awq", "auto_round:awq", "auto_round:awq:gemm"}) {
+        const std::string text =
+            std::string(R"({"quant_method":"auto-round","bits":4,"group_size":32,"packing_format":")") + format + "\"}";
+        const weight_reader reader(file, quantization_config::parse(larql::detail::parse_json(text, {})));
+        for (const larql::tensor_info& info : expected.tensors())
+            CHECK(count_differences(read_rows(reader.at(info.name), 0, info.rows()), floats_of(expected, info)) == 0);
+    }
+}
+
+TEST_CASE("weight_reader: compressed-tensors' zero points may be numbers of any floating-point type") {
+    // Zero points stand in the codes' signed range: value = (code - zero) * scale.
+    const testing::temporary_folder folder;
+    const auto stored = [](std::string_view type, float value) {
+        return type == "F32"   ? testing::le(value)
+               : type == "F16" ? testing::le(larql::float_to_f16(value))
+                               : testing::le(larql::float_to_bf16(value));
+    };
+    for (const unsigned bits : {2U, 4U, 8U})
+        for (const std::string type : {"F32", "BF16", "F16"})
+            for (const unsigned groups : {1U, 2U}) {
+                CAPTURE(bits);
+                CAPTURE(type);
+                CAPTURE(groups);
+                testing::random_source random(bits + groups);
+                std::string packed, zeros, scales, signed_codes;
+                std::vector<float> zero, scale, expected;
+                for (unsigned g = 0; g < 3 * groups; ++g) {
+                    const int half = 1 << (bits - 1);
+                    zero.push_back(g == 0 ? 0.5F
+                                          : static_cast<float>(static_cast<int>(random.below(1U << bits)) - half));
+                    scale.push_back(0.5F + static_cast<float>(g));
+                    zeros += stored(type, zero.back());
+                    scales += stored("BF16", scale.back());
+                }
+                for (unsigned row = 0; row < 3; ++row)
+                    for (unsigned c = 0; c < 64; c += 32 / bits) {
+                        std::uint32_t word = 0;
+                        for (unsigned i = 0; i < 32 / bits; ++i) {
+                            const auto code = static_cast<unsigned>(random.below(1U << bits));
+                            const unsigned at = row * groups + (c + i) * groups / 64;
+                            const float value = static_cast<float>(code) - static_cast<float>(1U << (bits - 1));
+                            word |= code << (bits * i);
+                            signed_codes += static_cast<char>(static_cast<int>(value));
+                            expected.push_back((value - zero[at]) * scale[at]);
+                        }
+                        packed += testing::le(word);
+                    }
+                const std::string grid = "[3," + std::to_string(groups) + "]";
+                const auto path = testing::write_file(
+                    folder / "a.safetensors",
+                    testing::safetensors_builder()
+                        .tensor("a.weight_packed", "I32", "[3," + std::to_string(2 * bits) + "]", packed)
+                        .tensor("a.weight_shape", "I64", "[2]",
+                                testing::le(std::int64_t{3}) + testing::le(std::int64_t{64}))
+                        .tensor("a.weight_scale", "BF16", grid, scales)
+                        .tensor("a.weight_zero_point", type, grid, zeros)
+                        .tensor("b.weight", "I8", "[3,64]", signed_codes)
+                        .tensor("b.weight_scale", "BF16", grid, scales)
+                        .tensor("b.weight_zero_point", type, grid, zeros)
+                        .tensor("c.weight_packed", "I32", "[3," + std::to_string(2 * bits) + "]", packed)
+                        .tensor("c.weight_shape", "I64", "[2]",
+                                testing::le(std::int64_t{3}) + testing::le(std::int64_t{64}))
+                        .tensor("c.weight_scale", "BF16", grid, scales)
+                        .tensor("c.weight_zero_point", type, "[1,1]", zeros.substr(0, zeros.size() / (3 * groups)))
+                        .build());
+                const std::string strategy =
+                    groups == 1 ? R"("strategy":"channel")" : R"("strategy":"group","group_size":32)";
+                const std::string config =
+                    R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":
+                    {"g":{"weights":{"num_bits":)" +
+                    std::to_string(bits) + R"(,"symmetric":false,)" + strategy + "}}}}";
+                const weight_reader reader(safetensors_file::open(path),
+                                           quantization_config::parse(larql::detail::parse_json(config, {})));
+                for (const char* name : {"a.weight", "b.weight"})
+                    CHECK(count_differences(read_rows(reader.at(name), 0, 3), expected) == 0);
+                LARQL_CHECK_ERROR(reader.at("c.weight"), errc::shape_mismatch, "c.weight_zero_point: expected [3, ");
+            }
 }

@@ -10,10 +10,12 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -30,13 +32,14 @@ struct quantization_config {
 
     std::string method{};                ///< quant_method: "fp8", "compressed-tensors", "awq", ...; "" if there is none
     std::vector<std::string> formats{};  ///< compressed-tensors' formats, of the model and of its groups
-    std::string variant{};               ///< AWQ's version, GPTQ's checkpoint_format or modelopt's quant_algo
-    std::vector<block_size> blocks{};    ///< weight_block_size, block_structure, [1, group_size] of each group
-    bool blocks_only = false;            ///< every quantised weight has scales by one of `blocks`
-    std::vector<std::uint64_t> bits{};   ///< code widths of the weights, one for each distinct
+    std::string variant{};  ///< AWQ's version, GPTQ's checkpoint_format, auto-round's packing_format, or quant_algo
+    std::vector<block_size> blocks{};          ///< weight_block_size, block_structure, [1, group_size] of each group
+    bool blocks_only = false;                  ///< every quantised weight has scales by one of `blocks`
+    std::vector<std::uint64_t> bits{};         ///< code widths of the weights, one for each distinct
     std::optional<std::int64_t> group_size{};  ///< AWQ, GPTQ: inputs that share a scale; -1: all of them
+    std::optional<bool> symmetric{};           ///< GPTQ's sym: every zero point is 2^(bits - 1)
     bool asymmetric = false;                   ///< every group of weights has zero points
-    bool transformed = false;                  ///< weights are stored rotated (transform_config)
+    bool transformed = false;                  ///< weights are stored rotated (transform_config, rotation_config)
     std::vector<std::string> ignore{};         ///< modules left unquantised; for information: the stored tensors decide
 
     /// From the quantization_config object, from hf_quant_config.json or from params.json's quantization object.
@@ -101,10 +104,11 @@ public:
         return out;
     }
 
-    /// [rows, columns], both positive.
+    /// [rows, columns], both positive, or the text "ROWSxCOLUMNS" of older files.
     [[nodiscard]] std::optional<quantization_config::block_size> block(std::string_view key) const {
         const nlohmann::json* value = find(key);
         if (value == nullptr) return std::nullopt;
+        if (value->is_string()) return block_from_text(key, value->get_ref<const std::string&>());
         if (!value->is_array() || value->size() != 2) wrong(key, "two numbers", *value);
         return quantization_config::block_size{static_cast<std::uint64_t>(checked(key, (*value)[0], 1)),
                                                static_cast<std::uint64_t>(checked(key, (*value)[1], 1))};
@@ -120,6 +124,22 @@ public:
     }
 
 private:
+    [[nodiscard]] quantization_config::block_size block_from_text(std::string_view key, const std::string& text) const {
+        quantization_config::block_size block;
+        const char* const end = text.data() + text.size();
+        const auto number = [&](const char* from, std::uint64_t& to) {
+            const auto [stop, problem] = std::from_chars(from, end, to);
+            return problem == std::errc{} && to >= 1 && to < (std::uint64_t{1} << 31) ? stop : nullptr;
+        };
+        const char* at = number(text.data(), block.rows);
+        if (at != nullptr && at != end && *at == 'x')
+            at = number(at + 1, block.columns);
+        else
+            at = nullptr;
+        if (at != end)
+            fail(errc::bad_value, "expected two numbers such as 128x128, got \"" + text + "\"", this->at(key));
+        return block;
+    }
     [[nodiscard]] std::int64_t checked(std::string_view key, const nlohmann::json& value, std::int64_t low) const {
         if (!value.is_number_integer()) wrong(key, "an integer", value);
         constexpr std::int64_t limit = std::int64_t{1} << 31;
@@ -181,7 +201,7 @@ inline void parse_quant_groups(const quant_fields& fields, quantization_config& 
 
 inline constexpr std::string_view supported_quant_methods[] = {
     "",         "fp8",          "fbgemm_fp8", "mxfp8", "mistral", "compressed-tensors",
-    "modelopt", "modelopt_fp4", "mxfp4",      "awq",   "gptq",
+    "modelopt", "modelopt_fp4", "mxfp4",      "awq",   "gptq",    "auto-round",
 };
 
 inline constexpr std::string_view supported_quant_formats[] = {
@@ -204,13 +224,78 @@ inline constexpr std::string_view supported_modelopt_algorithms[] = {
     "MIXED_PRECISION",
 };
 
-inline constexpr std::string_view supported_awq_versions[] = {"", "gemm"};
-inline constexpr std::string_view supported_gptq_formats[] = {"", "gptq", "gptq_v2"};
+/// What the variants of AWQ and GPTQ mean for qweight and qzeros.
+struct linear_format {
+    std::string_view method;
+    std::string_view variant;
+    bool awq;             ///< AWQ's layout, otherwise GPTQ's
+    bool zeros_less_one;  ///< zero points are stored less one, modulo 2^bits
+};
+
+// auto-round: GPTQ_FORMAT, GPTQ_FORMAT_NO_ZP and AWQ_FORMAT in its inference/backend.py, and the names that its
+// inference/convert_model.py takes for them.
+inline constexpr linear_format linear_formats[] = {
+    {"awq", "", true, false},
+    {"awq", "gemm", true, false},
+    {"gptq", "", false, true},
+    {"gptq", "gptq", false, true},
+    {"gptq", "gptq_v2", false, false},
+    {"auto-round", "", false, true},
+    {"auto-round", "auto", false, true},
+    {"auto-round", "gptq", false, true},
+    {"auto-round", "auto_gptq", false, true},
+    {"auto-round", "auto_round:gptq", false, true},
+    {"auto-round", "auto_round:auto_gptq", false, true},
+    {"auto-round", "auto_round", false, false},
+    {"auto-round", "auto_round:gptqmodel", false, false},
+    {"auto-round", "awq", true, false},
+    {"auto-round", "auto_awq", true, false},
+    {"auto-round", "auto_round:awq", true, false},
+    {"auto-round", "auto_round:auto_awq", true, false},
+};
+
+/// The format of a configuration's packed linear layers, or null.
+inline const linear_format* find_linear_format(const quantization_config& config) {
+    for (const linear_format& format : linear_formats)
+        if (format.method == config.method && format.variant == config.variant) return &format;
+    return nullptr;
+}
+
+/// auto-round's packing_format, or backend in files from before it was called so. What follows is the kernel that was
+/// to run the model, and does not change what is stored.
+inline std::string parse_auto_round_format(const quant_fields& fields) {
+    std::string name = fields.text("packing_format");
+    if (name.empty()) name = fields.text("backend");
+    constexpr std::string_view old_spelling = "autoround";
+    if (name.starts_with(old_spelling)) name.replace(0, old_spelling.size(), "auto_round");
+    for (const std::string_view kernel :
+         {":exllamav2", ":exllamav1", ":tritonv2", ":triton", ":marlin", ":cuda", ":gemm"})
+        if (name.ends_with(kernel)) {
+            name.resize(name.size() - kernel.size());
+            break;
+        }
+    // Its activation kernels store zero points in another way under the same name.
+    const auto activation_bits = fields.integer("act_bits", 0);
+    if (activation_bits && *activation_bits <= 8)
+        name += " with " + std::to_string(*activation_bits) + " bits of activations";
+    if (const std::string type = fields.text("data_type"); !type.empty() && type != "int") name += " of " + type;
+    return name;
+}
+
+/// GPTQ's checkpoint_format, which newer writers call format.
+inline std::string parse_gptq_format(const quant_fields& fields) {
+    const std::string name = fields.text("checkpoint_format");
+    const std::string other = fields.text("format");
+    if (!name.empty() && !other.empty() && name != other)
+        fail(errc::bad_value,
+             "expected format and checkpoint_format to agree, got \"" + other + "\" and \"" + name + "\"",
+             fields.at("checkpoint_format"));
+    return name.empty() ? other : name;
+}
 
 /// Throws unless the table holds `value`.
-template <std::size_t N>
-void require_listed(const std::string_view (&table)[N], const std::string& value, const char* what,
-                    const error_where& where) {
+template <class Table>
+void require_listed(const Table& table, const std::string& value, const char* what, const error_where& where) {
     if (std::find(std::begin(table), std::end(table), value) != std::end(table)) return;
     std::string known;
     for (const std::string_view item : table)
@@ -246,19 +331,28 @@ inline quantization_config quantization_config::parse(const nlohmann::json& obje
     }
     if (const std::string format = fields.text("format"); !format.empty() && out.method == "compressed-tensors")
         out.formats.push_back(format);
-    for (const char* key : {"quant_algo", "checkpoint_format", "version", "qformat_weight"})
-        if (out.variant.empty()) out.variant = fields.text(key);
-    if (out.method == "awq")
+    for (const char* name : {"auto_round", "intel/auto-round"})
+        if (out.method == name) out.method = "auto-round";
+    if (out.method == "auto-round")
+        out.variant = detail::parse_auto_round_format(fields);
+    else if (out.method == "gptq")
+        out.variant = detail::parse_gptq_format(fields);
+    for (const char* key : {"quant_algo", "version", "qformat_weight"})
+        if (out.variant.empty() && out.method != "auto-round" && out.method != "gptq") out.variant = fields.text(key);
+    if (out.method == "awq" || out.method == "gptq")
         for (char& c : out.variant)
             if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     if (const auto bits = fields.integer("bits", 1)) detail::add_distinct(out.bits, static_cast<std::uint64_t>(*bits));
     out.group_size = fields.integer("group_size", -1);
+    out.symmetric = fields.boolean("sym");
     detail::parse_quant_groups(fields, out, where);
     if (const auto block = fields.block("weight_block_size")) {
         detail::add_distinct(out.blocks, *block);
         out.blocks_only = true;
     }
-    if (const nlohmann::json* transform = fields.find("transform_config")) out.transformed = !transform->empty();
+    for (const char* key : {"transform_config", "rotation_config", "spinquant_config"})
+        if (const nlohmann::json* transform = fields.find(key))
+            out.transformed = out.transformed || !transform->empty();
     for (const char* key : {"ignore", "modules_to_not_convert", "exclude_modules", "ignored_layers"})
         for (std::string& name : fields.texts(key)) out.ignore.push_back(std::move(name));
     return out;
@@ -283,12 +377,19 @@ inline void quantization_config::require_supported(const error_where& where) con
         detail::require_listed(detail::supported_quant_formats, format, "compressed-tensors format", where);
     if (method == "modelopt" || method == "modelopt_fp4")
         detail::require_listed(detail::supported_modelopt_algorithms, variant, "quant_algo", where);
-    if (method == "awq") detail::require_listed(detail::supported_awq_versions, variant, "AWQ version", where);
-    if (method == "gptq")
-        detail::require_listed(detail::supported_gptq_formats, variant, "GPTQ checkpoint_format", where);
+    if (method == "awq" || method == "gptq" || method == "auto-round") {
+        std::vector<std::string_view> known;
+        for (const detail::linear_format& format : detail::linear_formats)
+            if (format.method == method) known.push_back(format.variant);
+        detail::require_listed(known, variant,
+                               method == "awq"    ? "AWQ version"
+                               : method == "gptq" ? "GPTQ checkpoint_format"
+                                                  : "auto-round packing_format",
+                               where);
+    }
     if (transformed)
-        detail::fail(errc::unsupported_dtype, "transform_config is not supported: the weights are stored rotated",
-                     where);
+        detail::fail(errc::unsupported_dtype,
+                     "transform_config (or rotation_config) is not supported: the weights are stored rotated", where);
 }
 
 }  // namespace larql

@@ -11,6 +11,8 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,13 +45,52 @@ inline void set_linear_groups(weight_parts& p, packed_linear& layer, const tenso
     layer.group_index = read_group_index(g_idx->type, p.read_all(*g_idx), layer.groups, p.where(*g_idx));
 }
 
+/// The code that all words repeat, or nothing.
+inline std::optional<unsigned> only_code(std::span<const std::byte> words, unsigned bits) {
+    if (words.empty()) return std::nullopt;
+    const unsigned mask = (1U << bits) - 1U;
+    const unsigned first = load_u32_le(words.data()) & mask;
+    const std::uint32_t repeated = 0xffffffffU / mask * first;
+    for (std::size_t i = 0; i < words.size(); i += 4)
+        if (load_u32_le(words.data() + i) != repeated) return std::nullopt;
+    return first;
+}
+
+/// What is to be added to GPTQ's stored zero points. Symmetric quantisation has the one zero point 2^(bits - 1), so
+/// that its files say by themselves how they store it. There are files of the first format, which stores it less one,
+/// that were written with the zero itself: with 2^(bits - 1) + 1 every weight would be off by one scale.
+inline unsigned gptq_zero_increment(weight_parts& p, const tensor_info& zero, unsigned bits) {
+    const unsigned by_format = find_linear_format(p.config())->zeros_less_one ? 1 : 0;
+    const unsigned middle = 1U << (bits - 1);
+    if (p.config().symmetric == false || zero.size_bytes == 0) return by_format;
+    const std::optional<unsigned> stored = only_code(p.peek(zero), bits);
+    const bool decides = stored == middle || stored == middle - 1;
+    if (p.config().symmetric == true) {
+        if (decides) return middle - *stored;
+        fail(errc::bad_value,
+             "sym is true in quantization_config, and the stored zero points are not symmetric: expected " +
+                 std::to_string(middle) + " or " + std::to_string(middle - 1) + " throughout, got " +
+                 (stored ? std::to_string(*stored) : "different ones"),
+             p.where(zero));
+    }
+    if (decides && *stored + by_format != middle)
+        fail(errc::missing_key,
+             "every stored zero point is " + std::to_string(*stored) + ", which means " + std::to_string(middle) +
+                 " if they are symmetric, and " + std::to_string(*stored + by_format) +
+                 " otherwise: expected sym in quantization_config",
+             p.where(zero));
+    return by_format;
+}
+
 inline found_weight find_quantised_linear(weight_parts& p, const tensor_info& info) {
     p.require_scheme(info);
-    const bool awq = p.config().method == "awq";
-    if (!awq && p.config().method != "gptq")
+    const linear_format* format = find_linear_format(p.config());
+    if (format == nullptr)
         fail(errc::unsupported_dtype,
-             "expected quant_method \"awq\" or \"gptq\" beside a qweight, got \"" + p.config().method + "\"",
+             "expected quant_method \"awq\", \"gptq\" or \"auto-round\" beside a qweight, got \"" + p.config().method +
+                 "\"",
              p.where(info));
+    const bool awq = format->awq;
     p.require_type(info, {dtype::i32});
     if (info.shape.size() != 2)
         fail(errc::shape_mismatch, "expected 2 dimensions, got " + shape_text(info.shape), p.where(info));
@@ -74,7 +115,7 @@ inline found_weight find_quantised_linear(weight_parts& p, const tensor_info& in
     layer.zeros = p.map(zero);
     layer.scales = p.map(scale);
     layer.scale_type = scale.type;
-    layer.zero_increment = !awq && p.config().variant != "gptq_v2" ? 1 : 0;
+    layer.zero_increment = awq ? 0 : gptq_zero_increment(p, zero, layer.bits);
     std::vector<std::uint64_t> shape{layer.outputs, layer.inputs};
     return p.finish(std::move(shape), info.type, awq ? "awq" : "gptq",
                     std::make_unique<packed_linear_source>(std::move(layer)));

@@ -103,8 +103,8 @@ inline void add_zero_points(weight_parts& p, grid_layout& layout, const tensor_i
         if (p.config().asymmetric) p.need(p.name() + "_zero_point");
         return;
     }
-    p.require_type(*zero, {dtype::i32, dtype::i8});
-    if (zero->type == dtype::i8) {
+    p.require_type(*zero, {dtype::i32, dtype::i8, dtype::f32, dtype::bf16, dtype::f16});
+    if (zero->type != dtype::i32) {  // not packed: numbers, in the codes' signed range
         p.require_shape(*zero, scale.shape);
         layout.zeros = p.take(*zero);
         return;

@@ -113,7 +113,7 @@ inline found_weight find_scaled_bytes(weight_parts& p, const tensor_info& info, 
                         ? p.take_scales(*scale, {dtype::f32, dtype::bf16, dtype::f16})
                         : p.take_scales(*scale, {dtype::f32, dtype::bf16, dtype::f16, dtype::f8_e8m0, dtype::u8});
     if (const tensor_info* zero = p.tensor(p.name() + "_zero_point")) {
-        p.require_type(*zero, {dtype::i8, info.type});
+        p.require_type(*zero, {dtype::i8, info.type, dtype::f32, dtype::bf16, dtype::f16});
         p.require_shape(*zero, scale->shape);
         layout.zeros = p.take(*zero);
     }

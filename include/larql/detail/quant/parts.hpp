@@ -137,11 +137,16 @@ public:
         m_bytes += info.size_bytes;
         return {.file = m_file, .bytes = m_file->bytes(info)};
     }
+    /// All bytes of a small part.
+    [[nodiscard]] std::vector<std::byte> peek(const tensor_info& info) const {
+        std::vector<std::byte> bytes(static_cast<std::size_t>(info.size_bytes));
+        m_file->read_bytes(info, 0, bytes);
+        return bytes;
+    }
     /// All bytes of a small part, counted as part of the weight.
     std::vector<std::byte> read_all(const tensor_info& info) {
-        std::vector<std::byte> bytes(static_cast<std::size_t>(info.size_bytes));
-        take(info).read(0, bytes);
-        return bytes;
+        m_bytes += info.size_bytes;
+        return peek(info);
     }
 
     /// Scales to be read later; U8 holds E8M0 exponents, which is the only meaning that any scheme gives it.

@@ -77,7 +77,8 @@ private:
         for (std::size_t g = 0; g < groups; ++g) {
             const std::size_t size = traits_of(m.scale_type).block_bytes;
             const auto at = static_cast<std::size_t>(g * m.outputs + first);
-            dequantize(m.scale_type, m.scales.bytes.subspan(at * size, count * size), std::span<float>(values).first(count));
+            dequantize(m.scale_type, m.scales.bytes.subspan(at * size, count * size),
+                       std::span<float>(values).first(count));
             for (std::size_t i = 0; i < count; ++i) {
                 scale[i * groups + g] = values[i];
                 const unsigned stored = code_along_outputs(m.zeros.bytes.data() + g * zero_row, first + i);
