@@ -69,7 +69,7 @@ void convert(const arguments& args) {
     if (!args.layers.empty()) (void)parse_layers(args.layers, options.layer_begin, options.layer_end);
     larql::convert_to_safetensors(source, args.out, options);
     if (!args.quiet)
-        std::cout << args.out << ": " << source.config().family << ", "
+        std::cout << larql::printable(args.out) << ": " << larql::printable(source.config().family) << ", "
                   << std::min(options.layer_end, source.attention_blocks()) - options.layer_begin
                   << " attention blocks in " << args.form << " form, " << args.type << '\n';
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What all larql programs share: one-line errors and exit codes, and a progress bar that only a terminal sees.
+// What all larql programs share: one-line errors and exit codes, and a progress bar that only a terminal sees. What
+// they print of files and arguments goes through larql::printable.
 #ifndef LARQL_EXAMPLES_SUPPORT_PROGRAM_HPP
 #define LARQL_EXAMPLES_SUPPORT_PROGRAM_HPP
 
 #include <larql/amx.hpp>
 #include <larql/error.hpp>
 #include <larql/openblas.hpp>
+#include <larql/printable.hpp>
 
 #include <CLI/CLI.hpp>
 
@@ -38,7 +40,7 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
     } catch (const CLI::Success& asked) {  // --help
         return app.exit(asked);
     } catch (const CLI::ParseError& wrong) {
-        std::cerr << name << ": " << wrong.what() << " (--help lists the options)\n";
+        std::cerr << name << ": " << printable(wrong.what()) << " (--help lists the options)\n";
         return exit_usage;
     }
     try {
@@ -49,7 +51,7 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
     } catch (const std::bad_alloc&) {
         std::cerr << name << ": out of memory\n";
     } catch (const std::exception& e) {
-        std::cerr << name << ": " << e.what() << '\n';
+        std::cerr << name << ": " << printable(e.what()) << '\n';
     }
     return exit_failure;
 }

@@ -6,7 +6,9 @@
 #define LARQL_ERROR_HPP
 
 #include <larql/detail/language.hpp>
+#include <larql/printable.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
@@ -79,7 +81,7 @@ struct error_where {
 /// The exception that every larql function throws.
 ///
 /// what() is one line: `file @ byte: subject: problem`, leaving out what is not known. The problem states the two
-/// numbers that disagree.
+/// numbers that disagree. Text from files is in it as `printable` makes it, a long subject cut short.
 class error : public std::runtime_error {
 public:
     error(errc code, const std::string& problem, error_where where = {})
@@ -93,31 +95,17 @@ public:
     [[nodiscard]] const std::string& problem() const noexcept { return m_problem; }
 
 private:
-    // Names come from hostile files: control characters would break the promise of one line.
-    static void append_clean(std::string& out, std::string_view text) {
-        for (const char c : text) {
-            const auto byte = static_cast<unsigned char>(c);
-            if (byte >= 0x20 && byte != 0x7f) {
-                out += c;
-                continue;
-            }
-            constexpr char hex[] = "0123456789abcdef";
-            out += "\\x";
-            out += hex[byte >> 4];
-            out += hex[byte & 15];
-        }
-    }
-
+    // Names come from hostile files.
     static std::string format(const std::string& problem, const error_where& where) {
-        std::string out;
-        append_clean(out, where.file);
+        constexpr std::size_t limit = 4096;  // of a path on most systems, and no list of problems is as long
+        std::string out = printable(where.file, limit);
         if (where.offset) out += (out.empty() ? "@ " : " @ ") + std::to_string(*where.offset);
         if (!out.empty()) out += ": ";
         if (!where.subject.empty()) {
-            append_clean(out, where.subject);
+            out += printable(where.subject, max_printable_name);
             out += ": ";
         }
-        append_clean(out, problem);
+        out += printable(problem, limit);
         return out;
     }
 

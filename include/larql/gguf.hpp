@@ -169,7 +169,9 @@ private:
             const auto other = repeated->to<std::string>(where);
             if (first != other)
                 detail::fail(errc::bad_value,
-                             "shards of different models: expected \"" + first + "\", got \"" + other + "\"", where);
+                             "shards of different models: expected " + detail::quoted_name(first) + ", got " +
+                                 detail::quoted_name(other),
+                             where);
         }
     }
 

@@ -24,6 +24,7 @@
 #include <larql/mla_geometry.hpp>
 #include <larql/model_config.hpp>
 #include <larql/openblas.hpp>
+#include <larql/printable.hpp>
 #include <larql/rope.hpp>
 #include <larql/rope_config.hpp>
 #include <larql/safetensors.hpp>

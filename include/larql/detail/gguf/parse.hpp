@@ -350,7 +350,7 @@ private:
             if (info.size_bytes == 0) continue;
             if (info.offset < end)
                 fail(errc::offset_out_of_range,
-                     "overlaps tensor \"" + std::string(before->name) + "\": expected a start at or after byte " +
+                     "overlaps tensor " + quoted_name(before->name) + ": expected a start at or after byte " +
                          std::to_string(end) + ", got " + std::to_string(info.offset),
                      {.file = m_file, .offset = info.offset, .subject = std::string(info.name)});
             end = info.offset + info.size_bytes;

@@ -137,7 +137,7 @@ private:
         else
             at = nullptr;
         if (at != end)
-            fail(errc::bad_value, "expected two numbers such as 128x128, got \"" + text + "\"", this->at(key));
+            fail(errc::bad_value, "expected two numbers such as 128x128, got " + quoted_name(text), this->at(key));
         return block;
     }
     [[nodiscard]] std::int64_t checked(std::string_view key, const nlohmann::json& value, std::int64_t low) const {
@@ -288,7 +288,7 @@ inline std::string parse_gptq_format(const quant_fields& fields) {
     const std::string other = fields.text("format");
     if (!name.empty() && !other.empty() && name != other)
         fail(errc::bad_value,
-             "expected format and checkpoint_format to agree, got \"" + other + "\" and \"" + name + "\"",
+             "expected format and checkpoint_format to agree, got " + quoted_name(other) + " and " + quoted_name(name),
              fields.at("checkpoint_format"));
     return name.empty() ? other : name;
 }
@@ -300,8 +300,8 @@ void require_listed(const Table& table, const std::string& value, const char* wh
     std::string known;
     for (const std::string_view item : table)
         if (!item.empty()) known += (known.empty() ? "" : ", ") + std::string(item);
-    fail(errc::unsupported_dtype, std::string(what) + " \"" + value + "\" is not supported; larql reads " + known,
-         where);
+    fail(errc::unsupported_dtype,
+         std::string(what) + " " + quoted_name(value) + " is not supported; larql reads " + known, where);
 }
 
 }  // namespace detail

@@ -87,8 +87,8 @@ inline found_weight find_quantised_linear(weight_parts& p, const tensor_info& in
     const linear_format* format = find_linear_format(p.config());
     if (format == nullptr)
         fail(errc::unsupported_dtype,
-             "expected quant_method \"awq\", \"gptq\" or \"auto-round\" beside a qweight, got \"" + p.config().method +
-                 "\"",
+             "expected quant_method \"awq\", \"gptq\" or \"auto-round\" beside a qweight, got " +
+                 quoted_name(p.config().method),
              p.where(info));
     const bool awq = format->awq;
     p.require_type(info, {dtype::i32});

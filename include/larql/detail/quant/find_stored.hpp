@@ -60,8 +60,7 @@ inline void add_global_scale(weight_parts& p, grid_layout& layout, const matrix_
     const tensor_info* global = p.tensor(p.name() + "_global_scale");
     if ((second != nullptr) == (global != nullptr)) {
         if (second == nullptr) p.need(p.name() + "_scale_2");
-        fail(errc::bad_value, "expected one global scale, got this and \"" + std::string(second->name) + "\"",
-             p.where(*global));
+        fail(errc::bad_value, "expected one global scale, got this and " + quoted_name(second->name), p.where(*global));
     }
     const tensor_info& factor = second != nullptr ? *second : *global;
     p.require_type(factor, {dtype::f32, dtype::bf16, dtype::f16});
@@ -154,7 +153,7 @@ inline const tensor_info* find_scale(weight_parts& p) {
         const tensor_info* info = name.empty() ? nullptr : p.tensor(name);
         if (info == nullptr) continue;
         if (found != nullptr)
-            fail(errc::bad_value, "expected one scale tensor, got this and \"" + std::string(found->name) + "\"",
+            fail(errc::bad_value, "expected one scale tensor, got this and " + quoted_name(found->name),
                  p.where(*info));
         found = info;
     }

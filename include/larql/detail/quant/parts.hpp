@@ -118,7 +118,7 @@ public:
     const tensor_info& need(const std::string& name) const {
         const tensor_info* info = tensor(name);
         if (info == nullptr)
-            fail(errc::missing_tensor, "expected it beside the weight \"" + m_name + "\", got none",
+            fail(errc::missing_tensor, "expected it beside the weight " + quoted_name(m_name) + ", got none",
                  {.file = m_file->shard_path(0), .subject = name});
         return *info;
     }
@@ -199,7 +199,7 @@ public:
     [[noreturn]] void refuse_unscaled(const tensor_info& info) const {
         require_scheme(info);
         const std::string method =
-            m_config.method.empty() ? "no quant_method" : "quant_method \"" + m_config.method + "\"";
+            m_config.method.empty() ? "no quant_method" : "quant_method " + quoted_name(m_config.method);
         fail(errc::unsupported_dtype,
              std::string(to_string(info.type)) + " without a scale tensor, under " + method +
                  ": no scheme that larql reads stores a weight like that",

@@ -110,7 +110,7 @@ private:
 
     void metadata_value(nlohmann::json&& value) {
         if (!value.is_string())
-            refuse("metadata \"" + m_metadata_key + "\": expected a string, got a " + value.type_name());
+            refuse("metadata " + quoted_name(m_metadata_key) + ": expected a string, got a " + value.type_name());
         m_out.metadata.emplace(std::move(m_metadata_key), value.get<std::string>());
     }
 
@@ -127,7 +127,8 @@ private:
             refuse("data_offsets: expected an end at or after " + std::to_string(begin) + ", got " +
                    std::to_string(end));
         const dtype_traits* traits = find_safetensors_dtype(*m_entry.dtype);
-        if (traits == nullptr) refuse("expected a known dtype, got \"" + *m_entry.dtype + "\"", errc::unknown_dtype);
+        if (traits == nullptr)
+            refuse("expected a known dtype, got " + quoted_name(*m_entry.dtype), errc::unknown_dtype);
         check_size(*traits, end - begin);
         m_out.names->push_back(std::move(m_name));
         m_out.tensors.push_back({.name = m_out.names->back(),

@@ -91,7 +91,8 @@ private:
     [[nodiscard]] std::string check_path(const std::string& text) const {
         const auto bad = [&](const char* what) {
             fail_here(errc::bad_value,
-                      std::string("expected a path within the index's folder, got ") + what + ": " + text, m_name);
+                      std::string("expected a path within the index's folder, got ") + what + ": " + quoted_name(text),
+                      m_name);
         };
         if (text.empty()) bad("an empty one");
         if (text.find('\0') != std::string::npos) bad("a NUL character");
