@@ -91,7 +91,8 @@ private:
     [[nodiscard]] std::string check_path(const std::string& text) const {
         const auto bad = [&](const char* what) {
             fail_here(errc::bad_value,
-                      std::string("expected a path within the index's folder, got ") + what + ": " + quoted_name(text),
+                      std::string("expected a path within the index's folder, got ") + what + ": " +
+                          printable(text, max_printable_name),
                       m_name);
         };
         if (text.empty()) bad("an empty one");
