@@ -38,6 +38,7 @@ enum class errc {
     missing_shard,             ///< a file of a sharded checkpoint is absent
     shape_mismatch,            ///< sizes that must agree do not
     unsupported_architecture,  ///< a model that larql knows about and does not implement
+    not_understood,            ///< a key, value or tensor that may change results and that larql does not know
     source_changed,            ///< a file changed or shrank while it was being read
     already_exists,            ///< an output exists and replacing it was not asked for
     limit_exceeded,            ///< a size beyond a documented limit
@@ -64,6 +65,7 @@ inline std::string_view to_string(errc code) noexcept {
         case errc::missing_shard: return "missing_shard";
         case errc::shape_mismatch: return "shape_mismatch";
         case errc::unsupported_architecture: return "unsupported_architecture";
+        case errc::not_understood: return "not_understood";
         case errc::source_changed: return "source_changed";
         case errc::already_exists: return "already_exists";
         case errc::limit_exceeded: return "limit_exceeded";

@@ -139,6 +139,20 @@ inline double dynamic_theta(const rope_config& rope, double sequence_length) {
     return rope.theta * std::pow(rope.factor * length / rope.max_position - (rope.factor - 1.0), exponent);
 }
 
+/// Parameters that are finite and positive one by one may still give a table that is not.
+inline void require_usable(const rope_table& table) {
+    const auto good = [](double w) { return std::isfinite(w) && w >= 0.0; };
+    const auto bad = std::ranges::find_if_not(table.frequencies, good);
+    if (bad != table.frequencies.end())
+        fail(errc::bad_value,
+             "these parameters give frequency " + std::to_string(bad - table.frequencies.begin()) + " as " +
+                 std::to_string(*bad),
+             {.subject = "rope"});
+    if (!std::isfinite(table.magnitude) || !(table.magnitude > 0.0))
+        fail(errc::bad_value, "these parameters give a magnitude of " + std::to_string(table.magnitude),
+             {.subject = "rope"});
+}
+
 }  // namespace detail
 
 /// The frequencies of an embedding.
@@ -175,6 +189,10 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
         case rope_kind::llama3: detail::scale_llama3(rope, table); break;
         case rope_kind::proportional: {
             detail::require_positive(rope.factor, "rope.factor");
+            if (!(rope.partial_rotary_factor >= 0.0 && rope.partial_rotary_factor <= 1.0))
+                detail::fail(errc::bad_value,
+                             "expected 0 to 1, got " + std::to_string(rope.partial_rotary_factor),
+                             {.subject = "rope.partial_rotary_factor"});
             const auto rotated = static_cast<std::size_t>(rope.partial_rotary_factor * dim / 2.0);
             for (std::size_t j = 0; j < table.frequencies.size(); ++j)
                 table.frequencies[j] = j < rotated ? table.frequencies[j] / rope.factor : 0.0;
@@ -186,6 +204,8 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
             break;
         }
     }
+    table.magnitude *= rope.magnitude_factor;
+    detail::require_usable(table);
     return table;
 }
 

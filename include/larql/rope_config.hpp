@@ -41,6 +41,13 @@ constexpr std::string_view to_string(rope_pairing pairing) noexcept {
     return "unknown";
 }
 
+/// The pairing with this name, or nothing.
+constexpr std::optional<rope_pairing> rope_pairing_from_name(std::string_view name) noexcept {
+    for (const rope_pairing p : {rope_pairing::none, rope_pairing::interleaved, rope_pairing::half_split})
+        if (to_string(p) == name) return p;
+    return std::nullopt;
+}
+
 constexpr std::string_view to_string(rope_kind kind) noexcept {
     switch (kind) {
         case rope_kind::standard: return "default";
@@ -65,6 +72,7 @@ struct rope_config {
     double original_max_position = 0;  ///< original_max_position_embeddings: yarn, longrope, llama3
 
     std::optional<double> attention_factor{};  ///< yarn, longrope: overrides the derived magnitude
+    double magnitude_factor = 1.0;             ///< multiplies the magnitude of any kind: GGUF's attn_factor
     double beta_fast = 32.0;                   ///< yarn
     double beta_slow = 1.0;
     std::optional<double> mscale{};
@@ -79,7 +87,25 @@ struct rope_config {
     std::vector<double> long_factor{};   ///< longrope: D/2 divisors beyond it
     std::vector<double> divisors{};      ///< divisors: D/2 of them
     double partial_rotary_factor = 1.0;  ///< proportional: share of the D/2 frequencies that is not zero
+
+    friend bool operator==(const rope_config&, const rope_config&) = default;
 };
+
+/// The kind with this name of transformers' `rope_type`; nothing for other names.
+constexpr std::optional<rope_kind> rope_kind_from_name(std::string_view name) noexcept {
+    if (name == "su") return rope_kind::longrope;
+    if (name == "deepseek_yarn") return rope_kind::yarn;
+    if (name == "mrope") return rope_kind::standard;  // for text all axes are equal
+    for (const rope_kind kind : {rope_kind::standard, rope_kind::linear, rope_kind::dynamic, rope_kind::yarn,
+                                 rope_kind::longrope, rope_kind::llama3, rope_kind::proportional, rope_kind::divisors})
+        if (name == to_string(kind)) return kind;
+    return std::nullopt;
+}
+
+/// Whether the frequencies depend on the length of the sequence.
+constexpr bool depends_on_length(const rope_config& rope) noexcept {
+    return (rope.kind == rope_kind::dynamic && !rope.alpha) || rope.kind == rope_kind::longrope;
+}
 
 }  // namespace larql
 

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The families that larql implements, and what their tensors are called. Adding one is a row here.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_HPP
+
+#include <larql/model_family.hpp>
+
+#include <span>
+#include <string_view>
+
+namespace larql::detail {
+
+// clang-format off
+
+// Sources: transformers' modeling_llama.py; llama.cpp's gguf-py/gguf/tensor_mapping.py.
+#define LARQL_NAMES_AROUND_ATTENTION \
+    {tensor_role::embedding,           "embed_tokens.weight",                              "token_embd.weight"}, \
+    {tensor_role::output_norm,         "norm.weight",                                      "output_norm.weight"}, \
+    {tensor_role::output,              "lm_head.weight",                                   "output.weight", true}, \
+    {tensor_role::input_norm,          "layers.{}.input_layernorm.weight",                 "blk.{}.attn_norm.weight"}, \
+    {tensor_role::ffn_norm,            "layers.{}.post_attention_layernorm.weight",        "blk.{}.ffn_norm.weight"}, \
+    {tensor_role::ffn_gate,            "layers.{}.mlp.gate_proj.weight",                   "blk.{}.ffn_gate.weight"}, \
+    {tensor_role::ffn_up,              "layers.{}.mlp.up_proj.weight",                     "blk.{}.ffn_up.weight"}, \
+    {tensor_role::ffn_down,            "layers.{}.mlp.down_proj.weight",                   "blk.{}.ffn_down.weight"}, \
+    {tensor_role::rope_divisors,       "",                                                 "rope_freqs.weight"}, \
+    {tensor_role::rope_long_factors,   "",                                                 "rope_factors_long.weight"}, \
+    {tensor_role::rope_short_factors,  "",                                                 "rope_factors_short.weight"}
+
+inline constexpr name_row llama_names[] = {
+    LARQL_NAMES_AROUND_ATTENTION,
+    {tensor_role::q,                   "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight",                "blk.{}.attn_v.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq",          "blk.{}.attn_rot_embd.weight"},
+};
+
+// Sources: transformers' modeling_deepseek_v3.py; llama.cpp's conversion/deepseek.py. k_b_proj and v_b_proj are larql's
+// latent form; q_proj, k_proj, v_proj and kv_a_proj beside q_a_proj its dense form.
+inline constexpr name_row deepseek_names[] = {
+    LARQL_NAMES_AROUND_ATTENTION,
+    {tensor_role::q,                   "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
+    {tensor_role::q_a,                 "layers.{}.self_attn.q_a_proj.weight",              "blk.{}.attn_q_a.weight"},
+    {tensor_role::q_a_norm,            "layers.{}.self_attn.q_a_layernorm.weight",         "blk.{}.attn_q_a_norm.weight"},
+    {tensor_role::q_b,                 "layers.{}.self_attn.q_b_proj.weight",              "blk.{}.attn_q_b.weight"},
+    {tensor_role::kv_a,                "layers.{}.self_attn.kv_a_proj_with_mqa.weight",    "blk.{}.attn_kv_a_mqa.weight"},
+    {tensor_role::kv_a_latent,         "layers.{}.self_attn.kv_a_proj.weight"},
+    {tensor_role::kv_a_norm,           "layers.{}.self_attn.kv_a_layernorm.weight",        "blk.{}.attn_kv_a_norm.weight"},
+    {tensor_role::kv_b,                "layers.{}.self_attn.kv_b_proj.weight",             "blk.{}.attn_kv_b.weight"},
+    {tensor_role::k_b,                 "layers.{}.self_attn.k_b_proj.weight",              "blk.{}.attn_k_b.weight"},
+    {tensor_role::v_b,                 "layers.{}.self_attn.v_b_proj.weight",              "blk.{}.attn_v_b.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq"},
+    {tensor_role::router,              "layers.{}.mlp.gate.weight",                        "blk.{}.ffn_gate_inp.weight"},
+    {tensor_role::router_bias,         "layers.{}.mlp.gate.e_score_correction_bias",       "blk.{}.exp_probs_b.bias"},
+    {tensor_role::expert_gate,         "layers.{}.mlp.experts.{}.gate_proj.weight",        "blk.{}.ffn_gate_exps.weight"},
+    {tensor_role::expert_up,           "layers.{}.mlp.experts.{}.up_proj.weight",          "blk.{}.ffn_up_exps.weight"},
+    {tensor_role::expert_down,         "layers.{}.mlp.experts.{}.down_proj.weight",        "blk.{}.ffn_down_exps.weight"},
+    {tensor_role::shared_expert_gate,  "layers.{}.mlp.shared_experts.gate_proj.weight",    "blk.{}.ffn_gate_shexp.weight"},
+    {tensor_role::shared_expert_up,    "layers.{}.mlp.shared_experts.up_proj.weight",      "blk.{}.ffn_up_shexp.weight"},
+    {tensor_role::shared_expert_down,  "layers.{}.mlp.shared_experts.down_proj.weight",    "blk.{}.ffn_down_shexp.weight"},
+};
+
+#undef LARQL_NAMES_AROUND_ATTENTION
+// clang-format on
+
+// Defaults are those of transformers 5.24's configuration classes: configuration_llama.py, configuration_mistral.py,
+// configuration_deepseek_v2.py, configuration_deepseek_v3.py, and default_theta of PreTrainedConfig.
+inline constexpr model_family families[] = {
+    {.name = "llama",
+     .model_types = {"llama"},
+     .classes = {"LlamaForCausalLM", "LlamaModel", "LlamaForSequenceClassification", "LlamaForTokenClassification",
+                 "LlamaForQuestionAnswering", "LLaMAForCausalLM", "LlamaForRewardModel"},
+     .gguf_architecture = "llama",
+     .names = llama_names,
+     .biases_by_key = {tensor_role::q, tensor_role::k, tensor_role::v, tensor_role::o},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .stored = gguf_rows::interleaved,
+     .gguf_loses = "a sliding window, dynamic rope scaling"},
+    {.name = "mistral",
+     .model_types = {"mistral"},
+     .classes = {"MistralForCausalLM", "MistralModel", "MistralForSequenceClassification",
+                 "MistralForTokenClassification", "MistralForQuestionAnswering"},
+     .gguf_architecture = "llama",
+     .names = llama_names,
+     .windows = window_rule::every_block,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .default_sliding_window = 4096,
+     .stored = gguf_rows::interleaved,
+     .gguf_loses = "a sliding window, dynamic rope scaling"},
+    {.name = "deepseek_v2",
+     .model_types = {"deepseek_v2"},
+     .classes = {"DeepseekV2ForCausalLM", "DeepseekV2Model", "DeepseekV2ForSequenceClassification"},
+     .gguf_architecture = "deepseek2",
+     .routing = "softmax",
+     .names = deepseek_names,
+     .kind = attention_kind::mla,
+     .pairing = rope_pairing::interleaved,
+     .scale = scale_rule::yarn_mscale,
+     .biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .gguf_log_multiplier = 0.1,
+     .gguf_temperature = true},
+    {.name = "deepseek_v3",
+     .model_types = {"deepseek_v3"},
+     .classes = {"DeepseekV3ForCausalLM", "DeepseekV3Model", "DeepseekV3ForSequenceClassification",
+                 "DeepseekV3ForTokenClassification"},
+     .gguf_architecture = "deepseek2",
+     .routing = "sigmoid",
+     .names = deepseek_names,
+     .kind = attention_kind::mla,
+     .pairing = rope_pairing::interleaved,
+     .interleave_key = true,
+     .scale = scale_rule::yarn_mscale,
+     .biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .gguf_log_multiplier = 0.1,
+     .gguf_temperature = true},
+    {.name = "kimi_k2",  // runs DeepSeek-V3's class
+     .model_types = {"kimi_k2"},
+     .classes = {"DeepseekV3ForCausalLM", "KimiK2ForCausalLM"},
+     .gguf_architecture = "deepseek2",
+     .routing = "sigmoid",
+     .names = deepseek_names,
+     .kind = attention_kind::mla,
+     .pairing = rope_pairing::interleaved,
+     .interleave_key = true,
+     .scale = scale_rule::yarn_mscale,
+     .biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .gguf_log_multiplier = 0.1,
+     .gguf_temperature = true},
+};
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// config.json read through the key rows. Every key is accounted for: read, known to be inert, foreign to attention, or
+// reported.
+#ifndef LARQL_DETAIL_MODEL_JSON_SOURCE_HPP
+#define LARQL_DETAIL_MODEL_JSON_SOURCE_HPP
+
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/values.hpp>
+#include <larql/error.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+/// A value as it stands in the file, short enough for one line.
+inline std::string shown(const nlohmann::json& value) {
+    std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+    if (text.size() > 60) text = text.substr(0, 57) + "...";
+    return text;
+}
+
+inline std::string shown(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.10g", value);
+    return text;
+}
+
+/// Whether a value says "none": null, false, 0, "" or an empty container, or a number that changes nothing.
+inline bool says_none(const nlohmann::json& value, double neutral = 0.0) {
+    if (value.is_null() || value == false || value == "") return true;
+    if (value.is_number()) return value.get<double>() == 0.0 || value.get<double>() == neutral;
+    return (value.is_array() || value.is_object()) && value.empty();
+}
+
+/// Reads one value by its row; a value of another type or out of bounds is a problem.
+class json_value_reader {
+public:
+    json_value_reader(const key_row& row, std::string name, config_problems& problems)
+        : m_row(row), m_name(std::move(name)), m_problems(problems) {}
+
+    [[nodiscard]] std::optional<config_value> read(const nlohmann::json& value) const {
+        if (value.is_null()) return none_stated{};
+        switch (m_row.type) {
+            case value_type::integer: return integer(value);
+            case value_type::number: return number(value);
+            case value_type::flag:
+                if (!value.is_boolean()) return wrong_type("true or false", value);
+                return value.get<bool>();
+            case value_type::text:
+                if (!value.is_string()) return wrong_type("a string", value);
+                return value.get<std::string>();
+            case value_type::texts: return texts(value);
+            case value_type::numbers: return numbers(value);
+            case value_type::token: return token(value);
+        }
+        return std::nullopt;
+    }
+
+private:
+    std::optional<config_value> wrong_type(const char* expected, const nlohmann::json& value) const {
+        m_problems.add(errc::wrong_type, m_name, std::string("expected ") + expected + ", got " + shown(value));
+        return std::nullopt;
+    }
+    std::optional<config_value> out_of_bounds(const std::string& expected, const nlohmann::json& value) const {
+        m_problems.add(errc::bad_value, m_name, "expected " + expected + ", got " + shown(value));
+        return std::nullopt;
+    }
+
+    /// An integer token; 2.0, true, "2" and 2^64 are none.
+    std::optional<config_value> integer(const nlohmann::json& value) const {
+        if (!value.is_number_integer()) return wrong_type("an integer", value);
+        const auto low = static_cast<std::uint64_t>(m_row.low), high = static_cast<std::uint64_t>(m_row.high);
+        const bool negative = !value.is_number_unsigned() && value.get<std::int64_t>() < 0;
+        if (negative || value.get<std::uint64_t>() < low || value.get<std::uint64_t>() > high)
+            return out_of_bounds(std::to_string(low) + " to " + std::to_string(high), value);
+        return value.get<std::uint64_t>();
+    }
+    std::optional<config_value> number(const nlohmann::json& value) const {
+        if (!value.is_number()) return wrong_type("a number", value);
+        if (!within(value.get<double>())) return out_of_bounds(bounds(), value);
+        return value.get<double>();
+    }
+    std::optional<config_value> texts(const nlohmann::json& value) const {
+        if (!value.is_array()) return wrong_type("a list of strings", value);
+        std::vector<std::string> list;
+        for (const nlohmann::json& item : value) {
+            if (!item.is_string()) return wrong_type("a list of strings", value);
+            list.push_back(item.get<std::string>());
+        }
+        return list;
+    }
+    std::optional<config_value> numbers(const nlohmann::json& value) const {
+        if (!value.is_array()) return wrong_type("a list of numbers", value);
+        std::vector<double> list;
+        for (const nlohmann::json& item : value) {
+            if (!item.is_number() || !within(item.get<double>()))
+                return out_of_bounds("a list of " + bounds("numbers"), item);
+            list.push_back(item.get<double>());
+        }
+        return list;
+    }
+    /// A token's number; of a list of them, which only a tokenizer needs, the first.
+    std::optional<config_value> token(const nlohmann::json& value) const {
+        const nlohmann::json& first = value.is_array() && !value.empty() ? value.front() : value;
+        if (!first.is_number_integer() || first.get<std::int64_t>() < 0) return none_stated{};
+        return first.get<std::uint64_t>();
+    }
+
+    [[nodiscard]] bool within(double value) const {
+        return std::isfinite(value) && value >= m_row.low && value <= m_row.high;
+    }
+    [[nodiscard]] std::string bounds(const char* what = "a number") const {
+        if (m_row.low == smallest && m_row.high == largest) return std::string("finite ") + what + " above 0";
+        if (m_row.low == smallest) return std::string(what) + " above 0 and at most " + shown(m_row.high);
+        return std::string(what) + " from " + shown(m_row.low) + " to " + shown(m_row.high);
+    }
+
+    const key_row& m_row;
+    std::string m_name;
+    config_problems& m_problems;
+};
+
+/// Reads one object of a config.json through a table of rows.
+class json_object_reader {
+public:
+    /// @param closed  every key must be claimed, not only those that look like attention: a rope dictionary
+    json_object_reader(const nlohmann::json& object, std::string path, const model_family& family,
+                       config_problems& problems, std::vector<std::string>& not_understood, bool closed)
+        : m_object(object),
+          m_path(std::move(path)),
+          m_family(family),
+          m_problems(problems),
+          m_not_understood(not_understood),
+          m_closed(closed) {}
+
+    void read(std::span<const key_row> rows, key_values& values) {
+        for (const key_row& row : rows) {
+            const std::string_view name = stated_name(row);
+            if (name.empty()) continue;
+            const nlohmann::json& value = m_object.at(std::string(name));
+            if (row.read_by != nullptr && !row.read_by(m_family)) {
+                require_none(row, name, value);
+                continue;
+            }
+            if (auto read = json_value_reader(row, m_path + std::string(name), m_problems).read(value))
+                values.set(row.key, std::move(*read), m_path + std::string(name));
+        }
+        report_unclaimed(m_object, m_path, rows);
+    }
+
+    /// Reports keys of an object, and of the objects in it, that look like attention and that nobody claims.
+    void report_unclaimed(const nlohmann::json& object, const std::string& path, std::span<const key_row> rows) {
+        for (const auto& [name, value] : object.items()) {
+            if (claimed(name, rows)) continue;
+            const bool suspicious = m_closed || looks_like_attention(name);
+            if (suspicious && says_none(value)) continue;
+            if (const inert_key* known = find_inert(name)) {
+                if (!allows(*known, value))
+                    m_not_understood.push_back(path + name + " is " + shown(value) + ", which \"" +
+                                               std::string(m_family.name) + "\" does not have");
+                continue;
+            }
+            if (is_foreign(name, value)) continue;
+            if (suspicious)
+                m_not_understood.push_back(path + name + " (" + shown(value) + ") is unknown");
+            else if (value.is_object())
+                report_unclaimed(value, path + name + ".", {});
+        }
+    }
+
+private:
+    /// The name under which the object states a row, or "".
+    [[nodiscard]] std::string_view stated_name(const key_row& row) const {
+        for (const std::string_view name : row.hf)
+            if (!name.empty() && m_object.contains(name)) return name;
+        for (const key_alias& alias : m_family.aliases)
+            if (alias.key == row.key && m_object.contains(alias.name)) return alias.name;
+        return {};
+    }
+
+    /// A key that the family does not read may still be there, if it says "none".
+    void require_none(const key_row& row, std::string_view name, const nlohmann::json& value) {
+        if (says_none(value, row.neutral)) return;
+        const auto turned_off = m_object.find("use_sliding_window");
+        if (row.key == model_key::sliding_window && turned_off != m_object.end() && *turned_off == false) return;
+        if (row.key == model_key::layer_types && value.is_array() &&
+            std::ranges::all_of(value, [](const nlohmann::json& type) { return type == "full_attention"; }))
+            return;
+        m_not_understood.push_back(m_path + std::string(name) + " is " + shown(value) + ", which \"" +
+                                   std::string(m_family.name) + "\" does not have");
+    }
+
+    [[nodiscard]] bool claimed(const std::string& name, std::span<const key_row> rows) const {
+        const auto names = [&](const key_row& row) { return std::ranges::find(row.hf, name) != row.hf.end(); };
+        return name == "rope_scaling" || name == "rope_parameters" || std::ranges::any_of(rows, names) ||
+               std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||
+               std::ranges::find(m_family.inert_keys, std::string_view(name)) != m_family.inert_keys.end();
+    }
+
+    [[nodiscard]] static const inert_key* find_inert(const std::string& name) {
+        const auto found = std::ranges::find(hf_inert_keys, std::string_view(name), &inert_key::name);
+        return found != std::end(hf_inert_keys) ? &*found : nullptr;
+    }
+
+    [[nodiscard]] static bool allows(const inert_key& known, const nlohmann::json& value) {
+        using enum inert_key::when;
+        const std::string text = value.is_string() ? value.get<std::string>() : "";
+        switch (known.allowed) {
+            case always: return true;
+            case no: return says_none(value);
+            case yes: return value.is_null() || value == true || value == 1;
+            case one: return value.is_null() || value == 1;
+            case rotary: return value.is_null() || text == "rope" || text == "rotary" || text == "rotary_embedding";
+            case rms: return value.is_null() || text == "rms" || text == "rmsnorm" || text == "rms_norm";
+        }
+        return false;
+    }
+
+    /// Objects about something else: listed ones, and configurations of towers ("vision_config").
+    [[nodiscard]] static bool is_foreign(const std::string& name, const nlohmann::json& value) {
+        return std::ranges::find(foreign_objects, std::string_view(name)) != std::end(foreign_objects) ||
+               (value.is_object() && name.ends_with("_config") && !looks_like_attention(name));
+    }
+
+    const nlohmann::json& m_object;
+    std::string m_path;
+    const model_family& m_family;
+    config_problems& m_problems;
+    std::vector<std::string>& m_not_understood;
+    bool m_closed;
+};
+
+/// The rope dictionaries of a configuration. As in transformers, a rope_scaling that says anything takes the place of
+/// rope_parameters.
+inline void read_json_ropes(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                            model_values& values) {
+    const auto dictionary = [&](const char* name) -> const nlohmann::json* {
+        const auto at = text.find(name);
+        if (at == text.end() || says_none(*at)) return nullptr;
+        if (at->is_object()) return &*at;
+        problems.add(errc::wrong_type, path + name, "expected an object, got " + shown(*at));
+        return nullptr;
+    };
+    const nlohmann::json* scaling = dictionary("rope_scaling");
+    const std::string name = path + (scaling != nullptr ? "rope_scaling" : "rope_parameters");
+    if (scaling == nullptr) scaling = dictionary("rope_parameters");
+    if (scaling == nullptr) return;
+    const bool by_layer_type =
+        std::ranges::all_of(*scaling, [](const nlohmann::json& v) { return v.is_object() || v.is_null(); });
+    if (!by_layer_type) {
+        json_object_reader reader(*scaling, name + ".", *values.family, problems, values.not_understood, true);
+        reader.read(rope_keys, values.ropes.emplace_back().keys);
+        return;
+    }
+    if (!reads_layer_types(*values.family))
+        values.not_understood.push_back(name + " differs by layer type, which \"" + std::string(values.family->name) +
+                                        "\" does not have");
+    for (const auto& [layer_type, keys] : scaling->items()) {
+        if (!keys.is_object()) continue;
+        json_object_reader reader(keys, name + "." + layer_type + ".", *values.family, problems, values.not_understood,
+                                  true);
+        rope_values& rope = values.ropes.emplace_back();
+        rope.layer_type = layer_type;
+        reader.read(rope_keys, rope.keys);
+    }
+}
+
+/// Reads the object that holds the language model's keys.
+/// @param path  what leads to it, with a dot at its end: "" or "text_config."
+inline void read_json_values(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                             model_values& values) {
+    values.where = path;
+    json_object_reader reader(text, path, *values.family, problems, values.not_understood, false);
+    reader.read(top_keys, values.top);
+    read_json_ropes(text, path, problems, values);
+    values.stored_pairing = values.family->pairing;
+}
+
+/// Where wrappers put the configuration of their language model.
+inline constexpr std::string_view text_objects[] = {"text_config",     "llm_config",    "language_config",
+                                                    "thinker_config", "language_model", "text_model"};
+
+/// A language model's configuration, and the path to it.
+struct text_part {
+    const nlohmann::json* object;
+    std::string path;  ///< "" or "text_config."
+};
+
+inline text_part find_text_part(const nlohmann::json& config, std::string path = {}) {
+    for (const std::string_view name : text_objects) {
+        const auto nested = config.find(name);
+        if (nested != config.end() && nested->is_object() && !nested->empty())
+            return find_text_part(*nested, path + std::string(name) + ".");
+    }
+    return {&config, std::move(path)};
+}
+
+/// A wrapper may repeat what its language model states; transformers reads the inner statement, so another value in the
+/// wrapper, or a key of attention that only the wrapper has, is a misunderstanding waiting to happen.
+inline void check_wrapper(const nlohmann::json& config, const nlohmann::json& text, const std::string& path,
+                          model_values& values) {
+    for (const auto& [name, value] : config.items()) {
+        const auto inner = text.find(name);
+        if (!looks_like_attention(name) || says_none(value) || (inner != text.end() && *inner == value)) continue;
+        const auto states = [&](const key_row& row) { return std::ranges::find(row.hf, name) != row.hf.end(); };
+        const bool known = name == "rope_scaling" || name == "rope_parameters" || std::ranges::any_of(top_keys, states);
+        if (known && inner != text.end())
+            values.not_understood.push_back(name + " is " + shown(value) + " and " + path + name + " is " +
+                                            shown(*inner));
+        else if (known)
+            values.not_understood.push_back(name + " (" + shown(value) + ") stands beside " +
+                                            path.substr(0, path.size() - 1) + ", not in it");
+    }
+}
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The keys of a configuration: one row for each thing that it can state, with its names in config.json and in GGUF, its
+// type, its bounds, and which families read it. The readers of both, the printer and the tests walk these rows.
+//
+// The world is closed: a key that looks as if it changed attention and that no row claims is an error, and so is a
+// claimed key that the model's family does not read, unless its value says "none".
+#ifndef LARQL_DETAIL_MODEL_KEYS_HPP
+#define LARQL_DETAIL_MODEL_KEYS_HPP
+
+#include <larql/model_family.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <string_view>
+
+namespace larql::detail {
+
+enum class value_type : std::uint8_t { integer, number, flag, text, texts, numbers, token };
+
+/// Sizes are capped so that no product of three of them leaves 64 bits.
+inline constexpr double max_dimension = 1 << 20;
+inline constexpr double max_layers = 4096;
+inline constexpr double max_vocabulary = 1 << 28;
+inline constexpr double max_length = 1099511627776.0;  // 2^40 tokens
+inline constexpr double smallest = 1e-300;                 // a number that must be above 0 and whose inverse is finite
+inline constexpr double largest = 1e300;
+
+/// One key.
+struct key_row {
+    model_key key;
+    value_type type;
+    double low, high;                         ///< bounds of an integer or a number, inclusive
+    std::array<std::string_view, 3> hf;       ///< the first that is there counts
+    std::array<std::string_view, 2> gguf{};   ///< below "<architecture>."; the first that is there counts
+    bool (*read_by)(const model_family&) = nullptr;  ///< null: by every family
+    double neutral = 0.0;                     ///< what a family that does not read it may find all the same
+};
+
+constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kind::mla; }
+constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
+constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
+constexpr bool reads_layer_types(const model_family& f) { return f.windows == window_rule::layer_types; }
+constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
+constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
+constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
+constexpr bool reads_alpha(const model_family& f) { return f.dynamic_alpha; }
+constexpr bool reads_nothing(const model_family&) { return false; }
+
+// clang-format off
+
+/// Keys at the top of a language model's configuration.
+inline constexpr key_row top_keys[] = {
+    // key                                  type                  low   high            config.json                               GGUF
+    {model_key::hidden_size,              value_type::integer,  1,    max_dimension,  {"hidden_size"},                          {"embedding_length"}},
+    {model_key::num_hidden_layers,        value_type::integer,  1,    max_layers,     {"num_hidden_layers"},                    {"block_count"}},
+    {model_key::num_attention_heads,      value_type::integer,  1,    max_dimension,  {"num_attention_heads"},                  {"attention.head_count"}},
+    {model_key::num_key_value_heads,      value_type::integer,  1,    max_dimension,  {"num_key_value_heads"},                  {"attention.head_count_kv"}},
+    {model_key::head_dim,                 value_type::integer,  1,    max_dimension,  {"head_dim"},                             {"attention.key_length"}},
+    {model_key::q_lora_rank,              value_type::integer,  0,    max_dimension,  {"q_lora_rank"},                          {},                                   reads_mla},
+    {model_key::kv_lora_rank,             value_type::integer,  1,    max_dimension,  {"kv_lora_rank"},                         {},                                   reads_mla},
+    {model_key::qk_nope_head_dim,         value_type::integer,  1,    max_dimension,  {"qk_nope_head_dim"},                     {},                                   reads_mla},
+    {model_key::qk_rope_head_dim,         value_type::integer,  1,    max_dimension,  {"qk_rope_head_dim"},                     {},                                   reads_mla},
+    {model_key::v_head_dim,               value_type::integer,  1,    max_dimension,  {"v_head_dim"},                           {},                                   reads_mla},
+    {model_key::max_position_embeddings,  value_type::integer,  1,    max_length,     {"max_position_embeddings"},              {"context_length"}},
+    {model_key::rms_norm_eps,             value_type::number,   smallest, 1.0,        {"rms_norm_eps"},                         {"attention.layer_norm_rms_epsilon"}},
+    {model_key::attention_bias,           value_type::flag,     0,    1,              {"attention_bias"},                       {},                                   reads_biases},
+    {model_key::sliding_window,           value_type::integer,  0,    max_length,     {"sliding_window"},                       {"attention.sliding_window"},         reads_window},
+    {model_key::use_sliding_window,       value_type::flag,     0,    1,              {"use_sliding_window"},                   {},                                   reads_window},
+    {model_key::layer_types,              value_type::texts,    0,    0,              {"layer_types"},                          {},                                   reads_layer_types},
+    {model_key::softcap,                  value_type::number,   0,    largest,           {"attn_logit_softcapping"},               {"attn_logit_softcapping"},           reads_softcap},
+    {model_key::rope_interleave,          value_type::flag,     0,    1,              {"rope_interleave"},                      {}},
+    {model_key::rope_theta,               value_type::number,   smallest, largest,           {"rope_theta"},                           {"rope.freq_base"}},
+    {model_key::partial_rotary_factor,    value_type::number,   smallest, 1.0,            {"partial_rotary_factor"},                {},                                   reads_partial,      1.0},
+    {model_key::rope_original_max_position, value_type::integer, 1,   max_length,     {"original_max_position_embeddings"},     {}},
+
+    {model_key::vocab_size,               value_type::integer,  1,    max_vocabulary, {"vocab_size"},                           {"vocab_size"}},
+    {model_key::num_nextn_predict_layers, value_type::integer,  0,    max_layers,     {"num_nextn_predict_layers"},             {"nextn_predict_layers"}},
+    {model_key::intermediate_size,        value_type::integer,  1,    max_vocabulary, {"intermediate_size"},                    {"feed_forward_length"}},
+    {model_key::hidden_act,               value_type::text,     0,    0,              {"hidden_act"}},
+    {model_key::n_routed_experts,         value_type::integer,  0,    max_dimension,  {"n_routed_experts"},                     {"expert_count"}},
+    {model_key::n_shared_experts,         value_type::integer,  0,    max_dimension,  {"n_shared_experts"},                     {"expert_shared_count"}},
+    {model_key::num_experts_per_tok,      value_type::integer,  0,    max_dimension,  {"num_experts_per_tok"},                  {"expert_used_count"}},
+    {model_key::moe_intermediate_size,    value_type::integer,  1,    max_vocabulary, {"moe_intermediate_size"},                {"expert_feed_forward_length"}},
+    {model_key::first_k_dense_replace,    value_type::integer,  0,    max_layers,     {"first_k_dense_replace"},                {"leading_dense_block_count"}},
+    {model_key::n_group,                  value_type::integer,  0,    max_dimension,  {"n_group"},                              {"expert_group_count"}},
+    {model_key::topk_group,               value_type::integer,  0,    max_dimension,  {"topk_group"},                           {"expert_group_used_count"}},
+    {model_key::norm_topk_prob,           value_type::flag,     0,    1,              {"norm_topk_prob"},                       {"expert_weights_norm"}},
+    {model_key::routed_scaling_factor,    value_type::number,   0,    largest,           {"routed_scaling_factor"},                {"expert_weights_scale"}},
+    {model_key::scoring_func,             value_type::text,     0,    0,              {"scoring_func"}},
+    {model_key::topk_method,              value_type::text,     0,    0,              {"topk_method"}},
+    {model_key::tie_word_embeddings,      value_type::flag,     0,    1,              {"tie_word_embeddings"}},
+    {model_key::bos_token_id,             value_type::token,    0,    max_vocabulary, {"bos_token_id"}},
+    {model_key::eos_token_id,             value_type::token,    0,    max_vocabulary, {"eos_token_id"}},
+};
+
+/// Keys of a rope dictionary: rope_scaling or rope_parameters, or one of those that rope_parameters holds by layer type.
+inline constexpr key_row rope_keys[] = {
+    {model_key::rope_type,                  value_type::text,    0,    0,          {"rope_type", "type"},                    {"rope.scaling.type"}},
+    {model_key::rope_theta,                 value_type::number,  smallest, largest,       {"rope_theta"},                           {}},
+    {model_key::partial_rotary_factor,      value_type::number,  smallest, 1.0,        {"partial_rotary_factor"},                {},                                     reads_partial, 1.0},
+    {model_key::rope_factor,                value_type::number,  smallest, largest,       {"factor"},                               {"rope.scaling.factor", "rope.scale_linear"}},
+    {model_key::rope_original_max_position, value_type::integer, 1,    max_length, {"original_max_position_embeddings"},     {"rope.scaling.original_context_length"}},
+    {model_key::max_position_embeddings,    value_type::integer, 1,    max_length, {"max_position_embeddings"},              {},                                     reads_nothing},
+    {model_key::rope_attention_factor,      value_type::number,  smallest, largest,       {"attention_factor"},                     {}},
+    {model_key::rope_magnitude_factor,      value_type::number,  smallest, largest,       {},                                       {"rope.scaling.attn_factor"}},
+    {model_key::rope_beta_fast,             value_type::number,  smallest, largest,       {"beta_fast"},                            {"rope.scaling.yarn_beta_fast"}},
+    {model_key::rope_beta_slow,             value_type::number,  smallest, largest,       {"beta_slow"},                            {"rope.scaling.yarn_beta_slow"}},
+    {model_key::rope_mscale,                value_type::number,  0,    largest,       {"mscale"},                               {}},
+    {model_key::rope_mscale_all_dim,        value_type::number,  0,    largest,       {"mscale_all_dim"},                       {"rope.scaling.yarn_log_multiplier"}},
+    {model_key::rope_truncate,              value_type::flag,    0,    1,          {"truncate"},                             {}},
+    {model_key::rope_low_freq_factor,       value_type::number,  smallest, largest,       {"low_freq_factor"},                      {}},
+    {model_key::rope_high_freq_factor,      value_type::number,  smallest, largest,       {"high_freq_factor"},                     {}},
+    {model_key::rope_alpha,                 value_type::number,  smallest, largest,       {"alpha"},                                {"rope.scaling.alpha"},                 reads_alpha},
+    {model_key::rope_short_factor,          value_type::numbers, smallest, largest,       {"short_factor"},                         {}},
+    {model_key::rope_long_factor,           value_type::numbers, smallest, largest,       {"long_factor"},                          {}},
+    {model_key::rope_mrope_section,         value_type::numbers, 0,    largest,       {"mrope_section"},                        {}},
+    {model_key::temperature_scale,          value_type::number,  smallest, largest,       {"llama_4_scaling_beta"},                 {},                                     reads_temperature},
+};
+
+// clang-format on
+
+/// A key that looks like attention and changes nothing, or changes nothing while it has its neutral value.
+struct inert_key {
+    std::string_view name;
+    enum class when : std::uint8_t {
+        always,   ///< whatever its value
+        no,       ///< null, false, 0, "" or an empty list
+        yes,      ///< null, true or 1
+        one,      ///< null or 1
+        rotary,   ///< "rope", "rotary": another position embedding is not
+        rms,      ///< "rms", "rmsnorm": another norm is not
+    } allowed = when::always;
+};
+
+// Sources: transformers 5.24 configuration_utils.py (generation and head settings), configuration_llama.py and
+// configuration_deepseek_v3.py (training settings), modeling code of the classes that the family rows name.
+inline constexpr inert_key hf_inert_keys[] = {
+    {"attention_dropout"},  // training only
+    {"attn_pdrop"},
+    {"attn_dropout"},
+    {"attn_implementation"},  // which kernel computes the same
+    {"_attn_implementation"},
+    {"_attn_implementation_internal"},
+    {"_attn_implementation_autoset"},
+    {"use_flash_attn"},
+    {"use_flash_attention"},
+    {"use_flash_attention_2"},
+    {"_flash_attn_2_enabled"},
+    {"flash_attn_bias_enabled", inert_key::when::no},
+    {"output_attentions"},
+    {"add_cross_attention", inert_key::when::no},
+    {"cross_attention_hidden_size", inert_key::when::no},
+    {"pruned_heads", inert_key::when::no},
+    {"add_classification_head"},
+    {"lm_head"},
+    {"rm_head"},
+    {"initializer_range"},
+    {"chunk_size_feed_forward"},  // how the feed-forward part is computed
+    {"temperature"},              // of sampling
+    {"top_k"},
+    {"top_p"},
+    {"max_window_layers"},  // of a window that `use_sliding_window` turns off
+    {"use_mla", inert_key::when::yes},
+    {"use_qk_norm", inert_key::when::no},
+    {"qk_norm", inert_key::when::no},
+    {"qk_layernorm", inert_key::when::no},
+    {"clip_qkv", inert_key::when::no},
+    {"clamp_qkv", inert_key::when::no},
+    {"qkv_bias", inert_key::when::no},
+    {"q_bias", inert_key::when::no},
+    {"attn_bias", inert_key::when::no},
+    {"alibi", inert_key::when::no},
+    {"use_alibi", inert_key::when::no},
+    {"use_rope", inert_key::when::yes},
+    {"use_rotary_pos_emb", inert_key::when::yes},
+    {"rope_interleaved", inert_key::when::no},
+    {"rotary_pct", inert_key::when::one},
+    {"rope_pct", inert_key::when::one},
+    {"rope_ratio", inert_key::when::one},
+    {"position_embedding_type", inert_key::when::rotary},
+    {"norm_type", inert_key::when::rms},
+    {"normalization_type", inert_key::when::rms},
+    {"use_rmsnorm", inert_key::when::yes},
+    {"layer_norm_eps"},  // of a LayerNorm that these families do not have
+    {"layer_norm_epsilon"},
+    {"norm_eps"},
+    {"attn_logit_softcapping", inert_key::when::no},
+    {"final_logit_softcapping", inert_key::when::no},
+    {"logits_scaling", inert_key::when::one},
+    {"logit_scale", inert_key::when::one},
+    {"embedding_multiplier", inert_key::when::one},
+    {"residual_multiplier", inert_key::when::one},
+    {"attention_multiplier", inert_key::when::no},
+    {"query_pre_attn_scalar", inert_key::when::no},
+    {"use_cla", inert_key::when::no},
+    {"kv_cache_dtype"},  // how an engine stores its cache
+    {"kv_cache_quant_algo"},
+    {"keys_to_ignore_at_inference"},
+    {"_keep_in_fp32_modules"},
+    {"num_heads_per_group", inert_key::when::no},
+    {"qk_head_dim"},  // the sum of two sizes that are read
+    {"q_head_dim"},
+    {"decoder_sparse_step"},  // which layers have experts
+    {"prefill_chunk_size"},  // of MLC's compiler
+    {"context_window_size"},
+    {"sliding_window_size", inert_key::when::no},
+    {"attention_sink_size", inert_key::when::no},
+    {"tensor_parallel_shards"},
+    {"num_attention_heads_per_partition", inert_key::when::no},
+};
+
+/// The same below a GGUF architecture's prefix.
+inline constexpr inert_key gguf_inert_keys[] = {
+    {"attention.causal", inert_key::when::yes},
+    {"rope.scaling.finetuned"},
+    {"rope.scaling.yarn_ext_factor", inert_key::when::one},
+    {"rope.scaling.yarn_attn_factor", inert_key::when::one},
+    {"rope.dimension_sections"},  // for text all axes are equal
+    {"attention.max_alibi_bias", inert_key::when::no},
+    {"attention.clamp_kqv", inert_key::when::no},
+    {"attention.layer_norm_epsilon"},  // of a LayerNorm that these families do not have
+    {"final_logit_softcapping", inert_key::when::no},
+    {"logit_scale", inert_key::when::one},
+    {"embedding_scale", inert_key::when::one},
+    {"residual_scale", inert_key::when::one},
+    {"attention.scale", inert_key::when::no},
+    {"attention.output_scale", inert_key::when::no},
+    {"attention.value_scale", inert_key::when::no},
+    {"attention.shared_kv_layers", inert_key::when::no},
+    {"attention.key_length"},  // read by the sizes of latent attention, see gguf_source.hpp
+    {"attention.value_length"},
+    {"attention.key_length_mla"},
+    {"attention.value_length_mla"},
+    {"attention.q_lora_rank"},
+    {"attention.kv_lora_rank"},
+    {"attention.temperature_scale"},  // read by gguf_source.hpp, if the family has a temperature
+    {"attention.temperature_length"},
+    {"rope.dimension_count"},
+    {"tensor_data_layout"},
+};
+
+/// Objects of a config.json that describe something else than the language model's attention.
+inline constexpr std::string_view foreign_objects[] = {
+    "quantization_config", "compression_config", "quantization", "auto_map",    "id2label",    "label2id",
+    "larql",               "eagle_config",       "custom_pipelines", "generation_config",      "task_specific_params",
+    "transformers.js_config",
+};
+
+// clang-format off
+/// What makes a key look as if it changed attention: a part of its name, or one of its words.
+inline constexpr std::string_view attention_parts[] = {
+    "attn", "attention", "rope", "rotary", "norm", "scale", "scaling", "window", "sliding", "softcap", "clip", "clamp",
+    "mscale", "theta", "alibi", "yarn", "temperature", "multiplier", "sparse", "indexer", "layer_type", "layer_pattern",
+    "position_embedding", "query", "compress", "latent", "qkv", "sink",
+};
+inline constexpr std::string_view attention_words[] = {
+    "q", "k", "v", "kv", "qk", "head", "heads", "lora", "ntk", "mla", "nope", "eps", "epsilon", "cross", "index", "cap",
+    "cla", "chunk", "gate", "residual",
+};
+// clang-format on
+
+inline bool looks_like_attention(std::string_view path) {
+    if (path.starts_with("attention.") || path.starts_with("rope.")) return true;
+    const std::string_view name = path.substr(path.rfind('.') + 1);  // npos + 1 is 0
+    if (std::ranges::any_of(attention_parts, [&](auto part) { return name.find(part) != name.npos; })) return true;
+    for (std::size_t begin = 0; begin <= name.size();) {
+        const std::size_t end = std::min(name.find('_', begin), name.size());
+        if (std::ranges::find(attention_words, name.substr(begin, end - begin)) != std::end(attention_words)) return true;
+        begin = end + 1;
+    }
+    return false;
+}
+
+}  // namespace larql::detail
+
+#endif

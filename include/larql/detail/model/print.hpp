@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Stated values as the config.json that transformers reads: the key rows, walked the other way.
+#ifndef LARQL_DETAIL_MODEL_PRINT_HPP
+#define LARQL_DETAIL_MODEL_PRINT_HPP
+
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/values.hpp>
+#include <larql/rope.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <numbers>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace larql::detail {
+
+inline nlohmann::json json_of(const config_value& value) {
+    return std::visit(
+        [](const auto& v) {
+            if constexpr (std::is_same_v<std::decay_t<decltype(v)>, none_stated>)
+                return nlohmann::json(nullptr);
+            else
+                return nlohmann::json(v);
+        },
+        value);
+}
+
+/// The parameters of Llama 3's scaling that give these divisors, or nothing.
+///
+/// A divisor d of the frequency with wavelength l is 1 / ((1 - s) / factor + s), with s = (original / l - low) /
+/// (high - low) between 0 and 1. Only two of (original, low, high) can be told: low is taken as 1.
+inline std::optional<rope_config> fit_llama3(const rope_config& stored) {
+    rope_config fit = stored;
+    fit.kind = rope_kind::llama3;
+    fit.divisors.clear();
+    fit.factor = stored.divisors.empty() ? 1.0 : std::ranges::max(stored.divisors);
+    if (!(fit.factor > 1.0)) return std::nullopt;
+    rope_config plain = stored;
+    plain.kind = rope_kind::standard;
+    const std::vector<double> frequencies = make_rope_table(plain).frequencies;
+    std::vector<std::pair<double, double>> points;  // 1 / wavelength, s
+    for (std::size_t j = 0; j < frequencies.size(); ++j) {
+        const double s = (1.0 / stored.divisors[j] - 1.0 / fit.factor) / (1.0 - 1.0 / fit.factor);
+        if (s > 1e-5 && s < 1.0 - 1e-5) points.emplace_back(frequencies[j] / (2.0 * std::numbers::pi), s);
+    }
+    fit.low_freq_factor = 1.0;
+    if (points.size() >= 2) {
+        const auto& [x0, s0] = points.front();
+        const auto& [x1, s1] = points.back();
+        const double slope = (s1 - s0) / (x1 - x0), offset = slope * x0 - s0;  // original, low over (high - low)
+        fit.high_freq_factor = 1.0 + 1.0 / offset;
+        fit.original_max_position = std::round(slope / offset);
+    } else {  // too few to tell: the parameters of every published Llama 3
+        fit.high_freq_factor = 4.0;
+        fit.original_max_position =
+            points.empty() ? 8192.0 : std::round((points.front().second * 3.0 + 1.0) / points.front().first);
+    }
+    fit.high_freq_factor = std::round(fit.high_freq_factor * 1e4) / 1e4;  // stored as float32
+    if (!(fit.high_freq_factor > 1.0) || !(fit.original_max_position >= 1.0)) return std::nullopt;
+    const std::vector<double> got = make_rope_table(fit).frequencies, want = make_rope_table(stored).frequencies;
+    for (std::size_t j = 0; j < got.size(); ++j)
+        if (!(std::abs(got[j] - want[j]) <= 1e-5 * want[j])) return std::nullopt;
+    return fit;
+}
+
+/// A rope dictionary, or null for an embedding that is not scaled.
+/// @throws error unsupported_architecture if transformers has no words for it
+inline nlohmann::json print_rope(rope_config rope, const key_values& stated, const error_where& where) {
+    if (rope.kind == rope_kind::divisors) {
+        const auto fit = fit_llama3(rope);
+        if (!fit)
+            fail(errc::unsupported_architecture,
+                 "transformers has no rope type for frequencies divided by these numbers",
+                 {.file = where.file, .subject = "rope_freqs.weight"});
+        return {{"rope_type", "llama3"},
+                {"factor", fit->factor},
+                {"low_freq_factor", fit->low_freq_factor},
+                {"high_freq_factor", fit->high_freq_factor},
+                {"original_max_position_embeddings", static_cast<std::uint64_t>(fit->original_max_position)}};
+    }
+    const bool has_magnitude = rope.kind == rope_kind::yarn || rope.kind == rope_kind::longrope;
+    if (rope.magnitude_factor != 1.0 && !has_magnitude)
+        fail(errc::unsupported_architecture,
+             "transformers has no magnitude for rope type \"" + std::string(to_string(rope.kind)) + "\"",
+             {.file = where.file, .subject = "rope.scaling.attn_factor"});
+    if (rope.kind == rope_kind::standard) return nullptr;
+    nlohmann::json dictionary = {{"rope_type", to_string(rope.kind)}};
+    for (const key_row& row : rope_keys) {
+        const config_value* value = stated.value(row.key);
+        if (value != nullptr && row.key != model_key::rope_type && !row.hf.front().empty())
+            dictionary[std::string(row.hf.front())] = json_of(*value);
+    }
+    if (rope.magnitude_factor != 1.0) dictionary["attention_factor"] = make_rope_table(rope).magnitude;
+    return dictionary;
+}
+
+/// The whole configuration.
+inline nlohmann::json print_config(const model_values& values, const rope_config& rope, const error_where& where) {
+    const model_family& family = *values.family;
+    nlohmann::json config = {{"model_type", family.model_types.front()}, {"architectures", {family.classes.front()}}};
+    for (const key_row& row : top_keys)
+        if (const config_value* value = values.top.value(row.key)) config[std::string(row.hf.front())] = json_of(*value);
+    if (values.top.stated(model_key::temperature_scale))
+        fail(errc::unsupported_architecture, "transformers' " + std::string(family.classes.front()) + " has none",
+             {.file = where.file, .subject = values.top.name(model_key::temperature_scale)});
+    if (family.kind == attention_kind::mla && values.top.size(model_key::q_lora_rank) == 0)
+        config["q_lora_rank"] = nullptr;
+    if (!values.ropes.empty()) {
+        const nlohmann::json dictionary = print_rope(rope, values.ropes.front().keys, where);
+        if (!dictionary.is_null()) config["rope_scaling"] = dictionary;
+    }
+    return config;
+}
+
+}  // namespace larql::detail
+
+#endif

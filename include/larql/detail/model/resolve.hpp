@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From what a configuration states and what its family is to what each block computes. All rules are here and in the
+// family's row; nothing else knows families.
+#ifndef LARQL_DETAIL_MODEL_RESOLVE_HPP
+#define LARQL_DETAIL_MODEL_RESOLVE_HPP
+
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/values.hpp>
+#include <larql/rope.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace larql::detail {
+
+/// Turns stated values into specs, collecting every problem.
+class spec_resolver {
+public:
+    spec_resolver(const model_values& values, config_problems& problems, std::vector<std::string>& not_understood)
+        : m_values(values), m_family(*values.family), m_problems(problems), m_not_understood(not_understood) {}
+
+    /// The specs of all blocks.
+    [[nodiscard]] std::vector<attention_spec> blocks() {
+        const attention_spec base = common();
+        const std::vector<std::string> types = layer_types();
+        std::vector<attention_spec> all(top().size(model_key::num_hidden_layers), base);
+        const std::size_t window = sliding_window();
+        for (std::size_t block = 0; block < all.size(); ++block) {
+            const std::string type = block < types.size() ? types[block] : "";
+            if (has_window(block, type)) all[block].sliding_window = window;
+            if (m_values.ropes.size() > 1) set_rope(all[block], type);
+        }
+        return all;
+    }
+
+    /// A required size; its absence is a problem.
+    std::size_t required(model_key key, const char* name) {
+        if (!top().find<std::uint64_t>(key) && !reported(key))
+            m_problems.add(errc::missing_key, top().name(key, m_values.where + name), "required and absent");
+        return top().size(key);
+    }
+
+    [[nodiscard]] double rms_norm_eps() {
+        const auto stated = top().find<double>(model_key::rms_norm_eps);
+        if (!stated && !m_family.default_rms_norm_eps)
+            m_problems.add(errc::missing_key, m_values.where + "rms_norm_eps", "required and absent");
+        return stated.value_or(m_family.default_rms_norm_eps.value_or(1e-6));
+    }
+
+private:
+    [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
+    [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
+
+    /// A key whose value was refused is not reported as absent, too.
+    [[nodiscard]] bool reported(model_key key) const { return top().stated(key); }
+
+    attention_spec common() {
+        attention_spec spec;
+        spec.kind = m_family.kind;
+        read_sizes(spec.geometry);
+        spec.geometry.pairing = pairing();
+        if (m_values.ropes.size() <= 1) set_rope(spec, "");
+        set_scale(spec);
+        spec.softcap = top().find<double>(model_key::softcap).value_or(0.0);
+        spec.sinks = m_family.sinks;
+        spec.gate = m_family.gate;
+        spec.q_norm = with_eps(m_family.q_norm);
+        spec.k_norm = with_eps(m_family.k_norm);
+        spec.latent_norm.kind = latent() ? norm_kind::rms : norm_kind::none;
+        spec.latent_norm.eps = m_family.latent_eps == 0.0 ? rms_norm_eps() : m_family.latent_eps;
+        set_temperature(spec);
+        spec.biases = m_family.biases;
+        if (top().find<bool>(model_key::attention_bias).value_or(false))
+            spec.biases = spec.biases | m_family.biases_by_key;
+        return spec;
+    }
+
+    void read_sizes(mla_geometry& g) {
+        g.hidden_size = required(model_key::hidden_size, "hidden_size");
+        g.num_heads = required(model_key::num_attention_heads, "num_attention_heads");
+        if (!latent()) return read_head_sizes(g);
+        // The file's num_key_value_heads says nothing under MLA: kv_b has every head.
+        g.num_kv_heads = g.num_heads;
+        g.kv_lora_rank = required(model_key::kv_lora_rank, "kv_lora_rank");
+        g.qk_nope_head_dim = required(model_key::qk_nope_head_dim, "qk_nope_head_dim");
+        g.qk_rope_head_dim = required(model_key::qk_rope_head_dim, "qk_rope_head_dim");
+        g.v_head_dim = required(model_key::v_head_dim, "v_head_dim");
+        if (!top().stated(model_key::q_lora_rank))
+            m_problems.add(errc::missing_key, m_values.where + "q_lora_rank",
+                           "absent, and no tensors settle it; null or 0 mean a single q_proj");
+        g.q_lora_rank = top().size(model_key::q_lora_rank);
+        g.order = head_order::nope_rope;
+    }
+
+    void read_head_sizes(mla_geometry& g) {
+        const std::size_t groups = top().size(model_key::num_key_value_heads);
+        g.num_kv_heads = groups == 0 ? g.num_heads : groups;  // the format: absent and null mean as many as heads
+        if (g.num_kv_heads != 0 && g.num_heads % g.num_kv_heads != 0)
+            m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads),
+                           "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
+                               std::to_string(g.num_kv_heads));
+        std::size_t dim = top().size(model_key::head_dim);
+        if (dim == 0 && g.num_heads != 0) {
+            if (g.hidden_size % g.num_heads != 0)
+                m_problems.add(errc::bad_value, top().name(model_key::hidden_size),
+                               "without head_dim, expected a multiple of num_attention_heads " +
+                                   std::to_string(g.num_heads) + ", got " + std::to_string(g.hidden_size));
+            dim = g.hidden_size / g.num_heads;
+        }
+        g.order = head_order::rope_nope;
+        g.v_head_dim = dim;
+        g.qk_rope_head_dim = dim;  // less if a part rotates: see set_rope
+        g.qk_nope_head_dim = 0;
+    }
+
+    [[nodiscard]] rope_pairing pairing() {
+        const auto interleave = top().find<bool>(model_key::rope_interleave);
+        if (!interleave) return m_values.stored_pairing;
+        const rope_pairing stated = *interleave ? rope_pairing::interleaved : rope_pairing::half_split;
+        if (stated == m_family.pairing) return m_values.stored_pairing;
+        if (m_family.interleave_key) return stated;
+        m_not_understood.push_back(top().name(model_key::rope_interleave) + " is " + (*interleave ? "true" : "false") +
+                                   ", and the rows of \"" + std::string(m_family.name) + "\" are " +
+                                   std::string(to_string(m_family.pairing)));
+        return m_values.stored_pairing;
+    }
+
+    [[nodiscard]] norm_spec with_eps(norm_spec norm) {
+        if (norm.kind != norm_kind::none && norm.eps == 0.0) norm.eps = rms_norm_eps();
+        return norm;
+    }
+
+    // --- rotary embedding ---
+
+    void set_rope(attention_spec& spec, const std::string& layer_type) {
+        static const key_values nothing;
+        const key_values* keys = m_values.ropes.size() == 1 ? &m_values.ropes.front().keys : &nothing;
+        for (const rope_values& rope : m_values.ropes)
+            if (rope.layer_type == layer_type) keys = &rope.keys;
+        if (m_values.ropes.size() > 1 && keys == &nothing && m_reported_types.insert(layer_type))
+            m_not_understood.push_back("rope parameters by layer type have none for \"" + layer_type + "\"");
+        set_rope(spec, *keys);
+    }
+
+    void set_rope(attention_spec& spec, const key_values& keys) {
+        rope_config& rope = spec.rope;
+        mla_geometry& g = spec.geometry;
+        const std::size_t whole = latent() ? g.qk_rope_head_dim : g.qk_head_dim();
+        rope = rope_config{};
+        rope.kind = kind(keys);
+        rope.rotary_dim = whole;
+        const auto share = first<double>(keys, model_key::partial_rotary_factor);
+        if (share && rope.kind == rope_kind::proportional) {
+            rope.partial_rotary_factor = *share;  // its exponents run over the whole head
+        } else if (share) {
+            rope.rotary_dim = static_cast<std::size_t>(static_cast<double>(whole) * *share);
+            if (latent() && rope.rotary_dim != whole)
+                m_not_understood.push_back("partial_rotary_factor rotates a part of qk_rope_head_dim");
+        }
+        if (!latent()) {
+            g.qk_nope_head_dim = whole - rope.rotary_dim;
+            g.qk_rope_head_dim = rope.rotary_dim;
+        }
+        if (rope.rotary_dim % 2 != 0)
+            m_problems.add(errc::bad_value, m_values.where + "rope",
+                           "expected an even number of rotated elements, got " + std::to_string(rope.rotary_dim));
+        const auto theta = first<double>(keys, model_key::rope_theta);
+        if (!theta && !m_family.default_rope_theta)
+            m_problems.add(errc::missing_key, m_values.where + "rope_theta", "required and absent");
+        rope.theta = theta.value_or(m_family.default_rope_theta.value_or(1.0));
+        read_scaling(keys, rope);
+        require_table(keys, rope);
+    }
+
+    /// What a rope dictionary states, or else the configuration around it.
+    template <class T>
+    [[nodiscard]] std::optional<T> first(const key_values& keys, model_key key) const {
+        const auto inner = keys.find<T>(key);
+        return inner ? inner : top().find<T>(key);
+    }
+
+    [[nodiscard]] rope_kind kind(const key_values& keys) {
+        const auto name = keys.find<std::string>(model_key::rope_type);
+        if (!name) {
+            if (keys.stated(model_key::rope_factor))
+                m_not_understood.push_back(keys.name(model_key::rope_factor) + " is stated without a rope_type");
+            return rope_kind::standard;
+        }
+        const auto known = rope_kind_from_name(*name);
+        if (!known && m_reported_types.insert(*name))
+            m_not_understood.push_back(keys.name(model_key::rope_type) + ": rope type \"" + *name + "\" is unknown");
+        return known.value_or(rope_kind::standard);
+    }
+
+    /// Absent members have the values that transformers gives them: modeling_rope_utils.py.
+    void read_scaling(const key_values& keys, rope_config& rope) {
+        const bool over_original = rope.kind == rope_kind::yarn || rope.kind == rope_kind::llama3 ||
+                                   rope.kind == rope_kind::longrope;
+        rope.max_position = static_cast<double>(top().size(model_key::max_position_embeddings));
+        if (over_original) {
+            // The configuration's own statement goes before that of the dictionary.
+            auto original = top().find<std::uint64_t>(model_key::rope_original_max_position);
+            if (!original) original = keys.find<std::uint64_t>(model_key::rope_original_max_position);
+            rope.original_max_position = original ? static_cast<double>(*original) : rope.max_position;
+            if (rope.original_max_position == 0.0) missing(keys, rope, "original_max_position_embeddings");
+        }
+        const auto factor = keys.find<double>(model_key::rope_factor);
+        const bool derived = rope.kind == rope_kind::yarn || rope.kind == rope_kind::longrope;
+        if (factor)
+            rope.factor = *factor;
+        else if (derived && rope.max_position > 0.0 && rope.original_max_position > 0.0)
+            rope.factor = rope.max_position / rope.original_max_position;
+        rope.alpha = rope.kind == rope_kind::dynamic ? keys.find<double>(model_key::rope_alpha) : std::nullopt;
+        const bool needs_factor = rope.kind == rope_kind::linear || rope.kind == rope_kind::llama3 ||
+                                  rope.kind == rope_kind::yarn || (rope.kind == rope_kind::dynamic && !rope.alpha);
+        if (needs_factor && !factor && !(derived && rope.max_position > 0.0)) missing(keys, rope, "factor");
+        if (rope.kind == rope_kind::dynamic && !rope.alpha && rope.max_position == 0.0)
+            m_problems.add(errc::missing_key, m_values.where + "max_position_embeddings",
+                           "required by rope type \"dynamic\" and absent");
+        rope.attention_factor = keys.find<double>(model_key::rope_attention_factor);
+        rope.magnitude_factor = keys.find<double>(model_key::rope_magnitude_factor).value_or(1.0);
+        rope.beta_fast = keys.find<double>(model_key::rope_beta_fast).value_or(32.0);
+        rope.beta_slow = keys.find<double>(model_key::rope_beta_slow).value_or(1.0);
+        rope.mscale = keys.find<double>(model_key::rope_mscale);
+        rope.mscale_all_dim = keys.find<double>(model_key::rope_mscale_all_dim);
+        rope.truncate = keys.find<bool>(model_key::rope_truncate).value_or(true);
+        if (rope.kind == rope_kind::llama3) {
+            const auto low = keys.find<double>(model_key::rope_low_freq_factor);
+            const auto high = keys.find<double>(model_key::rope_high_freq_factor);
+            if (!low) missing(keys, rope, "low_freq_factor");
+            if (!high) missing(keys, rope, "high_freq_factor");
+            rope.low_freq_factor = low.value_or(1.0);
+            rope.high_freq_factor = high.value_or(4.0);
+        }
+        rope.short_factor = factors(keys, rope, model_key::rope_short_factor, rope_kind::longrope, "short_factor");
+        rope.long_factor = factors(keys, rope, model_key::rope_long_factor, rope_kind::longrope, "long_factor");
+        rope.divisors = factors(keys, rope, model_key::rope_divisors, rope_kind::divisors, "divisors");
+    }
+
+    std::vector<double> factors(const key_values& keys, const rope_config& rope, model_key key, rope_kind needed_by,
+                                const char* name) {
+        const auto stated = keys.find<std::vector<double>>(key);
+        if (rope.kind != needed_by) return {};
+        if (!stated) missing(keys, rope, name);
+        if (stated && stated->size() != rope.rotary_dim / 2)
+            m_problems.add(errc::shape_mismatch, keys.name(key),
+                           "expected " + std::to_string(rope.rotary_dim / 2) + " numbers, got " +
+                               std::to_string(stated->size()));
+        return stated.value_or(std::vector<double>{});
+    }
+
+    void missing(const key_values& keys, const rope_config& rope, const char* name) {
+        const std::string type = keys.name(model_key::rope_type);
+        m_problems.add(errc::missing_key, type.substr(0, type.rfind('.') + 1) + name,
+                       "required by rope type \"" + std::string(to_string(rope.kind)) + "\" and absent");
+    }
+
+    /// Parameters that are good one by one may still give frequencies that are not.
+    void require_table(const key_values& keys, const rope_config& rope) {
+        if (!m_problems.empty()) return;
+        try {
+            for (const double length : {0.0, 2.0 * std::max(rope.max_position, rope.original_max_position)})
+                (void)make_rope_table(rope, length);
+        } catch (const error& e) {
+            m_problems.add(e.code(), keys.name(model_key::rope_type, e.subject()), e.problem());
+        }
+    }
+
+    // --- what multiplies ---
+
+    void set_scale(attention_spec& spec) {
+        const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
+        spec.scale = m * m / std::sqrt(static_cast<double>(std::max<std::size_t>(spec.geometry.qk_head_dim(), 1)));
+        if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
+            m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
+                           "gives a softmax scale of " + std::to_string(spec.scale));
+    }
+
+    void set_temperature(attention_spec& spec) {
+        std::optional<double> scale = top().find<double>(model_key::temperature_scale);
+        spec.temperature.length = top().find<double>(model_key::temperature_length).value_or(0.0);
+        if (!scale && m_values.ropes.size() == 1) {
+            scale = m_values.ropes.front().keys.find<double>(model_key::temperature_scale);
+            spec.temperature.length = spec.rope.original_max_position;
+        }
+        spec.temperature.scale = scale.value_or(0.0);
+        if (scale && spec.temperature.length == 0.0)
+            m_problems.add(errc::missing_key, m_values.where + "original_max_position_embeddings",
+                           "required by the queries' temperature and absent");
+    }
+
+    // --- windows ---
+
+    [[nodiscard]] std::size_t sliding_window() {
+        if (m_family.windows == window_rule::none) return 0;
+        if (top().find<bool>(model_key::use_sliding_window) == false) return 0;
+        if (top().stated(model_key::sliding_window)) return top().size(model_key::sliding_window);
+        if (m_family.default_sliding_window) return *m_family.default_sliding_window;
+        m_problems.add(errc::missing_key, m_values.where + "sliding_window", "required and absent; null means none");
+        return 0;
+    }
+
+    [[nodiscard]] bool has_window(std::size_t block, const std::string& type) const {
+        switch (m_family.windows) {
+            case window_rule::none: return false;
+            case window_rule::every_block: return true;
+            case window_rule::layer_types: return type == "sliding_attention";
+            case window_rule::period:
+                return m_family.window_period != 0 && block % m_family.window_period == m_family.window_offset;
+        }
+        return false;
+    }
+
+    [[nodiscard]] std::vector<std::string> layer_types() {
+        auto types = top().find<std::vector<std::string>>(model_key::layer_types);
+        const std::size_t layers = top().size(model_key::num_hidden_layers);
+        if (!types) {
+            if (m_family.windows == window_rule::layer_types)
+                m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
+            return {};
+        }
+        const std::string name = top().name(model_key::layer_types);
+        if (types->size() != layers)
+            m_problems.add(errc::bad_value, name,
+                           "expected " + std::to_string(layers) + " entries, got " + std::to_string(types->size()));
+        for (const std::string& type : *types)
+            if (type != "full_attention" && type != "sliding_attention" && m_reported_types.insert(type))
+                m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
+        return *types;
+    }
+
+    /// Names that were reported, so that each is reported once.
+    struct once {
+        std::vector<std::string> names;
+        bool insert(const std::string& name) {
+            if (std::ranges::find(names, name) != names.end()) return false;
+            names.push_back(name);
+            return true;
+        }
+    };
+
+    const model_values& m_values;
+    const model_family& m_family;
+    config_problems& m_problems;
+    std::vector<std::string>& m_not_understood;
+    once m_reported_types;
+};
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The tensors of an attention block: their shapes by named extents, when a block has them, and how they are made from
+// tensors that are stored otherwise. Checking, reading and planning are loops over these rows.
+#ifndef LARQL_DETAIL_MODEL_ROLES_HPP
+#define LARQL_DETAIL_MODEL_ROLES_HPP
+
+#include <larql/attention_spec.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace larql::detail {
+
+/// A size of a block's tensors, by name.
+enum class extent : std::uint8_t {
+    none,
+    one,
+    width,      ///< E
+    heads,      ///< H
+    q_rank,     ///< Rq
+    kv_rank,    ///< R
+    kv_a_rows,  ///< R + P
+    q_rows,     ///< H*D
+    k_rows,     ///< G*D
+    v_rows,     ///< G*V
+    qkv_rows,   ///< H*D + G*D + G*V
+    kv_b_rows,  ///< G*(N + V)
+    k_b_rows,   ///< G*R
+    nope,       ///< N
+    attended,   ///< H*V
+    gate_rows,  ///< H or H*V
+    q_normed,   ///< D or H*D
+    k_normed,   ///< D or G*D
+};
+
+constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
+    const mla_geometry& g = spec.geometry;
+    const std::size_t heads = g.num_heads, groups = g.kv_heads(), dim = g.qk_head_dim(), value = g.v_head_dim;
+    switch (e) {
+        case extent::none: return 0;
+        case extent::one: return 1;
+        case extent::width: return g.hidden_size;
+        case extent::heads: return heads;
+        case extent::q_rank: return g.q_lora_rank;
+        case extent::kv_rank: return g.kv_lora_rank;
+        case extent::kv_a_rows: return g.kv_lora_rank + g.qk_rope_head_dim;
+        case extent::q_rows: return heads * dim;
+        case extent::k_rows: return groups * dim;
+        case extent::v_rows: return groups * value;
+        case extent::qkv_rows: return heads * dim + groups * (dim + value);
+        case extent::kv_b_rows: return groups * (g.qk_nope_head_dim + value);
+        case extent::k_b_rows: return groups * g.kv_lora_rank;
+        case extent::nope: return g.qk_nope_head_dim;
+        case extent::attended: return heads * value;
+        case extent::gate_rows: return spec.gate == output_gate::per_head ? heads : heads * value;
+        case extent::q_normed: return spec.q_norm.per_head ? dim : heads * dim;
+        case extent::k_normed: return spec.k_norm.per_head ? dim : groups * dim;
+    }
+    return 0;
+}
+
+/// One tensor of an attention block.
+struct role_row {
+    tensor_role role;
+    std::string_view name;
+    extent rows, cols;  ///< a vector has one row
+    bool (*needed)(const attention_spec&, attention_form);
+    bool per_head = false;  ///< stored with three dimensions, [G, rows / G, cols]
+
+    [[nodiscard]] constexpr bool is_vector() const noexcept { return rows == extent::one; }
+};
+
+constexpr bool latent(const attention_spec& s) noexcept { return s.kind == attention_kind::mla; }
+constexpr bool query_latent(const attention_spec& s) noexcept { return latent(s) && s.geometry.q_lora_rank != 0; }
+
+// clang-format off
+inline constexpr role_row attention_roles[] = {
+    {tensor_role::q,           "q",           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
+    {tensor_role::q_a,         "q_a",         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
+    {tensor_role::q_a_norm,    "q_a_norm",    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::q_b,         "q_b",         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
+    {tensor_role::q_norm,      "q_norm",      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
+    {tensor_role::kv_a,        "kv_a",        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
+    {tensor_role::kv_a_latent, "kv_a",        extent::kv_rank,   extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::dense; }},
+    {tensor_role::kv_a_norm,   "kv_a_norm",   extent::one,       extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::kv_b,        "kv_b",        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
+    {tensor_role::k_b,         "k_b",         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
+    {tensor_role::v_b,         "v_b",         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
+    {tensor_role::k,           "k",           extent::k_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::k_norm,      "k_norm",      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
+    {tensor_role::v,           "v",           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::qkv,         "qkv",         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
+    {tensor_role::gate,        "gate",        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
+    {tensor_role::sinks,       "sinks",       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
+    {tensor_role::o,           "o",           extent::width,     extent::attended, [](const attention_spec&, attention_form) { return true; }},
+};
+// clang-format on
+
+/// What becomes of stored rows on their way to a role.
+enum class row_op : std::uint8_t {
+    as_is,      ///< a range of rows of one tensor
+    join_kv_b,  ///< per head: the columns of k_b, then the rows of v_b
+};
+
+/// A role that can be made from tensors stored under other roles.
+struct recipe_row {
+    tensor_role made;
+    std::array<tensor_role, 2> from;  ///< as_is reads the first alone
+    row_op op;
+    std::array<extent, 2> skipped;  ///< rows of the stored tensor before these: the sum of both
+    extent rows;                    ///< rows that are made
+    bool preferred = false;         ///< also where the role itself is stored
+};
+
+// clang-format off
+inline constexpr recipe_row recipes[] = {
+    {tensor_role::q,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::none, extent::none},     extent::q_rows},
+    {tensor_role::k,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::q_rows, extent::none},   extent::k_rows},
+    {tensor_role::v,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::q_rows, extent::k_rows}, extent::v_rows},
+    {tensor_role::kv_b, {tensor_role::k_b, tensor_role::v_b}, row_op::join_kv_b, {extent::none, extent::none},     extent::kv_b_rows, true},
+};
+// clang-format on
+
+constexpr std::size_t rows_before(const recipe_row& recipe, const attention_spec& spec) noexcept {
+    std::size_t rows = 0;
+    for (const extent e : recipe.skipped) rows += size_of(e, spec);
+    return rows;
+}
+
+/// The shape of a role, or null for roles outside attention.
+constexpr const role_row* find_role(tensor_role role) noexcept {
+    for (const role_row& row : attention_roles)
+        if (row.role == role) return &row;
+    return nullptr;
+}
+
+}  // namespace larql::detail
+
+#endif

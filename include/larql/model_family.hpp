@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A family of models as a row of data: what its files are called, what its attention does beyond the sizes that its
+// configuration states, and what an absent key means. detail/model/families.hpp holds larql's own rows; a caller adds
+// more through `checkpoint::open(path, {.families = rows})`.
+#ifndef LARQL_MODEL_FAMILY_HPP
+#define LARQL_MODEL_FAMILY_HPP
+
+#include <larql/attention_spec.hpp>
+#include <larql/tensor_role.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace larql {
+
+/// What a configuration can state. detail/model/keys.hpp has a row for each: its names, type and bounds.
+enum class model_key : std::uint8_t {
+    hidden_size,
+    num_hidden_layers,
+    num_attention_heads,
+    num_key_value_heads,
+    head_dim,
+    q_lora_rank,
+    kv_lora_rank,
+    qk_nope_head_dim,
+    qk_rope_head_dim,
+    v_head_dim,
+    max_position_embeddings,
+    rms_norm_eps,
+    attention_bias,
+    sliding_window,
+    use_sliding_window,
+    layer_types,
+    softcap,
+    temperature_scale,
+    temperature_length,
+    rope_interleave,
+    rope_theta,
+    partial_rotary_factor,
+
+    vocab_size,
+    num_nextn_predict_layers,
+    intermediate_size,
+    hidden_act,
+    n_routed_experts,
+    n_shared_experts,
+    num_experts_per_tok,
+    moe_intermediate_size,
+    first_k_dense_replace,
+    n_group,
+    topk_group,
+    norm_topk_prob,
+    routed_scaling_factor,
+    scoring_func,
+    topk_method,
+    tie_word_embeddings,
+    bos_token_id,
+    eos_token_id,
+
+    rope_type,
+    rope_factor,
+    rope_original_max_position,
+    rope_attention_factor,
+    rope_magnitude_factor,
+    rope_beta_fast,
+    rope_beta_slow,
+    rope_mscale,
+    rope_mscale_all_dim,
+    rope_truncate,
+    rope_low_freq_factor,
+    rope_high_freq_factor,
+    rope_alpha,
+    rope_short_factor,
+    rope_long_factor,
+    rope_divisors,
+    rope_mrope_section,
+};
+inline constexpr std::size_t model_key_count = static_cast<std::size_t>(model_key::rope_mrope_section) + 1;
+
+/// The names of a tensor. "{}" stands for a number: the block's, then the expert's. A bias has the same name with
+/// ".bias" for ".weight".
+struct name_row {
+    tensor_role role;
+    std::string_view hf;         ///< after the model's prefix ("model." or another); "" if safetensors has none
+    std::string_view gguf{};     ///< "" if GGUF has none
+    bool beside_model = false;   ///< `hf` stands beside "model.", not in it (lm_head)
+};
+
+/// Another name under which a family's config.json states a key.
+struct key_alias {
+    model_key key;
+    std::string_view name;
+};
+
+/// Where the softmax scale comes from.
+enum class scale_rule : std::uint8_t {
+    inverse_sqrt_head,  ///< 1 / sqrt(D)
+    yarn_mscale,        ///< the same times the square of YaRN's m (attention_mscale)
+};
+
+/// Which blocks see only a window of keys, of `sliding_window` tokens.
+enum class window_rule : std::uint8_t {
+    none,         ///< no block: a configuration that states a window is refused
+    every_block,  ///< all, if the configuration states a window
+    layer_types,  ///< those that `layer_types` calls "sliding_attention"
+    period,       ///< block b if b % window_period == window_offset
+};
+
+/// How GGUF stores the rows of q and k.
+enum class gguf_rows : std::uint8_t {
+    as_published,
+    interleaved,  ///< reordered by llama.cpp's converter so that rotated pairs are neighbours
+};
+
+struct model_config;
+
+/// One family. Text and rows are static data: they are referred to, not copied.
+struct model_family {
+    std::string_view name;                            ///< larql's own
+    std::array<std::string_view, 4> model_types{};    ///< config.json's `model_type`
+    std::array<std::string_view, 8> classes{};        ///< transformers' class names, with heads whose trunk is the same
+    std::string_view gguf_architecture{};             ///< general.architecture; "" if GGUF has none
+    std::string_view routing{};                       ///< tells families of one GGUF architecture apart: scoring_func
+    std::span<const name_row> names{};
+
+    attention_kind kind = attention_kind::gqa;
+    rope_pairing pairing = rope_pairing::half_split;  ///< of the published rows
+    bool interleave_key = false;                      ///< `rope_interleave: false` makes it half_split
+    scale_rule scale = scale_rule::inverse_sqrt_head;
+    norm_spec q_norm{};                               ///< eps 0: the configuration's rms_norm_eps
+    norm_spec k_norm{};
+    double latent_eps = 1e-6;                         ///< 0: the configuration's rms_norm_eps
+    window_rule windows = window_rule::none;
+    std::size_t window_period = 0, window_offset = 0;
+    output_gate gate = output_gate::none;
+    bool sinks = false;
+    bool softcap = false;                             ///< `attn_logit_softcapping` is read
+    bool temperature = false;                         ///< `llama_4_scaling_beta` is read
+    bool partial_rotary = false;                      ///< `partial_rotary_factor` is read
+    bool dynamic_alpha = false;                       ///< `alpha` of dynamic scaling is read
+    role_set biases{};                                ///< tensors that always have a bias
+    role_set biases_by_key{};                         ///< tensors that have one if `attention_bias` is true
+
+    /// Values of absent keys: the defaults of transformers' configuration class. None: an absent key is an error.
+    std::optional<double> default_rope_theta{};
+    std::optional<double> default_rms_norm_eps{};
+    std::optional<std::size_t> default_sliding_window{};
+
+    gguf_rows stored = gguf_rows::as_published;
+    double gguf_log_multiplier = 1.0;                 ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim
+    bool gguf_temperature = false;                    ///< GGUF's `attention.temperature_*` are read
+    std::string_view gguf_loses{};                    ///< what the GGUF architecture has no place for
+
+    std::span<const key_alias> aliases{};             ///< names beyond those of the key rows
+    std::span<const std::string_view> inert_keys{};   ///< keys that look like attention and are not
+
+    std::string_view refused{};                       ///< not empty: known, not implemented, and why
+
+    /// Last resort, for what no column can say; called for each block.
+    void (*adjust)(const model_config&, std::size_t block, attention_spec&) = nullptr;
+};
+
+}  // namespace larql
+
+#endif

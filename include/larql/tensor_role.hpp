@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a tensor of a model is for, whatever it is called in a file.
+#ifndef LARQL_TENSOR_ROLE_HPP
+#define LARQL_TENSOR_ROLE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+
+namespace larql {
+
+/// The purpose of a tensor. The first group belongs to an attention block; detail/model/roles.hpp has their shapes.
+enum class tensor_role : std::uint8_t {
+    q,            ///< [H*D, E] query projection
+    q_a,          ///< [Rq, E] query latent
+    q_a_norm,     ///< [Rq] gains of the query latent's norm
+    q_b,          ///< [H*D, Rq]
+    q_norm,       ///< gains of the norm of the query heads
+    kv_a,         ///< [R + P, E] latent of keys and values, then the shared rotated rows
+    kv_a_latent,  ///< [R, E] the latent rows alone: larql's dense form
+    kv_a_norm,    ///< [R] gains of the latent's norm
+    kv_b,         ///< [G*(N + V), R] per head N key rows, then V value rows
+    k_b,          ///< [G, R, N] the key rows of kv_b, transposed per head
+    v_b,          ///< [G, V, R] the value rows of kv_b
+    k,            ///< [G*D, E] key projection
+    k_norm,       ///< gains of the norm of the key heads
+    v,            ///< [G*V, E] value projection
+    qkv,          ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
+    gate,         ///< [H, E] or [H*V, E] gate of the heads' outputs
+    sinks,        ///< [H] one logit per head that takes part in the softmax
+    o,            ///< [E, H*V] output projection
+    inert,        ///< stored within attention and without influence on it
+
+    embedding,
+    output_norm,
+    output,
+    input_norm,  ///< of the hidden states that attention reads
+    ffn_norm,
+    ffn_gate,
+    ffn_up,
+    ffn_down,
+    router,
+    router_bias,
+    expert_gate,
+    expert_up,
+    expert_down,
+    shared_expert_gate,
+    shared_expert_up,
+    shared_expert_down,
+    rope_divisors,       ///< one divisor for each frequency
+    rope_long_factors,   ///< longrope's divisors beyond the original context
+    rope_short_factors,  ///< and up to it
+};
+
+inline constexpr std::size_t tensor_role_count = static_cast<std::size_t>(tensor_role::rope_short_factors) + 1;
+
+/// Whether a role belongs to an attention block.
+constexpr bool is_attention_role(tensor_role role) noexcept { return role <= tensor_role::inert; }
+
+/// A set of roles.
+class role_set {
+public:
+    constexpr role_set() = default;
+    constexpr role_set(std::initializer_list<tensor_role> roles) {
+        for (const tensor_role role : roles) insert(role);
+    }
+    constexpr void insert(tensor_role role) noexcept { m_bits |= bit(role); }
+    [[nodiscard]] constexpr bool contains(tensor_role role) const noexcept { return (m_bits & bit(role)) != 0; }
+    [[nodiscard]] constexpr bool empty() const noexcept { return m_bits == 0; }
+    friend constexpr role_set operator|(role_set a, role_set b) noexcept {
+        a.m_bits |= b.m_bits;
+        return a;
+    }
+    friend constexpr bool operator==(role_set, role_set) = default;
+
+private:
+    static constexpr std::uint64_t bit(tensor_role role) noexcept {
+        return std::uint64_t{1} << static_cast<unsigned>(role);
+    }
+    std::uint64_t m_bits = 0;
+};
+static_assert(tensor_role_count <= 64, "role_set holds 64 roles");
+
+}  // namespace larql
+
+#endif
