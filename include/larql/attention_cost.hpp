@@ -5,6 +5,7 @@
 #define LARQL_ATTENTION_COST_HPP
 
 #include <larql/attention_form.hpp>
+#include <larql/attention_spec.hpp>
 #include <larql/mla_geometry.hpp>
 
 #include <cstdint>
@@ -47,6 +48,18 @@ inline attention_cost cost_of(const mla_geometry& g, attention_form form) noexce
         cost.flops_per_token = 2 * (query + (rank + rope) * width + heads * (nope + value) * rank + output);
         cost.flops_per_cached_token = 2 * heads * (2 * rank + rope);
     }
+    return cost;
+}
+
+/// The costs of a block in a form, with what its spec adds to the projections. A sliding window bounds the tokens that
+/// flops_per_cached_token counts, not the number for each.
+inline attention_cost cost_of(const attention_spec& spec, attention_form form) noexcept {
+    attention_cost cost = cost_of(spec.geometry, form);
+    if (spec.gate == output_gate::none) return cost;
+    const mla_geometry& g = spec.geometry;
+    const std::uint64_t rows = spec.gate == output_gate::per_head ? g.num_heads : g.num_heads * g.v_head_dim;
+    cost.weights += rows * g.hidden_size;
+    cost.flops_per_token += 2 * rows * g.hidden_size;
     return cost;
 }
 

@@ -254,7 +254,7 @@ auto gqa_attention_with_weights(const Q& q, const K& k, const V& v, const attent
     const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
     tensor<compute, 3> weights({shapes.q.heads, shapes.q.tokens, shapes.k.tokens});
     detail::with_attention_problem<compute>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
-        detail::attention_weights(problem, 0, threads, weights.data());
+        detail::softmax_weights(problem, 0, threads, weights.data());
     });
     return {gqa_attention_asym(q, k, v, options), std::move(weights)};
 }
@@ -269,7 +269,7 @@ auto gqa_attention_with_last_weights(const Q& q, const K& k, const V& v, const a
     const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
     tensor<compute, 2> weights({shapes.q.heads, shapes.k.tokens}, compute(0));
     detail::with_attention_problem<compute>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
-        detail::attention_weights(problem, problem.tokens - 1, threads, weights.data());
+        detail::softmax_weights(problem, problem.tokens - 1, threads, weights.data());
     });
     return {gqa_attention_asym(q, k, v, options), std::move(weights)};
 }

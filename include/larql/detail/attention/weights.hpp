@@ -14,7 +14,7 @@ namespace larql::detail {
 
 /// Fills `weights` [S] for one token and head. `q` is a scratch row of D numbers, `key` another.
 template <class T, class K, class V>
-void attention_weights_row(const attention_problem<T, K, V>& p, std::size_t token, std::size_t head, T* q, T* key,
+void softmax_weights_row(const attention_problem<T, K, V>& p, std::size_t token, std::size_t head, T* q, T* key,
                            T* weights) {
     const key_range seen = p.mask.visible(token);
     std::fill_n(weights, p.keys, T(0));
@@ -34,7 +34,7 @@ void attention_weights_row(const attention_problem<T, K, V>& p, std::size_t toke
 
 /// Weights of the tokens from `token0` on, [H, T - token0, S].
 template <class T, class K, class V>
-void attention_weights(const attention_problem<T, K, V>& p, std::size_t token0, executor& threads, T* weights) {
+void softmax_weights(const attention_problem<T, K, V>& p, std::size_t token0, executor& threads, T* weights) {
     const std::size_t tokens = p.tokens - token0;
     const std::size_t items = p.heads * tokens;
     const std::size_t workers = std::min(items, threads.concurrency());
@@ -45,7 +45,7 @@ void attention_weights(const attention_problem<T, K, V>& p, std::size_t token0, 
     threads.run(workers, [&](std::size_t worker) {
         T* q = scratch + worker * stride;
         for (std::size_t i = next.fetch_add(1); i < items; i = next.fetch_add(1))
-            attention_weights_row(p, token0 + i % tokens, i / tokens, q, q + p.key_size, weights + i * p.keys);
+            softmax_weights_row(p, token0 + i % tokens, i / tokens, q, q + p.key_size, weights + i * p.keys);
     });
 }
 

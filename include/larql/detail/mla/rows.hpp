@@ -31,6 +31,25 @@ struct dense_mla;
 
 namespace detail {
 
+/// [A, B, C] as [A*B, C], without moving an element.
+template <class T>
+tensor<T, 2> flatten_heads(tensor<T, 3>&& x) {
+    const std::size_t rows = x.shape(0) * x.shape(1), cols = x.shape(2);
+    auto flat = tensor<T, 2>::from_shape({0, 0});
+    flat.storage() = std::move(x.storage());
+    flat.resize({rows, cols}, true);
+    return flat;
+}
+
+/// [A, B, C] as [A, B*C], without moving an element.
+template <class T>
+tensor<T, 2> flatten_tokens(tensor<T, 3>&& x) {
+    const std::size_t rows = x.shape(0), cols = x.shape(1) * x.shape(2);
+    tensor<T, 2> flat = flatten_heads(std::move(x));
+    flat.resize({rows, cols}, true);
+    return flat;
+}
+
 template <class T>
 void require_shape(const matrix_input<T>& matrix, std::size_t rows, std::size_t cols, std::string_view name) {
     if (matrix.empty()) fail(errc::missing_tensor, "required and not given", {.subject = std::string(name)});

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The projections of an attention block: hidden states to queries, keys and values in each form, and context to output.
-#ifndef LARQL_DETAIL_MLA_PROJECT_HPP
-#define LARQL_DETAIL_MLA_PROJECT_HPP
+#ifndef LARQL_DETAIL_MLA_PROJECTIONS_HPP
+#define LARQL_DETAIL_MLA_PROJECTIONS_HPP
 
 #include <larql/attention_form.hpp>
+#include <larql/attention_spec.hpp>
+#include <larql/attention_weights.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/mla/rows.hpp>
 #include <larql/detail/xtensor.hpp>
@@ -21,111 +23,41 @@
 
 namespace larql {
 
-struct attention_config;
-template <class T>
-struct attention_tensors;
 template <class T>
 struct attention_result;
 
 namespace detail {
 
-/// [A, B, C] as [A*B, C], without moving an element.
-template <class T>
-tensor<T, 2> flatten_heads(tensor<T, 3>&& x) {
-    const std::size_t rows = x.shape(0) * x.shape(1), cols = x.shape(2);
-    auto flat = tensor<T, 2>::from_shape({0, 0});
-    flat.storage() = std::move(x.storage());
-    flat.resize({rows, cols}, true);
-    return flat;
-}
-
-/// [A, B, C] as [A, B*C], without moving an element.
-template <class T>
-tensor<T, 2> flatten_tokens(tensor<T, 3>&& x) {
-    const std::size_t rows = x.shape(0), cols = x.shape(1) * x.shape(2);
-    tensor<T, 2> flat = flatten_heads(std::move(x));
-    flat.resize({rows, cols}, true);
-    return flat;
-}
-
-template <class Config, class T>
-void check_attention_tensors(const Config& config, const attention_tensors<T>& w) {
-    const mla_geometry& g = config.geometry;
-    const bool has_latent = g.kv_lora_rank != 0, has_query_latent = g.q_lora_rank != 0;
-    const std::size_t q_rows = g.num_heads * g.qk_head_dim(), width = g.hidden_size;
-    if (has_query_latent) {
-        require_shape(w.q_a, g.q_lora_rank, width, "q_a");
-        require_length(w.q_a_bias, g.q_lora_rank, "q_a_bias");
-    }
-    if (config.form == attention_form::dense || !has_query_latent)
-        require_shape(w.q, q_rows, width, "q");
-    else
-        require_shape(w.q_b, q_rows, g.q_lora_rank, "q_b");
-    require_length(w.q_bias, q_rows, "q_bias");
-
-    const std::size_t kv_a_rows = g.kv_lora_rank + (config.form == attention_form::dense ? 0 : g.qk_rope_head_dim);
-    if (has_latent) {
-        require_shape(w.kv_a, kv_a_rows, width, "kv_a");
-        require_length(w.kv_a_bias, kv_a_rows, "kv_a_bias");
-    }
-    if (config.form == attention_form::dense || !has_latent) {
-        require_shape(w.k, g.kv_heads() * g.qk_head_dim(), width, "k");
-        require_shape(w.v, g.kv_heads() * g.v_head_dim, width, "v");
-        require_length(w.k_bias, g.kv_heads() * g.qk_head_dim(), "k_bias");
-        require_length(w.v_bias, g.kv_heads() * g.v_head_dim, "v_bias");
-    } else if (config.form == attention_form::factored) {
-        require_shape(w.kv_b, g.kv_heads() * (g.qk_nope_head_dim + g.v_head_dim), g.kv_lora_rank, "kv_b");
-        if (config.latent_norms && w.kv_a_norm.empty())
-            fail(errc::missing_tensor, "required and not given", {.subject = "kv_a_norm"});
-        if (config.latent_norms && has_query_latent && w.q_a_norm.empty())
-            fail(errc::missing_tensor, "required and not given", {.subject = "q_a_norm"});
-        require_length(w.q_a_norm, g.q_lora_rank, "q_a_norm");
-        require_length(w.kv_a_norm, g.kv_lora_rank, "kv_a_norm");
-    } else {
-        require_shape(w.k_b, g.kv_heads() * g.kv_lora_rank, g.qk_nope_head_dim, "k_b");
-        require_shape(w.v_b, g.kv_heads() * g.v_head_dim, g.kv_lora_rank, "v_b");
-    }
-    require_shape(w.o, width, g.num_heads * g.v_head_dim, "o");
-    require_length(w.o_bias, width, "o_bias");
-}
-
 /// The projections of one block on one executor.
 template <class T>
 class block_projection {
 public:
-    template <class Config>
-    block_projection(const Config& config, const attention_tensors<T>& tensors, executor& threads)
-        : m_g(config.geometry),
-          m_form(config.form),
-          m_rope(config.rope),
-          m_eps(config.latent_norm_eps),
-          m_norms(config.latent_norms),
-          m_w(tensors),
-          m_threads(threads) {}
+    block_projection(const attention_spec& spec, const rope_table& rope, const attention_weights<T>& weights,
+                     executor& threads)
+        : m_spec(spec), m_g(spec.geometry), m_form(spec.form), m_rope(rope), m_w(weights), m_threads(threads) {}
 
     /// q, k and v of the new tokens, rotated.
     void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
         r.q = query(x);
-        if (m_g.kv_lora_rank == 0) {
-            r.k = heads_of(linear(x, m_w.k, m_w.k_bias), m_g.kv_heads());
-            r.v = heads_of(linear(x, m_w.v, m_w.v_bias), m_g.kv_heads());
-        } else if (m_form == attention_form::dense) {
+        if (m_spec.kind == attention_kind::gqa) {
+            plain_query_key_value(x, first_position, r);
+            return;
+        }
+        if (m_form == attention_form::dense) {
             dense_key_value(x, r);
         } else {
             factored_key_value(x, r);
         }
-        const std::size_t rope_begin = m_g.order == head_order::rope_nope ? 0 : m_g.qk_nope_head_dim;
-        apply_rope(r.q, rope_begin, m_rope, m_g.pairing, first_position);
+        apply_rope(r.q, rope_begin(m_g), m_rope, m_g.pairing, first_position);
+        apply_temperature(r.q, first_position);
         if (m_form == attention_form::latent) {
             apply_rope(r.k, m_g.kv_lora_rank, m_rope, m_g.pairing, first_position);
             r.q = to_latent(r.q);
             r.v = leading_columns(r.k, m_g.kv_lora_rank);
+        } else if (m_form == attention_form::factored) {
+            spread_rotated(r.k, first_position);
         } else {
-            const bool shared = m_form == attention_form::factored && m_g.kv_lora_rank != 0;
-            if (shared)
-                spread_rotated(r.k, first_position);
-            else
-                apply_rope(r.k, rope_begin, m_rope, m_g.pairing, first_position);
+            apply_rope(r.k, rope_begin(m_g), m_rope, m_g.pairing, first_position);
         }
     }
 
@@ -134,13 +66,22 @@ public:
         auto out = tensor<T, 3>::from_shape({weighted.shape(0), m_g.num_heads, m_g.v_head_dim});
         for (std::size_t h = 0; h < m_g.num_heads; ++h) {
             const std::size_t kv = kv_head(h);
-            const matrix_input<T> v_b = m_w.v_b.row_range(kv * m_g.v_head_dim, (kv + 1) * m_g.v_head_dim);
+            const matrix_input<T> v_b = m_w[tensor_role::v_b].row_range(kv * m_g.v_head_dim, (kv + 1) * m_g.v_head_dim);
             multiply_head(weighted, h, 0, v_b, out, h, 0);
         }
         return out;
     }
 
-    [[nodiscard]] tensor<T, 2> output(const tensor<T, 2>& context) const { return linear(context, m_w.o, m_w.o_bias); }
+    /// Multiplies the heads' outputs [T, H*V] by the block's gate, if it has one.
+    void apply_gate(const matrix_input<T>& x, tensor<T, 2>& context) const {
+        if (m_spec.gate == output_gate::none) return;
+        const tensor<T, 2> gate = linear(x, tensor_role::gate);
+        const std::size_t shared = context.shape(1) / gate.shape(1);  // elements that one factor multiplies
+        for (std::size_t i = 0; i < context.size(); ++i)
+            context.data()[i] *= T(1) / (T(1) + std::exp(-gate.data()[i / shared]));
+    }
+
+    [[nodiscard]] tensor<T, 2> output(const tensor<T, 2>& context) const { return linear(context, tensor_role::o); }
 
 private:
     [[nodiscard]] std::size_t kv_head(std::size_t head) const noexcept {
@@ -148,8 +89,9 @@ private:
     }
 
     /// x w^T + bias.
-    [[nodiscard]] tensor<T, 2> linear(const matrix_input<T>& x, const matrix_input<T>& w,
-                                      const vector_input<T>& bias) const {
+    [[nodiscard]] tensor<T, 2> linear(const matrix_input<T>& x, tensor_role role) const {
+        const matrix_input<T>& w = m_w[role];
+        const vector_input<T>& bias = m_w.bias(role);
         auto y = tensor<T, 2>::from_shape({x.rows(), w.rows()});
         const std::size_t cols = w.rows();
         gemm_nt<T>(
@@ -163,12 +105,12 @@ private:
     /// 1 / sqrt(mean(row^2) + eps) of the first `width` elements of every row; ones for a model without norms.
     [[nodiscard]] std::vector<T> norm_factors(const tensor<T, 2>& x, std::size_t width) const {
         std::vector<T> factors(x.shape(0), T(1));
-        if (!m_norms) return factors;
+        if (m_spec.latent_norm.kind == norm_kind::none) return factors;
         for (std::size_t t = 0; t < x.shape(0); ++t) {
             double sum = 0.0;
             const T* row = x.data() + t * x.shape(1);
             for (std::size_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-            factors[t] = static_cast<T>(1.0 / std::sqrt(sum / static_cast<double>(width) + m_eps));
+            factors[t] = static_cast<T>(1.0 / std::sqrt(sum / static_cast<double>(width) + m_spec.latent_norm.eps));
         }
         return factors;
     }
@@ -191,24 +133,70 @@ private:
     }
 
     [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x) const {
-        if (m_g.q_lora_rank == 0) return heads_of(linear(x, m_w.q, m_w.q_bias), m_g.num_heads);
-        tensor<T, 2> a = linear(x, m_w.q_a, m_w.q_a_bias);
+        if (!query_latent(m_spec)) return heads_of(linear(x, tensor_role::q), m_g.num_heads);
+        tensor<T, 2> a = linear(x, tensor_role::q_a);
         if (m_form == attention_form::dense) {
             const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank);
-            tensor<T, 2> q = linear(x, m_w.q, m_w.q_bias);
+            tensor<T, 2> q = linear(x, tensor_role::q);
             for (std::size_t t = 0; t < q.shape(0); ++t)
                 for (std::size_t i = 0; i < q.shape(1); ++i) q.data()[t * q.shape(1) + i] *= factors[t];
             return heads_of(std::move(q), m_g.num_heads);
         }
-        normalise(a, m_g.q_lora_rank, m_w.q_a_norm);
-        return heads_of(linear(a, m_w.q_b, {}), m_g.num_heads);
+        normalise(a, m_g.q_lora_rank, m_w.vector(tensor_role::q_a_norm));
+        return heads_of(linear(a, tensor_role::q_b), m_g.num_heads);
+    }
+
+    /// Plain attention: norms of the heads before or after rotation.
+    void plain_query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
+        r.k = heads_of(linear(x, tensor_role::k), m_g.kv_heads());
+        r.v = heads_of(linear(x, tensor_role::v), m_g.kv_heads());
+        const auto rotate = [&](tensor<T, 3>& heads, const norm_spec& norm, tensor_role gains) {
+            if (!norm.after_rope) normalise_heads(heads, norm, m_w.vector(gains));
+            apply_rope(heads, rope_begin(m_g), m_rope, m_g.pairing, first_position);
+            if (norm.after_rope) normalise_heads(heads, norm, m_w.vector(gains));
+        };
+        rotate(r.q, m_spec.q_norm, tensor_role::q_norm);
+        rotate(r.k, m_spec.k_norm, tensor_role::k_norm);
+        apply_temperature(r.q, first_position);
+    }
+
+    /// A norm over each head, or over all heads of a token, in place.
+    static void normalise_heads(tensor<T, 3>& x, const norm_spec& norm, const vector_input<T>& gains) {
+        if (norm.kind == norm_kind::none) return;
+        const std::size_t width = norm.per_head ? x.shape(2) : x.shape(1) * x.shape(2);
+        for (T* row = x.data(); row != x.data() + x.size(); row += width) {
+            double mean = 0.0, squares = 0.0;
+            if (norm.kind == norm_kind::layer)
+                for (std::size_t i = 0; i < width; ++i) mean += static_cast<double>(row[i]) / static_cast<double>(width);
+            for (std::size_t i = 0; i < width; ++i) {
+                const double centred = static_cast<double>(row[i]) - mean;
+                squares += centred * centred;
+            }
+            const double factor = 1.0 / std::sqrt(squares / static_cast<double>(width) + norm.eps);
+            for (std::size_t i = 0; i < width; ++i) {
+                const double gain = gains.empty() ? 1.0 : static_cast<double>(gains.data()[i]) + norm.gain_offset;
+                row[i] = static_cast<T>((static_cast<double>(row[i]) - mean) * factor * gain);
+            }
+        }
+    }
+
+    /// Multiplies the queries of a token by the factor of its position.
+    void apply_temperature(tensor<T, 3>& q, std::size_t first_position) const {
+        const query_temperature& rule = m_spec.temperature;
+        if (rule.scale == 0.0) return;
+        const std::size_t width = q.shape(1) * q.shape(2);
+        for (std::size_t t = 0; t < q.shape(0); ++t) {
+            const double steps = std::floor((static_cast<double>(first_position + t) + rule.offset) / rule.length);
+            const T factor = static_cast<T>(1.0 + rule.scale * std::log1p(steps));
+            for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;
+        }
     }
 
     /// Dense: the scalar of a token multiplies its values and the unrotated part of its keys, not the rotated part.
     void dense_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
-        const std::vector<T> factors = norm_factors(linear(x, m_w.kv_a, m_w.kv_a_bias), m_g.kv_lora_rank);
-        r.k = heads_of(linear(x, m_w.k, m_w.k_bias), m_g.kv_heads());
-        r.v = heads_of(linear(x, m_w.v, m_w.v_bias), m_g.kv_heads());
+        const std::vector<T> factors = norm_factors(linear(x, tensor_role::kv_a_latent), m_g.kv_lora_rank);
+        r.k = heads_of(linear(x, tensor_role::k), m_g.kv_heads());
+        r.v = heads_of(linear(x, tensor_role::v), m_g.kv_heads());
         const std::size_t nope_begin = m_g.order == head_order::rope_nope ? m_g.qk_rope_head_dim : 0;
         const std::size_t dim = m_g.qk_head_dim(), value = m_g.v_head_dim, heads = m_g.kv_heads();
         for (std::size_t t = 0; t < factors.size(); ++t)
@@ -225,8 +213,8 @@ private:
     void factored_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
         const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, nope = m_g.qk_nope_head_dim;
         const std::size_t value = m_g.v_head_dim, heads = m_g.kv_heads(), tokens = x.rows();
-        tensor<T, 2> latent = linear(x, m_w.kv_a, m_w.kv_a_bias);
-        normalise(latent, rank, m_form == attention_form::latent ? vector_input<T>{} : m_w.kv_a_norm);
+        tensor<T, 2> latent = linear(x, tensor_role::kv_a);
+        normalise(latent, rank, m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::kv_a_norm));
         if (m_form == attention_form::latent) {
             r.k = heads_of(std::move(latent), 1);
             return;
@@ -235,17 +223,17 @@ private:
             for (std::size_t t = b; t < e; ++t, out += stride)
                 std::copy_n(latent.data() + t * (rank + rope), rank, out);
         });
-        const tensor<T, 2> kv = linear(normed, m_w.kv_b, {});
+        const tensor<T, 2> kv = linear(normed, tensor_role::kv_b);
         r.k = tensor<T, 3>::from_shape({tokens, heads, nope + rope});
         r.v = tensor<T, 3>::from_shape({tokens, heads, value});
         const std::size_t nope_begin = m_g.order == head_order::rope_nope ? rope : 0;
-        const std::size_t rope_begin = m_g.order == head_order::rope_nope ? 0 : nope;
+        const std::size_t rotated = rope_begin(m_g);
         for (std::size_t t = 0; t < tokens; ++t)
             for (std::size_t h = 0; h < heads; ++h) {
                 const T* source = kv.data() + (t * heads + h) * (nope + value);
                 T* key = r.k.data() + (t * heads + h) * (nope + rope);
                 std::copy_n(source, nope, key + nope_begin);
-                std::copy_n(latent.data() + t * (rank + rope) + rank, rope, key + rope_begin);
+                std::copy_n(latent.data() + t * (rank + rope) + rank, rope, key + rotated);
                 std::copy_n(source + nope, value, r.v.data() + (t * heads + h) * value);
             }
     }
@@ -253,27 +241,27 @@ private:
     /// Rotates the key part that all heads share once, in the first head, and copies it to the others.
     void spread_rotated(tensor<T, 3>& k, std::size_t first_position) const {
         const std::size_t tokens = k.shape(0), heads = k.shape(1), dim = k.shape(2), rope = m_g.qk_rope_head_dim;
-        const std::size_t rope_begin = m_g.order == head_order::rope_nope ? 0 : m_g.qk_nope_head_dim;
+        const std::size_t rotated = rope_begin(m_g);
         auto shared = tensor<T, 3>::from_shape({tokens, 1, rope});
         for (std::size_t t = 0; t < tokens; ++t)
-            std::copy_n(k.data() + t * heads * dim + rope_begin, rope, shared.data() + t * rope);
+            std::copy_n(k.data() + t * heads * dim + rotated, rope, shared.data() + t * rope);
         apply_rope(shared, 0, m_rope, m_g.pairing, first_position);
         for (std::size_t t = 0; t < tokens; ++t)
             for (std::size_t h = 0; h < heads; ++h)
-                std::copy_n(shared.data() + t * rope, rope, k.data() + (t * heads + h) * dim + rope_begin);
+                std::copy_n(shared.data() + t * rope, rope, k.data() + (t * heads + h) * dim + rotated);
     }
 
     /// The query of each head carried into the latent: [k_b q_nope | q_rope], [T, H, R + P].
     [[nodiscard]] tensor<T, 3> to_latent(const tensor<T, 3>& q) const {
         const std::size_t tokens = q.shape(0), rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim;
         const bool rope_first = m_g.order == head_order::rope_nope;
-        const std::size_t rope_begin = rope_first ? 0 : m_g.qk_nope_head_dim;
+        const std::size_t rotated = rope_begin(m_g);
         auto out = tensor<T, 3>::from_shape({tokens, m_g.num_heads, rank + rope});
         for (std::size_t h = 0; h < m_g.num_heads; ++h) {
             const std::size_t kv = kv_head(h);
-            multiply_head(q, h, rope_first ? rope : 0, m_w.k_b.row_range(kv * rank, (kv + 1) * rank), out, h, 0);
+            multiply_head(q, h, rope_first ? rope : 0, m_w[tensor_role::k_b].row_range(kv * rank, (kv + 1) * rank), out, h, 0);
             for (std::size_t t = 0; t < tokens; ++t)
-                std::copy_n(q.data() + (t * m_g.num_heads + h) * q.shape(2) + rope_begin, rope,
+                std::copy_n(q.data() + (t * m_g.num_heads + h) * q.shape(2) + rotated, rope,
                             out.data() + (t * m_g.num_heads + h) * (rank + rope) + rank);
         }
         return out;
@@ -297,12 +285,11 @@ private:
         return out;
     }
 
+    const attention_spec& m_spec;
     const mla_geometry& m_g;
     attention_form m_form;
     const rope_table& m_rope;
-    double m_eps;
-    bool m_norms;
-    const attention_tensors<T>& m_w;
+    const attention_weights<T>& m_w;
     executor& m_threads;
 };
 

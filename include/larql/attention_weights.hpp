@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The weights of one attention block, by role.
+#ifndef LARQL_ATTENTION_WEIGHTS_HPP
+#define LARQL_ATTENTION_WEIGHTS_HPP
+
+#include <larql/attention_spec.hpp>
+#include <larql/detail/model/roles.hpp>
+#include <larql/detail/mla/rows.hpp>
+#include <larql/error.hpp>
+#include <larql/matrix_input.hpp>
+#include <larql/mla_absorb.hpp>
+#include <larql/tensor_role.hpp>
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <utility>
+
+namespace larql {
+
+/// Weights of a block, in the form that its spec says. Shapes stand at tensor_role; what the form does not use stays
+/// empty. Biases may be given for q, q_a, kv_a, k, v, gate and o.
+template <class T>
+class attention_weights {
+public:
+    /// A projection.
+    [[nodiscard]] matrix_input<T>& operator[](tensor_role role) { return m_entries[index(role)].matrix; }
+    [[nodiscard]] const matrix_input<T>& operator[](tensor_role role) const { return m_entries[index(role)].matrix; }
+    /// The gains of a norm, or the sinks.
+    [[nodiscard]] vector_input<T>& vector(tensor_role role) { return m_entries[index(role)].vector; }
+    [[nodiscard]] const vector_input<T>& vector(tensor_role role) const { return m_entries[index(role)].vector; }
+    /// The bias of a projection, or none.
+    [[nodiscard]] vector_input<T>& bias(tensor_role role) { return m_entries[index(role)].vector; }
+    [[nodiscard]] const vector_input<T>& bias(tensor_role role) const { return m_entries[index(role)].vector; }
+
+private:
+    struct entry {
+        matrix_input<T> matrix{};
+        vector_input<T> vector{};  // a projection's bias, or the vector itself
+    };
+    static std::size_t index(tensor_role role) {
+        if (!is_attention_role(role))
+            detail::fail(errc::bad_value, "is no tensor of an attention block",
+                         {.subject = "role " + std::to_string(static_cast<unsigned>(role))});
+        return static_cast<std::size_t>(role);
+    }
+    std::array<entry, static_cast<std::size_t>(tensor_role::inert) + 1> m_entries{};
+};
+
+/// A layer as published, which refers to what the factors refer to.
+template <class T>
+attention_weights<T> to_attention_weights(mla_factors<T> layer, matrix_input<T> projection, vector_input<T> projection_bias = {}) {
+    using enum tensor_role;
+    attention_weights<T> w;
+    w[q] = std::move(layer.q);
+    w[q_a] = std::move(layer.q_a);
+    w.bias(q_a) = std::move(layer.q_a_bias);
+    w.vector(q_a_norm) = std::move(layer.q_a_norm);
+    w[q_b] = std::move(layer.q_b);
+    w[kv_a] = std::move(layer.kv_a);
+    w.bias(kv_a) = std::move(layer.kv_a_bias);
+    w.vector(kv_a_norm) = std::move(layer.kv_a_norm);
+    w[kv_b] = std::move(layer.kv_b);
+    w[o] = std::move(projection);
+    w.bias(o) = std::move(projection_bias);
+    return w;
+}
+
+/// An absorbed layer, whose tensors the result owns.
+template <class T>
+attention_weights<T> to_attention_weights(dense_mla<T> layer, matrix_input<T> projection, vector_input<T> projection_bias = {}) {
+    using enum tensor_role;
+    attention_weights<T> w;
+    w[q] = std::move(layer.q);
+    w.bias(q) = layer.q_bias;
+    if (layer.q_a.size() != 0) w[q_a] = std::move(layer.q_a);
+    w.bias(q_a) = layer.q_a_bias;
+    w[kv_a_latent] = std::move(layer.kv_a);
+    w.bias(kv_a_latent) = layer.kv_a_bias;
+    w[k] = std::move(layer.k);
+    w.bias(k) = layer.k_bias;
+    w[v] = std::move(layer.v);
+    w.bias(v) = layer.v_bias;
+    w[o] = std::move(projection);
+    w.bias(o) = std::move(projection_bias);
+    return w;
+}
+
+/// A layer in latent form, whose tensors the result owns.
+template <class T>
+attention_weights<T> to_attention_weights(latent_mla<T> layer, matrix_input<T> projection, vector_input<T> projection_bias = {}) {
+    using enum tensor_role;
+    attention_weights<T> w;
+    if (layer.q.size() != 0) w[q] = std::move(layer.q);
+    if (layer.q_a.size() != 0) w[q_a] = std::move(layer.q_a);
+    w.bias(q_a) = layer.q_a_bias;
+    if (layer.q_b.size() != 0) w[q_b] = std::move(layer.q_b);
+    w[kv_a] = std::move(layer.kv_a);
+    w.bias(kv_a) = layer.kv_a_bias;
+    w[k_b] = detail::flatten_heads(std::move(layer.k_b));
+    w[v_b] = detail::flatten_heads(std::move(layer.v_b));
+    w[o] = std::move(projection);
+    w.bias(o) = std::move(projection_bias);
+    return w;
+}
+
+namespace detail {
+
+/// Holds every tensor against the spec: what the form needs is there and fits, and nothing is given in vain.
+template <class T>
+void require_complete(const attention_spec& spec, const attention_weights<T>& w) {
+    for (const role_row& row : attention_roles) {
+        const std::size_t rows = size_of(row.rows, spec), cols = size_of(row.cols, spec);
+        const bool given = row.is_vector() ? !w.vector(row.role).empty() : !w[row.role].empty();
+        if (!row.needed(spec, spec.form)) {
+            if (given) fail(errc::bad_value, "is given, and the block has no use for it", {.subject = std::string(row.name)});
+        } else if (!row.is_vector()) {
+            require_shape(w[row.role], rows, cols, row.name);
+            if (spec.biases.contains(row.role) && w.bias(row.role).empty())
+                fail(errc::missing_tensor, "required and not given", {.subject = std::string(row.name) + "_bias"});
+            require_length(w.bias(row.role), rows, std::string(row.name) + "_bias");
+        } else {
+            if (!given) fail(errc::missing_tensor, "required and not given", {.subject = std::string(row.name)});
+            require_length(w.vector(row.role), cols, row.name);
+        }
+    }
+}
+
+}  // namespace detail
+}  // namespace larql
+
+#endif
