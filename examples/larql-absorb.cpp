@@ -4,6 +4,7 @@
 #include <larql/convert.hpp>
 
 #include "support/program.hpp"
+#include "support/reading.hpp"
 
 #include <charconv>
 #include <cmath>

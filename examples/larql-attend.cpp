@@ -7,6 +7,7 @@
 #include <larql/safetensors_writer.hpp>
 
 #include "support/program.hpp"
+#include "support/reading.hpp"
 
 #include <cstddef>
 #include <span>
@@ -20,8 +21,9 @@ struct arguments {
     std::size_t layer = 0;
     std::string hidden;
     std::string out;
-    std::string form = "factored";
+    std::string form;  // "": the stored one
     std::size_t threads = 0;
+    larql::program::reading reading;
 };
 
 using larql::tensor;
@@ -50,9 +52,10 @@ tensor<float, 2> read_hidden(const std::string& path, std::size_t width) {
 void attend(const arguments& args) {
     larql::program::use_whole_processor();
     larql::thread_pool threads(args.threads);
-    const larql::checkpoint model = larql::checkpoint::open(args.path);
+    const larql::checkpoint model = args.reading.open(args.path);
     const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
-    const auto layer = model.attention(args.layer, *larql::attention_form_from_name(args.form), &threads);
+    const auto form = larql::attention_form_from_name(args.form).value_or(model.config().form);
+    const auto layer = model.attention(args.layer, form, &threads);
     const larql::attention_result<float> result = layer.forward(hidden, &threads);
 
     auto inputs = model.paths();
@@ -89,8 +92,9 @@ int main(int argc, char** argv) {
         ->required();
     app.add_option("--out", args.out, "safetensors to write: q, k, v [heads, seq, dim], context, out [seq, ...]")
         ->required();
-    app.add_option("--form", args.form, "factored (default), dense or latent")
+    app.add_option("--form", args.form, "factored, dense or latent (default: the form in which the weights are stored)")
         ->check(CLI::IsMember({"factored", "dense", "latent"}));
     app.add_option("--threads", args.threads, "threads to use; default: one per processor");
+    args.reading.add_to(app);
     return larql::program::run(app, argc, argv, [&] { attend(args); });
 }

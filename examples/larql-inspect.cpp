@@ -4,9 +4,11 @@
 #include <larql/attention_cost.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/ggml_blocks.hpp>
+#include <larql/printable.hpp>
 #include <larql/safetensors_writer.hpp>
 
 #include "support/program.hpp"
+#include "support/reading.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -27,6 +29,7 @@ struct arguments {
     bool tensors = false;
     std::string dump;
     std::vector<std::string> names;
+    larql::program::reading reading;
 };
 
 constexpr std::uint64_t assumed_bytes_per_number = 2;  // bf16 and f16, as engines hold weights and caches
@@ -46,57 +49,112 @@ std::string problem_of(const larql::checkpoint& model) {
     return {};
 }
 
-ordered_json rope_json(const larql::model_config& config) {
-    const larql::rope_table table = larql::make_rope_table(config.rope);
-    ordered_json rope = {{"type", larql::to_string(config.rope.kind)},
-                         {"pairing", larql::to_string(config.pairing)},
-                         {"rotary_dim", config.rope.rotary_dim},
-                         {"theta", config.rope.theta}};
-    if (config.rope.factor != 1.0) rope["factor"] = config.rope.factor;
+ordered_json rope_json(const larql::attention_spec& spec) {
+    const larql::rope_config& config = spec.rope;
+    const larql::rope_table table = larql::make_rope_table(config);
+    ordered_json rope = {{"type", larql::to_string(config.kind)},
+                         {"pairing", larql::to_string(spec.geometry.pairing)},
+                         {"rotary_dim", config.rotary_dim},
+                         {"theta", config.theta}};
+    if (config.factor != 1.0) rope["factor"] = config.factor;
+    if (config.original_max_position != 0.0) rope["original_max_position_embeddings"] = config.original_max_position;
+    if (larql::depends_on_length(config)) rope["follows_length"] = true;
     rope["magnitude"] = table.magnitude;
+    const std::vector<double>& f = table.frequencies;
+    if (!f.empty()) rope["inv_freq"] = {f.front(), f[f.size() / 2], f.back()};
     return rope;
 }
 
+ordered_json norm_json(const larql::norm_spec& norm) {
+    ordered_json out = {{"kind", larql::to_string(norm.kind)}, {"per_head", norm.per_head}, {"eps", norm.eps}};
+    if (!norm.has_gain) out["has_gain"] = false;
+    if (norm.gain_offset != 0.0) out["gain_offset"] = norm.gain_offset;
+    if (norm.after_rope) out["after_rope"] = true;
+    return out;
+}
+
+/// Every field of a spec that is not "none".
+ordered_json spec_json(const larql::attention_spec& spec) {
+    const larql::mla_geometry& g = spec.geometry;
+    ordered_json out = {{"num_attention_heads", g.num_heads},
+                        {"num_key_value_heads", g.kv_heads()},
+                        {"head_dim", g.qk_head_dim()},
+                        {"v_head_dim", g.v_head_dim}};
+    if (spec.kind == larql::attention_kind::mla) {
+        out["q_lora_rank"] = g.q_lora_rank == 0 ? ordered_json(nullptr) : ordered_json(g.q_lora_rank);
+        out["kv_lora_rank"] = g.kv_lora_rank;
+        out["qk_nope_head_dim"] = g.qk_nope_head_dim;
+        out["qk_rope_head_dim"] = g.qk_rope_head_dim;
+        out["row_order"] = larql::to_string(g.order);
+        out["latent_norm_eps"] = spec.latent_norm.eps;
+    }
+    out["attention_scale"] = spec.scale;
+    if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
+    if (spec.sliding_window != 0) out["sliding_window"] = spec.sliding_window;
+    if (spec.sinks) out["sinks"] = true;
+    if (spec.gate != larql::output_gate::none) out["gate"] = larql::to_string(spec.gate);
+    if (spec.temperature.scale != 0.0)
+        out["temperature"] = {{"scale", spec.temperature.scale},
+                              {"length", spec.temperature.length},
+                              {"offset", spec.temperature.offset}};
+    if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
+    if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
+    for (const larql::detail::role_row& row : larql::detail::attention_roles)
+        if (spec.biases.contains(row.role)) out["biases"].push_back(row.name);
+    out["rope"] = rope_json(spec);
+    return out;
+}
+
+/// The model, its blocks once where they are alike; "layers" has what differs from block to block.
 ordered_json config_json(const larql::model_config& c) {
-    const bool latent = c.attention == larql::attention_kind::mla;
-    ordered_json out = {{"attention", latent ? "mla" : "gqa"},
+    ordered_json out = {{"attention", larql::to_string(c.attention)},
                         {"form", larql::to_string(c.form)},
                         {"hidden_size", c.hidden_size},
                         {"num_hidden_layers", c.num_hidden_layers},
-                        {"num_attention_heads", c.num_attention_heads},
-                        {"num_key_value_heads", c.num_key_value_heads},
-                        {"head_dim", c.head_dim},
-                        {"v_head_dim", c.v_head_dim}};
-    if (latent) {
-        out["q_lora_rank"] = c.q_lora_rank == 0 ? ordered_json(nullptr) : ordered_json(c.q_lora_rank);
-        out["kv_lora_rank"] = c.kv_lora_rank;
-        out["qk_nope_head_dim"] = c.qk_nope_head_dim;
-        out["qk_rope_head_dim"] = c.qk_rope_head_dim;
-        out["row_order"] = larql::to_string(c.order);
-        out["latent_norm_eps"] = c.latent_norm_eps;
+                        {"rms_norm_eps", c.rms_norm_eps},
+                        {"attention_bias", c.attention_bias}};
+    if (c.block_begin != 0 || c.block_end != c.blocks.size()) out["blocks_held"] = {c.block_begin, c.block_end - 1};
+    std::vector<ordered_json> blocks;
+    std::map<std::string, std::size_t> stated;  // in how many blocks a key stands with the first block's value
+    for (const larql::attention_spec& spec : c.blocks) blocks.push_back(spec_json(spec));
+    for (const ordered_json& block : blocks)
+        for (const auto& [key, value] : block.items())
+            stated[key] += blocks.front().contains(key) && blocks.front()[key] == value ? 1 : 0;
+    ordered_json layers = ordered_json::array();
+    for (const auto& [key, value] : blocks.front().items())
+        if (stated[key] == blocks.size()) out[key] = value;
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        ordered_json own = {{"block", i}};
+        for (const auto& [key, value] : blocks[i].items())
+            if (stated[key] != blocks.size()) own[key] = value;
+        layers.push_back(std::move(own));
     }
-    out["rms_norm_eps"] = c.rms_norm_eps;
-    out["attention_scale"] = c.attention_scale;
-    out["rope"] = rope_json(c);
+    const auto differs = [&](const auto& item) { return item.second != blocks.size(); };
+    if (std::ranges::any_of(stated, differs)) out["layers"] = std::move(layers);
     return out;
 }
 
 ordered_json forms_json(const larql::checkpoint& model) {
     ordered_json forms = ordered_json::object();
     const larql::model_config& config = model.config();
-    const larql::mla_geometry geometry = model.geometry();
     for (const larql::attention_form form :
          {larql::attention_form::factored, larql::attention_form::dense, larql::attention_form::latent}) {
-        const bool published = config.form == larql::attention_form::factored;
-        if (form != config.form && !(published && config.attention == larql::attention_kind::mla)) continue;
-        const larql::attention_cost cost = larql::cost_of(geometry, form);
-        const std::uint64_t layers = config.num_hidden_layers;
+        if (!model.supports(form)) continue;
+        larql::attention_cost sum;
+        for (std::size_t block = config.block_begin; block < config.block_end; ++block) {
+            const larql::attention_cost cost = larql::cost_of(config.blocks[block], form);
+            sum.weights += cost.weights;
+            sum.cached_per_token += cost.cached_per_token;
+            sum.flops_per_token += cost.flops_per_token;
+            sum.flops_per_cached_token += cost.flops_per_cached_token;
+        }
         forms[std::string(larql::to_string(form))] = {
-            {"weight_bytes", cost.weights * layers * assumed_bytes_per_number},
-            {"kv_cache_numbers_per_token_per_layer", cost.cached_per_token},
-            {"kv_cache_bytes_per_token", cost.cached_per_token * layers * assumed_bytes_per_number},
-            {"flops_per_token", cost.flops_per_token * layers},
-            {"flops_per_token_per_cached_token", cost.flops_per_cached_token * layers}};
+            {"weight_bytes", sum.weights * assumed_bytes_per_number},
+            {"kv_cache_numbers_per_token_per_layer",
+             larql::cost_of(config.blocks[config.block_begin], form).cached_per_token},
+            {"kv_cache_bytes_per_token", sum.cached_per_token * assumed_bytes_per_number},
+            {"flops_per_token", sum.flops_per_token},
+            {"flops_per_token_per_cached_token", sum.flops_per_cached_token}};
     }
     return forms;
 }
@@ -123,6 +181,8 @@ ordered_json describe(const larql::checkpoint& model, bool with_tensors) {
     out["number_formats"] = types;
     out["config"] = config != nullptr ? config_json(*config) : ordered_json(nullptr);
     out["forms"] = config != nullptr ? forms_json(model) : ordered_json::object();
+    if (config != nullptr && !config->container_loses.empty()) out["container_loses"] = config->container_loses;
+    if (config != nullptr && !config->warnings.empty()) out["warnings"] = config->warnings;
     if (config == nullptr) out["problem"] = problem_of(model);
     if (with_tensors) {
         out["tensor_list"] = ordered_json::array();
@@ -155,12 +215,21 @@ std::string scalar_text(const ordered_json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
+void print_tensors(const ordered_json& d) {
+    if (!d.contains("tensor_list")) return;
+    std::cout << '\n';
+    for (const ordered_json& t : d["tensor_list"])
+        std::cout << larql::printable(t["name"].get<std::string>()) << "  " << t["type"].get<std::string>()
+                  << "  " << t["shape"].dump() << "  shard " << t["shard"].dump() << "  " << byte_text(t["bytes"])
+                  << '\n';
+}
+
 void print_text(const ordered_json& d) {
     const auto line = [](const std::string& name, const std::string& value) {
         std::cout << name << std::string(name.size() < 22 ? 22 - name.size() : 1, ' ') << value << '\n';
     };
     for (const char* key : {"format", "architecture", "family", "dialect", "shards"})
-        line(key, d[key].is_null() ? "-" : scalar_text(d[key]));
+        line(key, d[key].is_null() ? "-" : larql::printable(scalar_text(d[key])));
     if (d["tensors"] == 0) {
         line("tensors", "none: a configuration without weights");
     } else {
@@ -169,7 +238,10 @@ void print_text(const ordered_json& d) {
             types += (types.empty() ? "" : ", ") + count.dump() + " " + name;
         line("tensors", d["tensors"].dump() + " (" + types + "), " + byte_text(d["tensor_bytes"]));
     }
-    if (d.contains("problem")) return line("model", "unknown: " + d["problem"].get<std::string>());
+    if (d.contains("problem")) {
+        line("model", "unknown: " + larql::printable(d["problem"].get<std::string>()));
+        return print_tensors(d);
+    }
     for (const auto& [key, value] : d["config"].items()) {
         if (!value.is_object()) {
             line(key, value.is_null() ? "none" : scalar_text(value));
@@ -177,6 +249,9 @@ void print_text(const ordered_json& d) {
         }
         for (const auto& [inner, inner_value] : value.items()) line(key + "." + inner, scalar_text(inner_value));
     }
+    if (d.contains("container_loses"))
+        line("note", "GGUF of this architecture cannot hold " + d["container_loses"].get<std::string>() +
+                         "; if the model has one, state it with --config");
     std::cout << "\nform       weights (bf16)   cache/token/layer   cache/token (bf16)   FLOP/token   "
                  "FLOP/token/cached token\n";
     for (const auto& [form, cost] : d["forms"].items()) {
@@ -188,12 +263,7 @@ void print_text(const ordered_json& d) {
                       flop_text(cost["flops_per_token_per_cached_token"]).c_str());
         std::cout << row;
     }
-    if (d.contains("tensor_list")) {
-        std::cout << '\n';
-        for (const ordered_json& t : d["tensor_list"])
-            std::cout << t["name"].get<std::string>() << "  " << t["type"].get<std::string>() << "  "
-                      << t["shape"].dump() << "  shard " << t["shard"].dump() << "  " << byte_text(t["bytes"]) << '\n';
-    }
+    print_tensors(d);
 }
 
 /// Rows [begin, end) of a weight as float; a dump is an explicit request, so integers are converted too.
@@ -248,9 +318,11 @@ int main(int argc, char** argv) {
     app.add_option("--names", args.names, "with --dump: only these tensors, separated by commas")
         ->delimiter(',')
         ->needs(dump_option);
+    args.reading.add_to(app);
     return larql::program::run(app, argc, argv, [&] {
-        const larql::checkpoint model = larql::checkpoint::open(args.path);
+        const larql::checkpoint model = args.reading.open(args.path);
         if (!args.dump.empty()) return dump(model, args);
+        if (model.format().empty()) (void)model.config();  // nothing else to show: what is wrong is the answer
         const ordered_json description = describe(model, args.tensors);
         if (args.json)
             std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';

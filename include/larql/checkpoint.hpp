@@ -6,15 +6,17 @@
 #define LARQL_CHECKPOINT_HPP
 
 #include <larql/attention_form.hpp>
+#include <larql/attention_layer.hpp>
+#include <larql/attention_spec.hpp>
+#include <larql/attention_weights.hpp>
 #include <larql/detail/checkpoint/files.hpp>
-#include <larql/detail/checkpoint/tensor_roles.hpp>
+#include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
-#include <larql/mla_attention.hpp>
-#include <larql/mla_geometry.hpp>
 #include <larql/model_config.hpp>
+#include <larql/model_family.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/weight_reader.hpp>
 
@@ -31,14 +33,19 @@
 
 namespace larql {
 
-/// A latent-attention block as published: the factors and the output projection.
-struct published_attention {
-    mla_factors<float> factors;
-    matrix_input<float> o;       ///< [E, H*V]
-    vector_input<float> o_bias;  ///< [E], or none
+/// How a checkpoint is opened.
+struct open_options {
+    /// A config.json, parsed, or a part of one: what it says replaces what the files say. For containers that have no
+    /// place for something, such as a GGUF of architecture "llama" for Mistral's window.
+    nlohmann::json config{};
+    /// Families beside larql's own, looked up first. Static data: they must outlive the checkpoint.
+    std::span<const model_family> families{};
+    /// What to do with keys, values and tensors of attention that larql does not understand.
+    unknown_policy unknown = unknown_policy::refuse;
 };
 
-/// An open checkpoint. Move-only. What it hands out (tensor infos, weights, layers) refers to it and ends with it.
+/// An open checkpoint: a handle to shared state that never changes. Copies are cheap; weights, readers and layers that
+/// were made from one keep the files open by themselves. Any number of threads may use one, or copies, at once.
 class checkpoint {
 public:
     /// Opens a model.
@@ -47,348 +54,162 @@ public:
     ///              a folder with one GGUF model, or a folder with config.json alone
     /// @throws error as gguf_file::open, safetensors_file::open. What config.json or the metadata say is judged later,
     ///         by `config()`, so that tensors of a model that larql does not implement can be read.
-    static checkpoint open(const std::filesystem::path& path) {
-        checkpoint opened;
-        opened.m_files = detail::open_checkpoint_files(path);
-        opened.read_config();
-        return opened;
+    static checkpoint open(const std::filesystem::path& path, const open_options& options = {}) {
+        auto opened = std::make_shared<state>();
+        opened->files = detail::open_checkpoint_files(path);
+        opened->read(options);
+        return checkpoint(std::move(opened));
     }
+
+    // No moves: a handle that was moved from would be one to nothing.
+    checkpoint(const checkpoint&) = default;
+    checkpoint& operator=(const checkpoint&) = default;
 
     /// "gguf", "safetensors", or "" for a configuration without tensors.
     [[nodiscard]] std::string_view format() const noexcept {
-        return m_files.gguf ? "gguf" : m_files.safetensors ? "safetensors" : "";
+        return files().gguf ? "gguf" : files().safetensors ? "safetensors" : "";
     }
 
     /// What the model is.
-    /// @throws error what parse_model_config or to_config_json said; errc::missing_key if nothing says what it is
+    /// @throws error what parse_model_config or read_model_config said; errc::not_understood for tensors of attention
+    ///         that nothing reads; errc::missing_key if nothing says what the model is
     [[nodiscard]] const model_config& config() const& {
-        if (!m_config) std::rethrow_exception(m_config_problem);
-        return *m_config;
+        if (!m_state->config) std::rethrow_exception(m_state->problem);
+        return *m_state->config;
     }
-    const model_config& config() const&& = delete;
-    /// What the model is, or null if larql cannot tell; `config()` says why.
-    [[nodiscard]] const model_config* find_config() const& noexcept { return m_config ? &*m_config : nullptr; }
-    const model_config* find_config() const&& = delete;
-    /// config.json as it stands in the folder, or as GGUF's metadata imply it; null if neither is there.
-    [[nodiscard]] const nlohmann::json& config_json() const& noexcept { return m_config_json; }
-    const nlohmann::json& config_json() const&& = delete;
+    [[nodiscard]] model_config config() const&& { return static_cast<const checkpoint&>(*this).config(); }
+    /// What the model is, or null if larql cannot tell; `config()` says why. Lives as long as a handle.
+    [[nodiscard]] const model_config* find_config() const noexcept {
+        return m_state->config ? &*m_state->config : nullptr;
+    }
+    /// config.json as it stands in the folder, or as GGUF's metadata imply it, with what the caller's `config` replaced;
+    /// null if neither is there.
+    /// @throws error errc::unsupported_architecture for GGUF metadata that transformers has no words for
+    [[nodiscard]] nlohmann::json config_json() const {
+        if (!files().gguf) return m_state->config_json;
+        (void)config();  // says what is wrong, if anything is
+        return detail::print_config(*m_state->values, spec(0).rope, {.file = shard_path(0)});
+    }
 
     [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept {
-        if (m_files.gguf) return m_files.gguf->tensors();
-        return m_files.safetensors ? m_files.safetensors->tensors() : std::span<const tensor_info>{};
+        if (files().gguf) return files().gguf->tensors();
+        return files().safetensors ? files().safetensors->tensors() : std::span<const tensor_info>{};
     }
     std::span<const tensor_info> tensors() const&& = delete;
     [[nodiscard]] std::size_t shard_count() const noexcept {
-        return m_files.gguf          ? m_files.gguf->shard_count()
-               : m_files.safetensors ? m_files.safetensors->shard_count()
-                                     : 0;
+        return files().gguf ? files().gguf->shard_count() : files().safetensors ? files().safetensors->shard_count() : 0;
     }
-    [[nodiscard]] const std::string& shard_path(std::size_t index) const& {
-        if (m_files.gguf) return m_files.gguf->shard_path(index);
-        return m_files.safetensors ? m_files.safetensors->shard_path(index) : m_files.path;
+    [[nodiscard]] std::string shard_path(std::size_t index) const {
+        if (files().gguf) return files().gguf->shard_path(index);
+        return files().safetensors ? files().safetensors->shard_path(index) : files().path;
     }
-    const std::string& shard_path(std::size_t) const&& = delete;
-    /// Every file of tensors that the checkpoint reads from, for programs that must not overwrite their input.
+    /// Every file that the checkpoint reads from, for programs that must not overwrite their input.
     [[nodiscard]] std::vector<std::filesystem::path> paths() const {
         std::vector<std::filesystem::path> all;
-        for (std::size_t i = 0; i < shard_count(); ++i) all.emplace_back(shard_path(i));
+        for (std::size_t i = 0; i < shard_count(); ++i) all.push_back(detail::path_from_text(shard_path(i)));
+        if (!files().config_path.empty()) all.push_back(detail::path_from_text(files().config_path));
         return all;
     }
-    /// The stored bytes of a tensor.
+    /// The stored bytes of a tensor of this checkpoint.
+    /// @throws error errc::missing_tensor if it has none
     [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const& {
-        return m_files.gguf ? m_files.gguf->bytes(info) : m_files.safetensors->bytes(info);
+        if (files().gguf) return files().gguf->bytes(info);
+        (void)weights();
+        return files().safetensors->bytes(info);
     }
     std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
     /// The GGUF file behind this checkpoint, or null.
-    [[nodiscard]] const gguf_file* gguf() const& noexcept { return m_files.gguf.get(); }
-    const gguf_file* gguf() const&& = delete;
+    [[nodiscard]] std::shared_ptr<const gguf_file> gguf() const noexcept { return files().gguf; }
     /// The safetensors behind this checkpoint, or null.
-    [[nodiscard]] const safetensors_file* safetensors() const& noexcept { return m_files.safetensors.get(); }
-    const safetensors_file* safetensors() const&& = delete;
+    [[nodiscard]] std::shared_ptr<const safetensors_file> safetensors() const noexcept { return files().safetensors; }
 
     /// Weights by logical name, whatever their quantisation.
-    [[nodiscard]] const weight_reader& weights() const& {
-        if (!m_weights) detail::fail(errc::missing_tensor, "the checkpoint has no tensors", {.file = m_files.path});
-        return *m_weights;
+    /// @throws error errc::missing_tensor for a configuration without tensors
+    [[nodiscard]] const weight_reader& weights() const& { return m_state->weights(); }
+    [[nodiscard]] weight_reader weights() const&& { return m_state->weights(); }
+
+    /// Number of attention blocks of the model. A conversion may hold a part of them: model_config::block_begin, _end.
+    [[nodiscard]] std::size_t attention_blocks() const { return m_state->require_config().blocks.size(); }
+
+    /// What a block computes, in the form in which it is stored.
+    /// @throws error errc::bad_value for a block that the model does not have
+    [[nodiscard]] const attention_spec& spec(std::size_t block) const& { return m_state->spec(block); }
+    [[nodiscard]] attention_spec spec(std::size_t block) const&& { return m_state->spec(block); }
+
+    /// The name that a block's tensor has in this checkpoint, or would have; "" if its names have no such tensor.
+    [[nodiscard]] std::string tensor_name(tensor_role role, std::size_t block, bool bias = false) const {
+        return m_state->tensors.name_of({role, bias, block, 0});
     }
-    const weight_reader& weights() const&& = delete;
-
-    /// Number of attention blocks that can be computed.
-    [[nodiscard]] std::size_t attention_blocks() const { return config().num_hidden_layers; }
-
-    /// The name of a block's tensor, such as "model.layers.0.self_attn.q_a_proj.weight" or "blk.0.attn_q_a.weight".
-    [[nodiscard]] std::string tensor_name(attention_role role, std::size_t block,
-                                          std::string_view suffix = ".weight") const {
-        const detail::role_names& names = detail::names_of(role);
-        const std::string prefix = block_prefix(block);
-        return prefix + std::string(m_files.gguf ? names.gguf : names.safetensors) + std::string(suffix);
-    }
-
-    /// What stands before the names of a block's attention tensors: "blk.0." or "model.layers.0.self_attn.".
-    [[nodiscard]] std::string block_prefix(std::size_t block) const {
-        if (m_files.gguf) return "blk." + std::to_string(block) + ".";
-        return m_prefix + "layers." + std::to_string(block) + ".self_attn.";
-    }
-
-    [[nodiscard]] bool contains(attention_role role, std::size_t block, std::string_view suffix = ".weight") const {
-        if (m_files.gguf && detail::names_of(role).gguf.empty()) return false;
-        return weights().contains(tensor_name(role, block, suffix));
+    /// How a block's tensor is made from what is stored, or nothing if the checkpoint does not have it.
+    [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, std::size_t block) const {
+        return m_state->tensors.locate(role, block, spec(block));
     }
 
     /// How the up-projection of keys and values is stored: "kv_b", "k_b+v_b", "all" (both), or "" (no latent
     /// attention). Every dialect can be read; none needs another download.
-    [[nodiscard]] std::string_view dialect() const {
-        if (!m_weights || !m_config || m_config->attention != attention_kind::mla) return "";
-        for (std::size_t block = 0; block < m_config->num_hidden_layers; ++block)
-            if (const std::string_view found = dialect(block); !found.empty()) return found;
-        return "";
-    }
-    [[nodiscard]] std::string_view dialect(std::size_t block) const {
-        const bool whole = contains(attention_role::kv_b, block);
-        const bool split = contains(attention_role::k_b, block) && contains(attention_role::v_b, block);
-        return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
-    }
+    [[nodiscard]] std::string_view dialect() const;
+    [[nodiscard]] std::string_view dialect(std::size_t block) const;
 
-    /// Sizes of the blocks, with the order and pairing of their stored rows.
-    [[nodiscard]] mla_geometry geometry() const { return detail::geometry_of(config()); }
+    /// Whether blocks can be computed in a form.
+    [[nodiscard]] bool supports(attention_form form) const { return why_not(spec(0), form).empty(); }
 
-    /// The published factors of a latent-attention block; they read from this checkpoint as they are used.
-    /// @throws error errc::unsupported_architecture if the model is not stored in factors; errc::missing_tensor or
-    ///         errc::shape_mismatch naming the tensor
-    [[nodiscard]] mla_factors<float> factors(std::size_t block) const&;
-    mla_factors<float> factors(std::size_t) const&& = delete;
-    /// The factors together with the output projection.
-    [[nodiscard]] published_attention published(std::size_t block) const&;
-    published_attention published(std::size_t) const&& = delete;
+    /// The weights of a block in the form in which they are stored. They read from the files as they are used.
+    /// @throws error errc::missing_tensor or errc::shape_mismatch naming the tensor; errc::bad_value for a block that
+    ///         the checkpoint does not have
+    [[nodiscard]] attention_weights<float> stored_weights(std::size_t block) const;
 
-    /// The tensors of a block in the form in which they are stored; they read from this checkpoint as they are used.
-    /// @throws error as `factors`
-    [[nodiscard]] attention_tensors<float> stored_tensors(std::size_t block) const&;
-    attention_tensors<float> stored_tensors(std::size_t) const&& = delete;
+    /// The published factors of a latent-attention block, without its output projection.
+    /// @throws error as `stored_weights`; errc::unsupported_architecture if the model is not stored in factors
+    [[nodiscard]] mla_factors<float> factors(std::size_t block) const;
 
     /// A block's attention in a form.
     ///
     /// @param form  factored for every model as published; dense and latent for latent attention. A converted
     ///              checkpoint has the one form in which it is stored.
-    /// @throws error as `factors`, and errc::bad_value for a block or a form that the checkpoint does not have
+    /// @throws error as `factors`, and errc::unsupported_architecture for a form that the block does not have
     [[nodiscard]] attention_layer<float> attention(std::size_t block, attention_form form,
-                                                   executor* threads = nullptr) const&;
-    attention_layer<float> attention(std::size_t, attention_form, executor* = nullptr) const&& = delete;
+                                                   executor* threads = nullptr) const;
 
 private:
-    checkpoint() = default;
+    struct state {
+        detail::checkpoint_files files;
+        std::optional<weight_reader> reader;
+        nlohmann::json config_json;
+        std::optional<detail::model_values> values;  // of GGUF
+        std::optional<model_config> config;
+        std::exception_ptr problem;
+        detail::model_tensors tensors;
 
-    void read_config();
-    void find_prefix();
-    void require_block(std::size_t block) const;
-    [[nodiscard]] matrix_input<float> matrix(attention_role role, std::size_t block, std::size_t rows,
-                                             std::size_t cols) const;
-    [[nodiscard]] vector_input<float> vector(const std::string& name, std::size_t length) const;
-    [[nodiscard]] vector_input<float> bias(attention_role role, std::size_t block, std::size_t length) const;
-    [[nodiscard]] matrix_input<float> key_value_up(std::size_t block) const;
+        void read(const open_options& options);
+        void read_gguf(const open_options& options);
+        void read_safetensors(const open_options& options);
+        void find_tensors(const model_family& family, detail::naming world);
+        void place_tensors(const open_options& options);
 
-    detail::checkpoint_files m_files;
-    std::optional<weight_reader> m_weights;
-    nlohmann::json m_config_json;
-    std::optional<model_config> m_config;
-    std::exception_ptr m_config_problem;
-    std::string m_prefix;  // of safetensors names: "model.", "language_model.model.", ...
+        [[nodiscard]] const weight_reader& weights() const {
+            if (!reader) detail::fail(errc::missing_tensor, "the checkpoint has no tensors", {.file = files.path});
+            return *reader;
+        }
+        [[nodiscard]] const model_config& require_config() const {
+            if (!config) std::rethrow_exception(problem);
+            return *config;
+        }
+        [[nodiscard]] const attention_spec& spec(std::size_t block) const;
+        [[nodiscard]] matrix_input<float> part(const stored_rows& rows, const attention_spec& spec) const;
+        [[nodiscard]] vector_input<float> vector(const std::string& name, std::size_t begin, std::size_t end,
+                                                 std::size_t length) const;
+        [[nodiscard]] vector_input<float> bias(const detail::role_row& row, std::size_t block) const;
+        void read_role(const detail::role_row& row, std::size_t block, attention_weights<float>& weights) const;
+    };
+
+    explicit checkpoint(std::shared_ptr<const state> opened) : m_state(std::move(opened)) {}
+    [[nodiscard]] const detail::checkpoint_files& files() const noexcept { return m_state->files; }
+
+    std::shared_ptr<const state> m_state;
 };
 
-inline void checkpoint::read_config() {
-    try {
-        if (m_files.gguf) {
-            m_weights.emplace(*m_files.gguf);
-            m_config_json = to_config_json(*m_files.gguf);
-        } else {
-            if (m_files.config_text)
-                m_config_json = parse_config_json(*m_files.config_text, {.file = m_files.config_path});
-            if (m_files.safetensors) {
-                m_weights.emplace(*m_files.safetensors,
-                                  m_config_json.is_object()
-                                      ? quantization_config::find_in(m_config_json, {.file = m_files.config_path})
-                                      : quantization_config{});
-                find_prefix();
-            }
-            if (!m_files.config_text)
-                detail::fail(errc::missing_key, "no config.json beside the tensors says what the model is",
-                             {.file = m_files.path});
-        }
-        m_config = parse_model_config(m_config_json,
-                                      {.file = m_files.gguf ? m_files.gguf->shard_path(0) : m_files.config_path});
-    } catch (const error&) {
-        if (m_files.safetensors && !m_weights) m_weights.emplace(*m_files.safetensors);
-        m_config_problem = std::current_exception();
-    }
-}
-
-inline void checkpoint::find_prefix() {
-    constexpr std::string_view attention = ".self_attn.";
-    for (const tensor_info& info : tensors()) {
-        const std::size_t layers = info.name.find("layers.");
-        if (layers == std::string_view::npos || info.name.find(attention, layers) == std::string_view::npos) continue;
-        m_prefix = std::string(info.name.substr(0, layers));
-        return;
-    }
-    m_prefix = "model.";
-}
-
-inline void checkpoint::require_block(std::size_t block) const {
-    if (block >= attention_blocks())
-        detail::fail(
-            errc::bad_value,
-            "expected a block from 0 to " + std::to_string(attention_blocks() - 1) + ", got " + std::to_string(block),
-            {.file = m_files.path, .subject = "layer"});
-}
-
-inline matrix_input<float> checkpoint::matrix(attention_role role, std::size_t block, std::size_t rows,
-                                              std::size_t cols) const {
-    const std::string name = tensor_name(role, block);
-    const weight found = weights().at(name);
-    if (found.rows() != rows || found.columns() != cols)
-        detail::fail(errc::shape_mismatch,
-                     "the configuration implies [" + std::to_string(rows) + ", " + std::to_string(cols) +
-                         "], the tensor has " + detail::shape_text(found.shape()),
-                     {.file = m_files.path, .subject = name});
-    return matrix_input<float>(rows, cols, [found](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
-        found.read_rows(begin, end, out, stride);
-    });
-}
-
-inline vector_input<float> checkpoint::vector(const std::string& name, std::size_t length) const {
-    const weight found = weights().at(name);
-    if (found.shape().size() != 1 || found.columns() != length)
-        detail::fail(errc::shape_mismatch,
-                     "the configuration implies [" + std::to_string(length) + "], the tensor has " +
-                         detail::shape_text(found.shape()),
-                     {.file = m_files.path, .subject = name});
-    std::vector<float> values(length);
-    found.read_rows(0, 1, values.data(), length);
-    return values;
-}
-
-inline vector_input<float> checkpoint::bias(attention_role role, std::size_t block, std::size_t length) const {
-    const model_config& model = config();
-    const bool exists = contains(role, block, ".bias");
-    // A published config.json says whether there are biases; GGUF and larql's own files say it by having them.
-    if (m_files.safetensors && model.form == attention_form::factored && exists != model.attention_bias)
-        detail::fail(errc::missing_tensor,
-                     std::string("attention_bias is ") + (model.attention_bias ? "true" : "false") +
-                         ", and the tensor is " + (exists ? "there" : "not there"),
-                     {.file = m_files.path, .subject = tensor_name(role, block, ".bias")});
-    return exists ? vector(tensor_name(role, block, ".bias"), length) : vector_input<float>{};
-}
-
-inline matrix_input<float> checkpoint::key_value_up(std::size_t block) const {
-    const mla_geometry g = geometry();
-    const std::string_view stored = dialect(block);
-    if (stored.empty())
-        detail::fail(errc::missing_tensor, "neither kv_b nor both of k_b and v_b are there",
-                     {.file = m_files.path, .subject = block_prefix(block)});
-    if (stored == "kv_b")
-        return matrix(attention_role::kv_b, block, g.num_heads * (g.qk_nope_head_dim + g.v_head_dim), g.kv_lora_rank);
-    return merge_kv_b(matrix(attention_role::k_b, block, g.num_heads * g.kv_lora_rank, g.qk_nope_head_dim),
-                      matrix(attention_role::v_b, block, g.num_heads * g.v_head_dim, g.kv_lora_rank), g);
-}
-
-inline mla_factors<float> checkpoint::factors(std::size_t block) const& {
-    require_block(block);
-    const model_config& model = config();
-    if (model.attention != attention_kind::mla || model.form != attention_form::factored)
-        detail::fail(errc::unsupported_architecture,
-                     model.attention != attention_kind::mla
-                         ? "\"" + model.family + "\" has no latent attention: only the factored form"
-                         : "the checkpoint is stored in " + std::string(to_string(model.form)) +
-                               " form; other forms need the published factors",
-                     {.file = m_files.path});
-    const mla_geometry g = geometry();
-    using enum attention_role;
-    mla_factors<float> f;
-    if (g.q_lora_rank == 0) {
-        f.q = matrix(q, block, g.num_heads * g.qk_head_dim(), g.hidden_size);
-    } else {
-        f.q_a = matrix(q_a, block, g.q_lora_rank, g.hidden_size);
-        f.q_a_bias = bias(q_a, block, g.q_lora_rank);
-        f.q_a_norm = vector(tensor_name(q_a_norm, block), g.q_lora_rank);
-        f.q_b = matrix(q_b, block, g.num_heads * g.qk_head_dim(), g.q_lora_rank);
-    }
-    f.kv_a = matrix(kv_a, block, g.kv_lora_rank + g.qk_rope_head_dim, g.hidden_size);
-    f.kv_a_bias = bias(kv_a, block, g.kv_lora_rank + g.qk_rope_head_dim);
-    f.kv_a_norm = vector(tensor_name(kv_a_norm, block), g.kv_lora_rank);
-    f.kv_b = key_value_up(block);
-    return f;
-}
-
-inline published_attention checkpoint::published(std::size_t block) const& {
-    mla_factors<float> stored = factors(block);  // says why, if there are none
-    const mla_geometry g = geometry();
-    return {std::move(stored), matrix(attention_role::o, block, g.hidden_size, g.num_heads * g.v_head_dim),
-            bias(attention_role::o, block, g.hidden_size)};
-}
-
-inline attention_tensors<float> checkpoint::stored_tensors(std::size_t block) const& {
-    const model_config& model = config();
-    const mla_geometry g = geometry();
-    using enum attention_role;
-    const std::size_t q_rows = g.num_heads * g.qk_head_dim(), k_rows = g.kv_heads() * g.qk_head_dim();
-    const std::size_t v_rows = g.kv_heads() * g.v_head_dim, rank = g.kv_lora_rank;
-    if (model.attention == attention_kind::mla && model.form == attention_form::factored) {
-        published_attention stored = published(block);
-        return to_attention_tensors(std::move(stored.factors), std::move(stored.o), std::move(stored.o_bias));
-    }
-    attention_tensors<float> w;
-    w.o = matrix(o, block, g.hidden_size, g.num_heads * g.v_head_dim);
-    w.o_bias = bias(o, block, g.hidden_size);
-    if (g.q_lora_rank != 0) {
-        w.q_a = matrix(q_a, block, g.q_lora_rank, g.hidden_size);
-        w.q_a_bias = bias(q_a, block, g.q_lora_rank);
-    }
-    if (model.form == attention_form::latent) {
-        if (g.q_lora_rank != 0)
-            w.q_b = matrix(q_b, block, q_rows, g.q_lora_rank);
-        else
-            w.q = matrix(q, block, q_rows, g.hidden_size);
-        w.kv_a = matrix(kv_a, block, rank + g.qk_rope_head_dim, g.hidden_size);
-        w.kv_a_bias = bias(kv_a, block, rank + g.qk_rope_head_dim);
-        w.k_b = matrix(k_b, block, g.kv_heads() * rank, g.qk_nope_head_dim);
-        w.v_b = matrix(v_b, block, v_rows, rank);
-        return w;
-    }
-    w.q = matrix(q, block, q_rows, g.hidden_size);
-    w.q_bias = bias(q, block, q_rows);
-    w.k = matrix(k, block, k_rows, g.hidden_size);
-    w.k_bias = bias(k, block, k_rows);
-    w.v = matrix(v, block, v_rows, g.hidden_size);
-    w.v_bias = bias(v, block, v_rows);
-    if (model.attention == attention_kind::mla) {
-        w.kv_a = matrix(kv_a_latent, block, rank, g.hidden_size);
-        w.kv_a_bias = bias(kv_a_latent, block, rank);
-    }
-    return w;
-}
-
-inline attention_layer<float> checkpoint::attention(std::size_t block, attention_form form, executor* threads) const& {
-    require_block(block);
-    const model_config& model = config();
-    attention_config layer{.form = form,
-                           .geometry = geometry(),
-                           .scale = model.attention_scale,
-                           .latent_norm_eps = model.latent_norm_eps,
-                           .latent_norms = model.attention == attention_kind::mla,
-                           .rope = make_rope_table(model.rope)};
-    if (form == model.form) return {layer, stored_tensors(block)};
-    published_attention stored = published(block);
-    const absorb_options options{.threads = threads};
-    const auto converted = [&](auto made) {
-        layer.geometry.order = made.order;
-        layer.geometry.pairing = made.pairing;
-        return attention_layer<float>(
-            layer, to_attention_tensors(std::move(made), std::move(stored.o), std::move(stored.o_bias)));
-    };
-    if (form == attention_form::dense) return converted(absorb(stored.factors, layer.geometry, options));
-    return converted(absorb_latent(stored.factors, layer.geometry, options));
-}
-
 }  // namespace larql
+
+#include <larql/detail/checkpoint/state.hpp>
 
 #endif

@@ -7,6 +7,9 @@
 #include <larql/amx.hpp>
 #include <larql/attention_cost.hpp>
 #include <larql/attention_form.hpp>
+#include <larql/attention_layer.hpp>
+#include <larql/attention_spec.hpp>
+#include <larql/attention_weights.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/convert.hpp>
 #include <larql/dtype.hpp>
@@ -20,9 +23,9 @@
 #include <larql/mapped_file.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
-#include <larql/mla_attention.hpp>
 #include <larql/mla_geometry.hpp>
 #include <larql/model_config.hpp>
+#include <larql/model_family.hpp>
 #include <larql/openblas.hpp>
 #include <larql/printable.hpp>
 #include <larql/rope.hpp>
@@ -30,6 +33,7 @@
 #include <larql/safetensors.hpp>
 #include <larql/safetensors_writer.hpp>
 #include <larql/tensor_info.hpp>
+#include <larql/tensor_role.hpp>
 #include <larql/version.hpp>
 #include <larql/weight_reader.hpp>
 

@@ -1,247 +1,330 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a model is: its attention's sizes, scale, norms and rotary embedding, read from config.json or from GGUF
-// metadata. Everything that is missing or contradicts itself is reported in one error.
+// What a model is, read from config.json or from GGUF metadata: a few facts of the whole, and for each attention block
+// what it computes. Everything that is missing, contradicts itself or is not understood is reported in one error.
 #ifndef LARQL_MODEL_CONFIG_HPP
 #define LARQL_MODEL_CONFIG_HPP
 
-#include <larql/attention_form.hpp>
-#include <larql/detail/config/fields.hpp>
-#include <larql/detail/config/gguf.hpp>
-#include <larql/detail/config/rope.hpp>
+#include <larql/attention_spec.hpp>
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/model/families.hpp>
+#include <larql/detail/model/gguf_source.hpp>
+#include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/print.hpp>
+#include <larql/detail/model/resolve.hpp>
 #include <larql/gguf.hpp>
+#include <larql/model_family.hpp>
 #include <larql/rope.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace larql {
 
-enum class attention_kind : std::uint8_t {
-    mla,  ///< multi-head latent attention
-    gqa,  ///< multi-head, grouped-query or multi-query attention
-};
-
-/// A model's attention. Sizes are in elements; 0 means "has none".
+/// A model. Sizes are in elements; 0 means "has none" or "not stated".
 struct model_config {
     std::string family;        ///< larql's name for the implementation: "deepseek_v3", "llama", ...
     std::string model_type;    ///< as the file says
     std::string architecture;  ///< transformers' class name, if the file says one
     attention_kind attention = attention_kind::gqa;
+    attention_form form = attention_form::factored;  ///< of the weights as stored
 
-    std::size_t hidden_size = 0;          ///< E, model width
-    std::size_t num_hidden_layers = 0;    ///< without multi-token-prediction layers
-    std::size_t num_attention_heads = 0;  ///< H
-    std::size_t num_key_value_heads = 0;  ///< G; equals H for MLA once K and V are expanded
-    std::size_t head_dim = 0;             ///< D, of queries and keys; N + P for MLA
-    std::size_t v_head_dim = 0;           ///< V
+    std::size_t hidden_size = 0;        ///< E, model width
+    std::size_t num_hidden_layers = 0;  ///< without multi-token-prediction layers
     std::size_t vocab_size = 0;
     std::size_t num_nextn_predict_layers = 0;
-
-    std::size_t q_lora_rank = 0;  ///< 0: one q_proj
-    std::size_t kv_lora_rank = 0;
-    std::size_t qk_nope_head_dim = 0;  ///< N
-    std::size_t qk_rope_head_dim = 0;  ///< P
-
     double rms_norm_eps = 1e-6;
-    double latent_norm_eps = 1e-6;  ///< of q_a_norm and kv_a_norm: 1e-6 in transformers whatever rms_norm_eps is
-    double attention_scale = 0.0;   ///< multiplies q.k before softmax, YaRN's m^2 included
-    bool attention_bias = false;    ///< biases are expected; GGUF says so by having the tensors
+    bool attention_bias = false;  ///< some of the attention's projections have biases
 
-    rope_config rope;
-    rope_pairing pairing = rope_pairing::half_split;  ///< of the weights as stored
-    attention_form form = attention_form::factored;   ///< of the weights as stored
-    head_order order = head_order::nope_rope;         ///< of the weights as stored
+    std::vector<attention_spec> blocks;  ///< one for each attention block
+    std::size_t block_begin = 0;         ///< blocks that the files hold: a conversion may have left out others
+    std::size_t block_end = 0;
+
+    /// What was passed over because the caller asked for it, a sentence each.
+    std::vector<std::string> warnings;
+    /// What the container had no place for, so that only `config` options can state it: "" if it loses nothing.
+    std::string container_loses;
+};
+
+/// What to do with keys, values and tensors of attention that larql does not understand.
+enum class unknown_policy : std::uint8_t {
+    refuse,  ///< an error that lists them
+    ignore,  ///< a warning for each; the results may be wrong
+};
+
+/// How a configuration is read.
+struct config_options {
+    std::span<const model_family> families{};  ///< looked up before larql's own; must outlive what is read with them
+    unknown_policy unknown = unknown_policy::refuse;
 };
 
 namespace detail {
 
-/// What larql knows about a family that its files do not say.
-struct family_traits {
-    std::string_view model_type;
-    attention_kind attention;
-    rope_pairing pairing;
-    bool mscale_in_scale;  ///< the softmax scale has YaRN's m^2
+/// The family for which `fits` holds, the caller's first; null if there is none.
+template <class Find>
+const model_family* find_family(const config_options& options, Find find) {
+    const model_family* found = find(options.families);
+    return found != nullptr ? found : find(std::span<const model_family>(families));
+}
+
+inline const model_family* find_model_type(const config_options& options, std::string_view model_type) {
+    if (model_type.empty()) return nullptr;
+    return find_family(options, [&](std::span<const model_family> rows) -> const model_family* {
+        const auto named = [&](const model_family& row) {
+            return std::ranges::find(row.model_types, model_type) != row.model_types.end();
+        };
+        const auto found = std::ranges::find_if(rows, named);
+        return found != rows.end() ? &*found : nullptr;
+    });
+}
+
+inline const model_family& require_family(const model_family* family, const std::string& name, const char* key,
+                                          const std::string& file) {
+    const error_where where{.file = file, .subject = key};
+    if (name.empty()) fail(errc::unsupported_architecture, "no model_type says what this model is", where);
+    if (family == nullptr)
+        fail(errc::unsupported_architecture, "larql does not implement \"" + name + "\"", where);
+    if (!family->refused.empty())
+        fail(errc::unsupported_architecture,
+             "larql does not implement \"" + name + "\": " + std::string(family->refused), where);
+    return *family;
+}
+
+/// model_type of folders that larql wrote in a form that transformers does not have.
+inline constexpr std::string_view larql_model_types[] = {"larql-factored", "larql-dense", "larql-latent"};
+
+/// What larql wrote about the form of the tensors.
+struct stored_form {
+    attention_form form = attention_form::factored;
+    std::optional<head_order> order{};
+    std::optional<rope_pairing> pairing{};
+    std::optional<std::pair<std::size_t, std::size_t>> layers{};
+    std::string model_type;  ///< of the model that was converted
 };
 
-// Sources: transformers 5.23 modeling_{deepseek_v2,deepseek_v3,llama}.py. Kimi-K2 runs DeepSeek-V3's class.
-inline constexpr family_traits family_table[] = {
-    {"deepseek_v2", attention_kind::mla, rope_pairing::interleaved, true},
-    {"deepseek_v3", attention_kind::mla, rope_pairing::interleaved, true},
-    {"kimi_k2", attention_kind::mla, rope_pairing::interleaved, true},
-    {"llama", attention_kind::gqa, rope_pairing::half_split, false},
-};
-
-/// Sizes are capped so that no product of three of them leaves 64 bits.
-inline constexpr std::uint64_t max_dimension = std::uint64_t{1} << 20;
-inline constexpr std::uint64_t max_layers = 4096;
-inline constexpr std::uint64_t max_vocabulary = std::uint64_t{1} << 28;
-
-/// One size of a configuration: where it goes, its key, its bounds.
-struct size_field {
-    std::size_t model_config::*member;
-    std::string_view key;
-    std::uint64_t low;
-    std::uint64_t high;
-    bool required;
-};
-
-inline constexpr size_field common_sizes[] = {
-    {&model_config::hidden_size, "hidden_size", 1, max_dimension, true},
-    {&model_config::num_hidden_layers, "num_hidden_layers", 1, max_layers, true},
-    {&model_config::num_attention_heads, "num_attention_heads", 1, max_dimension, true},
-    {&model_config::vocab_size, "vocab_size", 1, max_vocabulary, false},
-    {&model_config::num_nextn_predict_layers, "num_nextn_predict_layers", 0, max_layers, false},
-};
-inline constexpr size_field mla_sizes[] = {
-    {&model_config::q_lora_rank, "q_lora_rank", 0, max_dimension, false},  // null, 0 and absent: a single q_proj
-    {&model_config::kv_lora_rank, "kv_lora_rank", 1, max_dimension, true},
-    {&model_config::qk_nope_head_dim, "qk_nope_head_dim", 1, max_dimension, true},
-    {&model_config::qk_rope_head_dim, "qk_rope_head_dim", 1, max_dimension, true},
-    {&model_config::v_head_dim, "v_head_dim", 1, max_dimension, true},
-};
-inline constexpr size_field gqa_sizes[] = {
-    {&model_config::num_key_value_heads, "num_key_value_heads", 1, max_dimension, false},
-    {&model_config::head_dim, "head_dim", 1, max_dimension, false},
-};
-
-template <std::size_t Count>
-void read_sizes(const config_object& config, const size_field (&fields)[Count], model_config& model) {
-    for (const size_field& field : fields) {
-        if (config.find(field.key) == nullptr) {
-            if (field.required)
-                config.problems().add(errc::missing_key, config.path_of(field.key), "required and absent");
-            continue;
-        }
-        if (const auto value = config.integer(field.key, field.low, field.high))
-            model.*field.member = static_cast<std::size_t>(*value);
+inline std::optional<stored_form> read_stored_form(const nlohmann::json& config, config_problems& problems) {
+    const auto type = config.find("model_type");
+    const bool ours = type != config.end() && type->is_string() &&
+                      std::ranges::find(larql_model_types, type->get_ref<const std::string&>()) !=
+                          std::end(larql_model_types);
+    const auto object = config.find("larql");
+    if (!ours) {
+        if (object != config.end())
+            problems.add(errc::bad_value, "larql", "describes converted tensors, which no other model_type has");
+        return std::nullopt;
     }
-}
-
-inline const family_traits* find_family(std::string_view model_type) noexcept {
-    for (const family_traits& row : family_table)
-        if (row.model_type == model_type) return &row;
-    return nullptr;
-}
-
-/// The object that holds the language model's keys: the configuration itself, or its `text_config`.
-inline const nlohmann::json& text_part(const nlohmann::json& config) {
-    const auto nested = config.find("text_config");
-    if (nested == config.end() || !nested->is_object()) return config;
-    // A wrapper may repeat its inner model_type; the parameters live where hidden_size is.
-    return config.contains("hidden_size") ? config : *nested;
-}
-
-inline void read_mla(const config_object& config, model_config& model) {
-    read_sizes(config, mla_sizes, model);
-    // The file's num_key_value_heads says nothing under MLA: kv_b has every head.
-    model.num_key_value_heads = model.num_attention_heads;
-    model.head_dim = model.qk_nope_head_dim + model.qk_rope_head_dim;
-    model.rope = read_rope(config, model.qk_rope_head_dim);
-    if (config.boolean("rope_interleave") == false) model.pairing = rope_pairing::half_split;
-}
-
-inline void read_gqa(const config_object& config, model_config& model) {
-    read_sizes(config, gqa_sizes, model);
-    config_problems& problems = config.problems();
-    const std::size_t heads = model.num_attention_heads;
-    if (model.num_key_value_heads == 0) model.num_key_value_heads = heads;
-    if (heads != 0 && heads % model.num_key_value_heads != 0)
-        problems.add(errc::bad_value, config.path_of("num_key_value_heads"),
-                     "expected a divisor of num_attention_heads " + std::to_string(heads) + ", got " +
-                         std::to_string(model.num_key_value_heads));
-    if (model.head_dim == 0 && heads != 0) {
-        if (model.hidden_size % heads != 0)
-            problems.add(errc::bad_value, config.path_of("hidden_size"),
-                         "without head_dim, expected a multiple of num_attention_heads " + std::to_string(heads) +
-                             ", got " + std::to_string(model.hidden_size));
-        model.head_dim = model.hidden_size / heads;
+    stored_form stored;
+    stored.form = attention_form_from_name(type->get<std::string>().substr(std::string_view("larql-").size())).value();
+    if (object == config.end() || !object->is_object()) {
+        problems.add(errc::missing_key, "larql", "required and absent");
+        return stored;
     }
-    model.v_head_dim = model.head_dim;
-    auto share = config.number("partial_rotary_factor");
-    if (const auto parameters = config.object("rope_parameters"); parameters && !share)
-        share = parameters->number("partial_rotary_factor");
-    if (share && *share > 1.0)
-        problems.add(errc::bad_value, config.path_of("partial_rotary_factor"),
-                     "expected at most 1, got " + std::to_string(*share));
-    const double rotated = static_cast<double>(model.head_dim) * std::min(share.value_or(1.0), 1.0);
-    model.rope = read_rope(config, static_cast<std::size_t>(rotated));
-}
-
-/// Reads what larql itself wrote about the form of the tensors.
-inline void read_larql_object(const config_object& root, model_config& model) {
-    const auto object = root.object("larql");
-    if (!object) return;
-    const auto named = [&](const char* key, auto from_name, auto& member) {
-        const auto name = object->text(key);
-        if (!name) return;
-        if (const auto value = from_name(*name))
-            member = *value;
-        else
-            root.problems().add(errc::bad_value, object->path_of(key), "unknown value \"" + *name + "\"");
+    const auto text = [&](const char* key, auto from_name, auto& member) {
+        const auto at = object->find(key);
+        if (at == object->end()) return;
+        if (at->is_string())
+            if (const auto value = from_name(at->template get<std::string>())) {
+                member = *value;
+                return;
+            }
+        problems.add(errc::bad_value, std::string("larql.") + key, "unknown value " + shown(*at));
     };
-    named("form", attention_form_from_name, model.form);
-    named("row_order", head_order_from_name, model.order);
-    named(
-        "pairing",
-        [](std::string_view name) -> std::optional<rope_pairing> {
-            for (const rope_pairing p : {rope_pairing::none, rope_pairing::interleaved, rope_pairing::half_split})
-                if (to_string(p) == name) return p;
-            return std::nullopt;
-        },
-        model.pairing);
-    if (const auto v = object->number("attention_scale")) model.attention_scale = *v;
-    if (const auto v = object->number("latent_norm_eps")) model.latent_norm_eps = *v;
+    text("row_order", head_order_from_name, stored.order);
+    text("pairing", rope_pairing_from_name, stored.pairing);
+    text("model_type", [](std::string name) { return std::optional(std::move(name)); }, stored.model_type);
+    if (const auto layers = object->find("layers"); layers != object->end()) {
+        const auto number = [&](std::size_t i) { return layers->at(i).get<std::size_t>(); };
+        if (layers->is_array() && layers->size() == 2 && layers->at(0).is_number_unsigned() &&
+            layers->at(1).is_number_unsigned() && number(0) < number(1))
+            stored.layers = std::pair(number(0), number(1));
+        else
+            problems.add(errc::bad_value, "larql.layers", "expected two block numbers, got " + shown(*layers));
+    }
+    return stored;
+}
+
+/// Every class that `architectures` names must be one of the family's, or a known head of one: a draft head of another
+/// model may call itself by the family's model_type.
+inline void check_classes(const nlohmann::json& text, const model_family& family, const std::string& path,
+                          config_problems& problems, std::string& architecture) {
+    const auto names = text.find("architectures");
+    if (names == text.end() || !names->is_array()) return;
+    for (const nlohmann::json& name : *names) {
+        if (!name.is_string()) continue;
+        if (architecture.empty()) architecture = name.get<std::string>();
+        if (std::ranges::find(family.classes, name.get_ref<const std::string&>()) == family.classes.end())
+            problems.add(errc::unsupported_architecture, path + "architectures",
+                         shown(name) + " is not a class of \"" + std::string(family.name) + "\" that larql knows");
+    }
+}
+
+/// Fills a model from what was stated.
+inline model_config resolve_model(model_values values, const std::optional<stored_form>& stored,
+                                  const config_options& options, config_problems problems, const error_where& where) {
+    model_config model;
+    model.family = std::string(values.family->name);
+    model.model_type = values.model_type;
+    model.architecture = values.architecture;
+    model.attention = values.family->kind;
+    std::vector<std::string> not_understood = values.not_understood;
+    spec_resolver resolver(values, problems, not_understood);
+    model.num_hidden_layers = resolver.required(model_key::num_hidden_layers, "num_hidden_layers");
+    model.blocks = resolver.blocks();
+    model.hidden_size = values.top.size(model_key::hidden_size);
+    model.vocab_size = values.top.size(model_key::vocab_size);
+    model.num_nextn_predict_layers = values.top.size(model_key::num_nextn_predict_layers);
+    model.rms_norm_eps = resolver.rms_norm_eps();
+    model.block_end = model.blocks.size();
+    if (stored) {
+        model.form = stored->form;
+        if (stored->layers) std::tie(model.block_begin, model.block_end) = *stored->layers;
+        if (model.block_end > model.blocks.size())
+            problems.add(errc::bad_value, "larql.layers",
+                         "ends at " + std::to_string(model.block_end) + ", the model has " +
+                             std::to_string(model.blocks.size()) + " blocks");
+    }
+    for (std::size_t b = 0; b < model.blocks.size(); ++b) {
+        attention_spec& spec = model.blocks[b];
+        if (stored) {
+            spec.form = stored->form;
+            spec.geometry.order = stored->order.value_or(spec.geometry.order);
+            spec.geometry.pairing = stored->pairing.value_or(spec.geometry.pairing);
+        }
+        if (values.family->adjust != nullptr) values.family->adjust(model, b, spec);
+        model.attention_bias = model.attention_bias || !spec.biases.empty();
+    }
+    if (options.unknown == unknown_policy::ignore) {
+        model.warnings = std::move(not_understood);
+    } else if (!not_understood.empty()) {
+        std::string all;
+        for (const std::string& sentence : not_understood) all += (all.empty() ? "" : "; ") + sentence;
+        problems.add(errc::not_understood, "configuration",
+                     all + ". What changes attention and is not understood is refused: state what is meant with "
+                           "--config (checkpoint::open's `config`), or pass over it with --unknown ignore");
+    }
+    problems.throw_if_any(where);
+    return model;
+}
+
+/// What config.json states, through the rows of its family.
+struct read_config {
+    model_values values;
+    std::optional<stored_form> stored;
+    config_problems problems;
+};
+
+inline read_config read_json_config(const nlohmann::json& config, const error_where& where,
+                                    const config_options& options, const model_family* known = nullptr) {
+    if (!config.is_object()) fail(errc::wrong_type, "expected a JSON object, got " + shown(config), where);
+    read_config result;
+    const text_part text = find_text_part(config);
+    result.stored = read_stored_form(config, result.problems);
+    const auto type_in = [](const nlohmann::json& object) {
+        const auto at = object.find("model_type");
+        return at != object.end() && at->is_string() ? at->get<std::string>() : std::string();
+    };
+    model_values& values = result.values;
+    values.model_type = result.stored ? result.stored->model_type : type_in(*text.object);
+    if (values.model_type.empty()) values.model_type = type_in(config);
+    const model_family* named = find_model_type(options, values.model_type);
+    values.family = known != nullptr && values.model_type.empty()
+                        ? known
+                        : &require_family(named, values.model_type, "model_type", where.file);
+    if (!result.stored)
+        check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
+    read_json_values(*text.object, text.path, result.problems, values);
+    if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);
+    return result;
+}
+
+/// Blocks whose biases only the tensors state: GGUF, and what larql wrote.
+inline void expect_biases_in_tensors(model_config& model, const model_family& family) {
+    for (attention_spec& spec : model.blocks) {
+        if (spec.form == attention_form::factored)
+            spec.possible_biases = family.biases_by_key;
+        else
+            for (const tensor_role role : {tensor_role::q, tensor_role::q_a, tensor_role::kv_a, tensor_role::k,
+                                           tensor_role::kv_a_latent, tensor_role::v, tensor_role::o})
+                spec.possible_biases.insert(role);
+        spec.biases = {};
+    }
+}
+
+inline model_config finish_json_config(read_config read, const error_where& where, const config_options& options) {
+    const model_family& family = *read.values.family;
+    const bool converted = read.stored && read.stored->form != attention_form::factored;
+    model_config model = resolve_model(std::move(read.values), read.stored, options, std::move(read.problems), where);
+    if (converted) expect_biases_in_tensors(model, family);
+    return model;
+}
+
+/// What a GGUF file states, and over it what a configuration of the caller's does.
+inline read_config read_gguf_config(const gguf_file& file, const config_options& options,
+                                    const nlohmann::json* over = nullptr) {
+    const std::string path = file.shard_path(0);
+    const auto architecture = file.find<std::string>("general.architecture");
+    if (!architecture)
+        fail(errc::missing_key, "required and absent", {.file = path, .subject = "general.architecture"});
+    const model_family* family = find_family(options, [&](std::span<const model_family> rows) {
+        return find_gguf_family(rows, file, *architecture);
+    });
+    read_config result;
+    model_values& values = result.values;
+    std::optional<read_config> stated;
+    if (over != nullptr) {
+        stated = read_json_config(*over, {.file = "--config"}, options, family);
+        if (stated->values.family->gguf_architecture != *architecture)
+            fail(errc::bad_value,
+                 "model_type \"" + stated->values.model_type + "\" is not stored as architecture \"" + *architecture +
+                     "\"",
+                 {.file = path, .subject = "general.architecture"});
+        family = stated->values.family;
+    }
+    values.family = &require_family(family, *architecture, "general.architecture", path);
+    values.model_type = std::string(values.family->model_types.front());
+    values.architecture = std::string(values.family->classes.front());
+    read_gguf_values(file, *architecture, result.problems, values);
+    if (stated) {
+        values.top.overlay(stated->values.top);
+        // A rope dictionary says all of the scaling: what the file says of it goes as a whole.
+        if (!stated->values.ropes.empty() || over->contains("rope_scaling") || over->contains("rope_parameters"))
+            values.ropes = std::move(stated->values.ropes);
+        for (std::string& sentence : stated->values.not_understood)
+            values.not_understood.push_back(std::move(sentence));
+    }
+    return result;
+}
+
+inline model_config finish_gguf_config(read_config read, const gguf_file& file, const config_options& options) {
+    const model_family& family = *read.values.family;
+    const bool loses = !family.gguf_loses.empty();
+    model_config model =
+        resolve_model(std::move(read.values), std::nullopt, options, std::move(read.problems), {.file = file.shard_path(0)});
+    expect_biases_in_tensors(model, family);
+    if (loses) model.container_loses = std::string(family.gguf_loses);
+    return model;
 }
 
 }  // namespace detail
 
 /// Reads a configuration.
 ///
-/// @param config  a config.json, parsed; a model nested in `text_config` is found
+/// @param config  a config.json, parsed; a model nested in `text_config` or an alias of it is found
 /// @param where   what errors name as the file
 /// @throws error with every problem in one message: errc::unsupported_architecture for a family that larql does not
-///         implement, errc::missing_key, errc::wrong_type, errc::bad_value, errc::shape_mismatch
-/// @source transformers 5.23 configuration_*.py
-inline model_config parse_model_config(const nlohmann::json& config, const error_where& where = {}) {
-    if (!config.is_object())
-        detail::fail(errc::wrong_type, "expected a JSON object, got " + detail::config_object::shown(config), where);
-    detail::config_problems problems;
-    const detail::config_object root(config, "", problems);
-    const nlohmann::json& inner = detail::text_part(config);
-    const detail::config_object text(inner, &inner == &config ? "" : "text_config", problems);
-
-    model_config model;
-    model.model_type = text.text("model_type").value_or(root.text("model_type").value_or(""));
-    if (const nlohmann::json* names = root.find("architectures");
-        names != nullptr && names->is_array() && !names->empty() && names->front().is_string())
-        model.architecture = names->front().get<std::string>();
-    const detail::family_traits* family = detail::find_family(model.model_type);
-    if (family == nullptr)
-        detail::fail(errc::unsupported_architecture,
-                     model.model_type.empty() ? "no model_type says what this model is"
-                                              : "larql does not implement \"" + model.model_type + "\"",
-                     {.file = where.file, .subject = "model_type"});
-    model.family = std::string(family->model_type);
-    model.attention = family->attention;
-    model.pairing = family->pairing;
-
-    detail::read_sizes(text, detail::common_sizes, model);
-    if (const auto v = text.number("rms_norm_eps")) model.rms_norm_eps = *v;
-    model.attention_bias = text.boolean("attention_bias").value_or(false);
-    family->attention == attention_kind::mla ? detail::read_mla(text, model) : detail::read_gqa(text, model);
-    const double m = family->mscale_in_scale ? attention_mscale(model.rope) : 1.0;
-    model.attention_scale = m * m / std::sqrt(static_cast<double>(std::max<std::size_t>(model.head_dim, 1)));
-    detail::read_larql_object(root, model);
-    problems.throw_if_any(where);
-    return model;
+///         implement, errc::missing_key, errc::wrong_type, errc::bad_value, errc::shape_mismatch; errc::not_understood
+///         for keys and values that may change attention and that no row claims
+/// @source transformers 5.24 configuration_*.py, modeling_rope_utils.py
+inline model_config parse_model_config(const nlohmann::json& config, const error_where& where = {},
+                                       const config_options& options = {}) {
+    return detail::finish_json_config(detail::read_json_config(config, where, options), where, options);
 }
 
 /// The JSON of a config.json, strictly read. Python's NaN and Infinity are tolerated and become strings, which a field
@@ -251,21 +334,24 @@ inline nlohmann::json parse_config_json(std::string_view text, const error_where
     return detail::parse_json(text, where, {.drop_deeper = true, .tolerate_non_finite = true});
 }
 
-/// The configuration of a GGUF model, as the config.json that transformers would have: the one that
-/// `parse_model_config` reads, extended by a `larql` object where GGUF stores rows in another pairing than transformers
-/// does.
+/// Reads the metadata of a GGUF model.
 ///
-/// Sizes come from the tensors where there are any, with the metadata as a cross-check, because one metadata key has
-/// two meanings (key_length is 192 or 576 for DeepSeek-V3).
+/// Sizes of latent attention come from the tensors where there are any, with the metadata as a cross-check, because one
+/// metadata key has two meanings (key_length is 192 or 576 for DeepSeek-V3).
 ///
-/// @throws error errc::unsupported_architecture by name; errc::missing_key; errc::shape_mismatch ("metadata says X,
-///         tensor implies Y")
+/// @throws error errc::unsupported_architecture by name; errc::missing_key; errc::not_understood; errc::shape_mismatch
+///         ("metadata says X, tensor implies Y")
 /// @source llama.cpp conversion/deepseek.py and llama-model.cpp, early 2025 to late 2026
-inline nlohmann::json to_config_json(const gguf_file& file) { return detail::gguf_to_config(file); }
+inline model_config read_model_config(const gguf_file& file, const config_options& options = {}) {
+    return detail::finish_gguf_config(detail::read_gguf_config(file, options), file, options);
+}
 
-/// `parse_model_config(to_config_json(file))`.
-inline model_config read_model_config(const gguf_file& file) {
-    return parse_model_config(to_config_json(file), {.file = file.shard_path(0)});
+/// The configuration of a GGUF model as the config.json that transformers would have, as far as GGUF states it.
+/// @throws error as read_model_config; errc::unsupported_architecture for what transformers has no words for
+inline nlohmann::json to_config_json(const gguf_file& file, const config_options& options = {}) {
+    const detail::read_config read = detail::read_gguf_config(file, options);
+    const model_config model = detail::finish_gguf_config(read, file, options);
+    return detail::print_config(read.values, model.blocks.front().rope, {.file = file.shard_path(0)});
 }
 
 }  // namespace larql

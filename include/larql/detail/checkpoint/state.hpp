@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The bodies of checkpoint.hpp, which includes this file.
+#ifndef LARQL_DETAIL_CHECKPOINT_STATE_HPP
+#define LARQL_DETAIL_CHECKPOINT_STATE_HPP
+
+#include <larql/checkpoint.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+namespace detail {
+
+/// `config` with what `over` states in its place. Objects that hold a language model's configuration are merged, others
+/// (rope dictionaries) replaced as a whole; a rope dictionary replaces one of either name.
+inline void lay_over(nlohmann::json& config, const nlohmann::json& over) {
+    if (!over.is_object()) fail(errc::wrong_type, "expected a JSON object, got " + shown(over), {.subject = "config"});
+    if (!config.is_object()) config = nlohmann::json::object();
+    nlohmann::json* target = &config;
+    const text_part text = find_text_part(config);
+    if (!text.path.empty() && find_text_part(over).path.empty())  // stated for the language model without its wrapper
+        target = const_cast<nlohmann::json*>(text.object);
+    if (over.contains("rope_scaling") || over.contains("rope_parameters")) {
+        target->erase("rope_scaling");
+        target->erase("rope_parameters");
+    }
+    for (const auto& [key, value] : over.items()) {
+        const auto there = target->find(key);
+        const bool nested = std::ranges::find(text_objects, std::string_view(key)) != std::end(text_objects);
+        if (nested && value.is_object() && there != target->end() && there->is_object())
+            lay_over(*there, value);
+        else
+            (*target)[key] = value;
+    }
+}
+
+}  // namespace detail
+
+inline void checkpoint::state::read(const open_options& options) {
+    try {
+        if (files.gguf) {
+            reader.emplace(files.gguf);
+            read_gguf(options);
+        } else {
+            read_safetensors(options);
+        }
+        if (reader) place_tensors(options);
+    } catch (const error&) {
+        if (files.safetensors && !reader) reader.emplace(files.safetensors);
+        config.reset();
+        problem = std::current_exception();
+    }
+}
+
+inline void checkpoint::state::read_gguf(const open_options& options) {
+    const config_options how{options.families, options.unknown};
+    detail::read_config read =
+        detail::read_gguf_config(*files.gguf, how, options.config.is_null() ? nullptr : &options.config);
+    values = read.values;
+    config = detail::finish_gguf_config(std::move(read), *files.gguf, how);
+    if (!options.config.is_null()) config->container_loses.clear();
+    find_tensors(*values->family, detail::naming::gguf);
+}
+
+inline void checkpoint::state::read_safetensors(const open_options& options) {
+    const config_options how{options.families, options.unknown};
+    const error_where where{.file = files.config_path};
+    if (files.config_text) config_json = parse_config_json(*files.config_text, where);
+    if (!options.config.is_null()) detail::lay_over(config_json, options.config);
+    if (files.safetensors)
+        reader.emplace(files.safetensors, quantization_config::find_in(config_json, where));
+    if (config_json.is_null())
+        detail::fail(errc::missing_key, "no config.json beside the tensors says what the model is",
+                     {.file = files.path});
+    detail::read_config read = detail::read_json_config(config_json, where, how);
+    const model_family& family = *read.values.family;
+    if (reader) find_tensors(family, detail::naming::safetensors);
+    if (reader && family.kind == attention_kind::mla && !read.values.top.stated(model_key::q_lora_rank)) {
+        const auto rank = tensors.query_rank([&](const std::string& name) { return reader->at(name).rows(); });
+        if (rank) read.values.top.set(model_key::q_lora_rank, *rank, "q_lora_rank");
+    }
+    config = detail::finish_json_config(std::move(read), where, how);
+}
+
+inline void checkpoint::state::find_tensors(const model_family& family, detail::naming world) {
+    tensors = detail::model_tensors(family, world, reader->names());
+}
+
+/// Settles where the model's tensors lie, and refuses those of attention that nothing reads.
+inline void checkpoint::state::place_tensors(const open_options& options) {
+    tensors.choose_prefix(*config, files.path);
+    for (std::size_t block = config->block_begin; block < config->block_end; ++block) {
+        attention_spec& block_spec = config->blocks[block];
+        for (const detail::role_row& row : detail::attention_roles)
+            if (block_spec.possible_biases.contains(row.role) && tensors.find({row.role, true, block, 0}) != nullptr)
+                block_spec.biases.insert(row.role);
+        config->attention_bias = config->attention_bias || !block_spec.biases.empty();
+    }
+    const std::vector<std::string> unclaimed = tensors.unclaimed(*config);
+    if (options.unknown == unknown_policy::ignore) {
+        config->warnings.insert(config->warnings.end(), unclaimed.begin(), unclaimed.end());
+        return;
+    }
+    if (unclaimed.empty()) return;
+    constexpr std::size_t listed = 20;
+    std::string all;
+    for (std::size_t i = 0; i < std::min(unclaimed.size(), listed); ++i) all += (i == 0 ? "" : "; ") + unclaimed[i];
+    if (unclaimed.size() > listed) all += "; and " + std::to_string(unclaimed.size() - listed) + " more";
+    detail::fail(errc::not_understood,
+                 all + ". Tensors within attention that nothing reads change its results: pass over them with "
+                       "--unknown ignore (checkpoint::open's `unknown`) if you know better",
+                 {.file = files.path, .subject = "tensors"});
+}
+
+inline const attention_spec& checkpoint::state::spec(std::size_t block) const {
+    const model_config& model = require_config();
+    if (block >= model.blocks.size())
+        detail::fail(errc::bad_value,
+                     "expected a block from 0 to " + std::to_string(model.blocks.size() - 1) + ", got " +
+                         std::to_string(block),
+                     {.file = files.path, .subject = "layer"});
+    return model.blocks[block];
+}
+
+inline std::string_view checkpoint::dialect(std::size_t block) const {
+    const auto has = [&](tensor_role role) { return m_state->tensors.find({role, false, block, 0}) != nullptr; };
+    const bool whole = has(tensor_role::kv_b);
+    const bool split = has(tensor_role::k_b) && has(tensor_role::v_b);
+    return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
+}
+
+inline std::string_view checkpoint::dialect() const {
+    const model_config* model = find_config();
+    if (model == nullptr || !m_state->reader || model->attention != attention_kind::mla) return "";
+    for (std::size_t block = 0; block < model->blocks.size(); ++block)
+        if (const std::string_view found = dialect(block); !found.empty()) return found;
+    return "";
+}
+
+/// A range of rows of a stored matrix, which is held against the shape that the spec implies.
+inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, const attention_spec& spec) const {
+    const weight found = weights().at(rows.name);
+    const detail::role_row& row = *detail::find_role(rows.role);
+    const std::size_t want_rows = detail::size_of(row.rows, spec), want_cols = detail::size_of(row.cols, spec);
+    if (found.rows() != want_rows || found.columns() != want_cols)
+        detail::fail(errc::shape_mismatch,
+                     "the configuration implies [" + std::to_string(want_rows) + ", " + std::to_string(want_cols) +
+                         "], the tensor has " + detail::shape_text(found.shape()),
+                     {.file = files.path, .subject = rows.name});
+    return matrix_input<float>(rows.end - rows.begin, want_cols,
+                               [found, first = rows.begin](std::size_t begin, std::size_t end, float* out,
+                                                           std::size_t stride) {
+                                   found.read_rows(first + begin, first + end, out, stride);
+                               });
+}
+
+/// Elements [begin, end) of a stored vector of this length.
+inline vector_input<float> checkpoint::state::vector(const std::string& name, std::size_t begin, std::size_t end,
+                                                     std::size_t length) const {
+    const weight found = weights().at(name);
+    if (found.shape().size() != 1 || found.columns() != length)
+        detail::fail(errc::shape_mismatch,
+                     "the configuration implies [" + std::to_string(length) + "], the tensor has " +
+                         detail::shape_text(found.shape()),
+                     {.file = files.path, .subject = name});
+    std::vector<float> elements(length);
+    found.read_rows(0, 1, elements.data(), length);
+    return std::vector<float>(elements.begin() + static_cast<std::ptrdiff_t>(begin),
+                              elements.begin() + static_cast<std::ptrdiff_t>(end));
+}
+
+/// The bias of a projection: stored by itself, or as a part of a fused one.
+inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, std::size_t block) const {
+    const attention_spec& block_spec = spec(block);
+    const std::size_t length = detail::size_of(row.rows, block_spec);
+    if (const std::string* stored = tensors.find({row.role, true, block, 0}))
+        return vector(*stored, 0, length, length);
+    for (const detail::recipe_row& recipe : detail::recipes) {
+        if (recipe.made != row.role || recipe.op != detail::row_op::as_is) continue;
+        const std::string* fused = tensors.find({recipe.from[0], true, block, 0});
+        const std::size_t begin = detail::rows_before(recipe, block_spec);
+        const std::size_t whole = detail::size_of(detail::find_role(recipe.from[0])->rows, block_spec);
+        if (fused != nullptr) return vector(*fused, begin, begin + length, whole);
+    }
+    if (block_spec.biases.contains(row.role))
+        detail::fail(errc::missing_tensor, "the configuration states biases (attention_bias), and the tensor is not there",
+                     {.file = files.path, .subject = tensors.name_of({row.role, true, block, 0})});
+    return {};
+}
+
+inline void checkpoint::state::read_role(const detail::role_row& row, std::size_t block,
+                                         attention_weights<float>& weights_by_role) const {
+    const attention_spec& block_spec = spec(block);
+    const auto recipe = tensors.locate(row.role, block, block_spec);
+    if (!recipe) {
+        const std::string name = tensors.name_of({row.role, false, block, 0});
+        const std::string parts = row.role == tensor_role::kv_b ? ", neither whole nor as k_b and v_b" : "";
+        (void)weights().at(name);  // says why, if its quantisation does
+        detail::fail(errc::missing_tensor, "required and absent" + parts, {.file = files.path, .subject = name});
+    }
+    if (row.is_vector()) {
+        const std::size_t length = detail::size_of(row.cols, block_spec);
+        weights_by_role.vector(row.role) = vector(recipe->parts.front().name, 0, length, length);
+        return;
+    }
+    weights_by_role[row.role] = recipe->joins_kv_b
+                                    ? merge_kv_b(part(recipe->parts[0], block_spec), part(recipe->parts[1], block_spec),
+                                                 block_spec.geometry)
+                                    : part(recipe->parts.front(), block_spec);
+    weights_by_role.bias(row.role) = bias(row, block);
+}
+
+inline attention_weights<float> checkpoint::stored_weights(std::size_t block) const {
+    const model_config& model = m_state->require_config();
+    const attention_spec& block_spec = spec(block);
+    if (block < model.block_begin || block >= model.block_end)
+        detail::fail(errc::bad_value,
+                     "block " + std::to_string(block) + " was not converted: these files hold blocks " +
+                         std::to_string(model.block_begin) + " to " + std::to_string(model.block_end - 1),
+                     {.file = files().path, .subject = "layer"});
+    attention_weights<float> weights_by_role;
+    for (const detail::role_row& row : detail::attention_roles)
+        if (row.needed(block_spec, block_spec.form)) m_state->read_role(row, block, weights_by_role);
+    return weights_by_role;
+}
+
+namespace detail {
+
+/// What absorption takes of a block's weights.
+inline mla_factors<float> factors_of(attention_weights<float>& w) {
+    using enum tensor_role;
+    return {.q = std::move(w[q]),
+            .q_a = std::move(w[q_a]),
+            .q_a_bias = std::move(w.bias(q_a)),
+            .q_a_norm = std::move(w.vector(q_a_norm)),
+            .q_b = std::move(w[q_b]),
+            .kv_a = std::move(w[kv_a]),
+            .kv_a_bias = std::move(w.bias(kv_a)),
+            .kv_a_norm = std::move(w.vector(kv_a_norm)),
+            .kv_b = std::move(w[kv_b])};
+}
+
+inline void require_form(const model_config& model, const attention_spec& spec, attention_form form,
+                         const std::string& path) {
+    if (const std::string_view why = why_not(spec, form); !why.empty())
+        fail(errc::unsupported_architecture, "\"" + model.family + "\" " + std::string(why), {.file = path});
+}
+
+}  // namespace detail
+
+inline mla_factors<float> checkpoint::factors(std::size_t block) const {
+    const attention_spec& block_spec = spec(block);
+    detail::require_form(config(), block_spec, attention_form::latent, files().path);
+    detail::require_form(config(), block_spec, attention_form::dense, files().path);
+    attention_weights<float> stored = stored_weights(block);
+    return detail::factors_of(stored);
+}
+
+inline attention_layer<float> checkpoint::attention(std::size_t block, attention_form form, executor* threads) const {
+    attention_spec layer = spec(block);
+    detail::require_form(config(), layer, form, files().path);
+    attention_weights<float> stored = stored_weights(block);
+    if (form == layer.form) return {std::move(layer), std::move(stored)};
+
+    const mla_factors<float> factors = detail::factors_of(stored);
+    const absorb_options options{.threads = threads};
+    const mla_geometry published = layer.geometry;
+    layer.form = form;
+    layer.biases = {};
+    const auto converted = [&](auto made) {
+        layer.geometry.order = made.order;
+        layer.geometry.pairing = made.pairing;
+        return attention_layer<float>(
+            std::move(layer),
+            to_attention_weights(std::move(made), std::move(stored[tensor_role::o]), std::move(stored.bias(tensor_role::o))));
+    };
+    if (form == attention_form::dense) return converted(absorb(factors, published, options));
+    return converted(absorb_latent(factors, published, options));
+}
+
+}  // namespace larql
+
+#endif

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where a model's attention lies among the tensors of a checkpoint: under which prefix, and how each role is made from
+// what is stored.
+#ifndef LARQL_DETAIL_CHECKPOINT_TENSORS_HPP
+#define LARQL_DETAIL_CHECKPOINT_TENSORS_HPP
+
+#include <larql/detail/model/names.hpp>
+#include <larql/detail/model/roles.hpp>
+#include <larql/error.hpp>
+#include <larql/model_config.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace larql {
+
+/// Rows [begin, end) of a stored weight.
+struct stored_rows {
+    std::string name;
+    tensor_role role;
+    std::size_t begin = 0, end = 0;
+};
+
+/// How a role's rows are made from what a checkpoint stores: the rows of one part as they are, or the join of a k_b and
+/// a v_b (see merge_kv_b).
+struct tensor_recipe {
+    std::vector<stored_rows> parts;
+    bool joins_kv_b = false;
+};
+
+namespace detail {
+
+/// Prefixes under which published checkpoints have their language model, in the order of preference.
+inline constexpr std::string_view language_prefixes[] = {
+    "model.",      "",           "language_model.model.", "model.language_model.", "model.language_model.model.",
+    "language_model.", "text_model.", "model.text_model.", "llm.model.", "llm.", "thinker.model.", "model.model.",
+};
+
+/// The tensors of one checkpoint in a family's terms.
+class model_tensors {
+public:
+    model_tensors() = default;
+    model_tensors(const model_family& family, naming world, std::vector<std::string> names)
+        : m_matcher(name_matcher(family.names, world)), m_names(std::move(names)) {
+        m_map = tensor_map(*m_matcher, m_names);
+    }
+    // The map refers to the names.
+    model_tensors(const model_tensors&) = delete;
+    model_tensors& operator=(const model_tensors&) = delete;
+    model_tensors(model_tensors&&) = default;
+    model_tensors& operator=(model_tensors&&) = default;
+
+    [[nodiscard]] const std::string& prefix() const noexcept { return m_prefix; }
+    [[nodiscard]] const name_matcher& matcher() const { return *m_matcher; }
+    [[nodiscard]] std::span<const std::string> names() const noexcept { return m_names; }
+
+    /// The stored name of a tensor, or null.
+    [[nodiscard]] const std::string* find(const tensor_identity& what) const { return m_map.find(m_prefix, what); }
+
+    /// The name that a tensor has or would have.
+    [[nodiscard]] std::string name_of(const tensor_identity& what) const {
+        if (const std::string* stored = find(what)) return *stored;
+        return m_matcher->spell(what, m_prefix).value_or("");
+    }
+
+    /// Settles the prefix: the one under which all blocks have the roles that they need.
+    /// @throws error not_understood if several have them and none is better known
+    void choose_prefix(const model_config& model, const std::string& file) {
+        std::vector<std::string> complete;
+        std::size_t fewest = std::numeric_limits<std::size_t>::max();
+        m_prefix = "model.";
+        for (const std::string& prefix : by_preference()) {
+            const std::size_t missing = count_missing(prefix, model);
+            if (missing == 0) complete.push_back(prefix);
+            if (missing < fewest) m_prefix = prefix;
+            fewest = std::min(fewest, missing);
+        }
+        const bool known = !complete.empty() && is_known(complete.front());
+        const auto rivals = std::ranges::count_if(complete, [&](const std::string& p) { return is_known(p) == known; });
+        if (rivals < 2) return;
+        std::string all;
+        for (const std::string& prefix : complete) all += (all.empty() ? "\"" : ", \"") + prefix + "\"";
+        fail(errc::not_understood, "several sets of tensors are complete models of this kind, under " + all,
+             {.file = file, .subject = "tensors"});
+    }
+
+    /// The rank of the query latent that the tensors show: 0 for a single projection, nothing if there are none.
+    /// @param rows_of  the number of rows of a stored tensor
+    template <class Rows>
+    [[nodiscard]] std::optional<std::uint64_t> query_rank(Rows rows_of) const {
+        for (const std::string& prefix : by_preference()) {
+            if (m_map.find(prefix, {tensor_role::kv_a}) == nullptr) continue;
+            if (const std::string* q_a = m_map.find(prefix, {tensor_role::q_a})) return rows_of(*q_a);
+            if (m_map.find(prefix, {tensor_role::q}) != nullptr) return 0;
+        }
+        return std::nullopt;
+    }
+
+    /// How a role of a block is made, or nothing if the checkpoint does not have it.
+    [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, std::size_t block,
+                                                      const attention_spec& spec) const {
+        return locate(m_prefix, role, block, spec);
+    }
+
+    /// Tensors within the model's attention blocks that nothing reads, a sentence each.
+    [[nodiscard]] std::vector<std::string> unclaimed(const model_config& model) const {
+        std::vector<std::string> sentences;
+        for (const std::string& name : m_names) {
+            const auto block = m_matcher->block_of_attention(name, m_prefix);
+            if (!block || *block >= model.blocks.size()) continue;
+            const auto found = m_matcher->match(name);
+            if (!found || found->prefix != m_prefix)
+                sentences.push_back(name + " is unknown");
+            else if (const std::string_view why = unused(found->identity, model.blocks[*block]); !why.empty())
+                sentences.push_back(name + " " + std::string(why));
+        }
+        return sentences;
+    }
+
+private:
+    [[nodiscard]] static bool is_known(std::string_view prefix) {
+        return std::ranges::find(language_prefixes, prefix) != std::end(language_prefixes);
+    }
+    /// Well-known prefixes first, then the others by name.
+    [[nodiscard]] std::vector<std::string> by_preference() const {
+        std::vector<std::string> all = m_map.prefixes();
+        std::ranges::stable_sort(all, {}, [](const std::string& prefix) {
+            return std::ranges::find(language_prefixes, std::string_view(prefix)) - std::begin(language_prefixes);
+        });
+        return all;
+    }
+
+    [[nodiscard]] std::size_t count_missing(const std::string& prefix, const model_config& model) const {
+        std::size_t missing = 0;
+        for (std::size_t block = model.block_begin; block < model.block_end; ++block)
+            for (const role_row& row : attention_roles) {
+                const attention_spec& spec = model.blocks[block];
+                if (row.needed(spec, spec.form) && !locate(prefix, row.role, block, spec)) ++missing;
+            }
+        return missing;
+    }
+
+    [[nodiscard]] std::optional<tensor_recipe> locate(const std::string& prefix, tensor_role role, std::size_t block,
+                                                      const attention_spec& spec) const {
+        const auto whole = [&](tensor_role stored) { return m_map.find(prefix, {stored, false, block, 0}); };
+        const recipe_row* made = nullptr;
+        for (const recipe_row& row : recipes)
+            if (row.made == role && whole(row.from[0]) != nullptr && whole(row.from[1]) != nullptr) made = &row;
+        const std::string* direct = whole(role);
+        if (direct != nullptr && (made == nullptr || !made->preferred)) {
+            const role_row* row = find_role(role);
+            if (row == nullptr) return std::nullopt;
+            return tensor_recipe{{{*direct, role, 0, size_of(row->rows, spec)}}, false};
+        }
+        if (made == nullptr) return std::nullopt;
+        if (made->op == row_op::join_kv_b)
+            return tensor_recipe{{{*whole(made->from[0]), made->from[0], 0, size_of(extent::k_b_rows, spec)},
+                                  {*whole(made->from[1]), made->from[1], 0, size_of(extent::v_rows, spec)}},
+                                 true};
+        const std::size_t begin = rows_before(*made, spec);
+        return tensor_recipe{{{*whole(made->from[0]), made->from[0], begin, begin + size_of(made->rows, spec)}}, false};
+    }
+
+    /// Why a claimed tensor of a block has no use there, or "".
+    [[nodiscard]] static std::string_view unused(const tensor_identity& what, const attention_spec& spec) {
+        if (!is_attention_role(what.role) || what.role == tensor_role::inert) return "";
+        const auto needed = [&](tensor_role role) {
+            const role_row* row = find_role(role);
+            return row != nullptr && row->needed(spec, spec.form);
+        };
+        const role_set biases = spec.biases | spec.possible_biases;
+        bool used = needed(what.role), biased = biases.contains(what.role);
+        for (const recipe_row& row : recipes) {
+            if (!needed(row.made) || std::ranges::find(row.from, what.role) == row.from.end()) continue;
+            used = true;
+            biased = biased || (row.op == row_op::as_is && biases.contains(row.made));
+        }
+        if (!used) return "has no use in this block";
+        if (!what.bias || biased) return "";
+        return "is there, and the configuration states no bias (attention_bias)";
+    }
+
+    std::optional<name_matcher> m_matcher;
+    std::vector<std::string> m_names;
+    tensor_map m_map;
+    std::string m_prefix;
+};
+
+}  // namespace detail
+}  // namespace larql
+
+#endif
