@@ -141,8 +141,8 @@ inline std::optional<stored_form> read_stored_form(const nlohmann::json& config,
     text("model_type", [](std::string name) { return std::optional(std::move(name)); }, stored.model_type);
     if (const auto layers = object->find("layers"); layers != object->end()) {
         const auto number = [&](std::size_t i) { return layers->at(i).get<std::size_t>(); };
-        if (layers->is_array() && layers->size() == 2 && layers->at(0).is_number_unsigned() &&
-            layers->at(1).is_number_unsigned() && number(0) < number(1))
+        if (layers->is_array() && layers->size() == 2 && layers->at(0).is_number_integer() && layers->at(0) >= 0 &&
+            layers->at(1).is_number_integer() && number(0) < number(1))
             stored.layers = std::pair(number(0), number(1));
         else
             problems.add(errc::bad_value, "larql.layers", "expected two block numbers, got " + shown(*layers));

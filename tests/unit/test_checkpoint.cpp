@@ -55,7 +55,7 @@ TEST_CASE(
     for (const reference_case& c : cases) {
         const checkpoint model = checkpoint::open(data + "/" + c.path);
         const safetensors_file reference = safetensors_file::open(data + "/hf/" + c.name + "/reference.safetensors");
-        CHECK(model.attention_blocks() == 2);
+        REQUIRE(model.attention_blocks() == 2);
         for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
             if (!c.latent && form != attention_form::factored) continue;
             for (std::size_t block = 0; block < model.attention_blocks(); ++block) {

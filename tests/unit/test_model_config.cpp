@@ -48,22 +48,29 @@ void check_same_attention(const model_config& a, const model_config& b) {
     CHECK(a.attention == b.attention);
     CHECK(a.hidden_size == b.hidden_size);
     CHECK(a.num_hidden_layers == b.num_hidden_layers);
-    CHECK(a.num_attention_heads == b.num_attention_heads);
-    CHECK(a.num_key_value_heads == b.num_key_value_heads);
-    CHECK(a.head_dim == b.head_dim);
-    CHECK(a.v_head_dim == b.v_head_dim);
-    CHECK(a.q_lora_rank == b.q_lora_rank);
-    CHECK(a.kv_lora_rank == b.kv_lora_rank);
-    CHECK(a.qk_nope_head_dim == b.qk_nope_head_dim);
-    CHECK(a.qk_rope_head_dim == b.qk_rope_head_dim);
     CHECK(a.rms_norm_eps == b.rms_norm_eps);
-    CHECK(a.latent_norm_eps == b.latent_norm_eps);
-    CHECK(a.attention_scale == doctest::Approx(b.attention_scale).epsilon(1e-12));
-    const auto x = larql::make_rope_table(a.rope), y = larql::make_rope_table(b.rope);
-    CHECK(x.magnitude == doctest::Approx(y.magnitude).epsilon(1e-12));
-    REQUIRE(x.frequencies.size() == y.frequencies.size());
-    for (std::size_t j = 0; j < x.frequencies.size(); ++j)
-        CHECK(x.frequencies[j] == doctest::Approx(y.frequencies[j]).epsilon(1e-6));  // GGUF's divisors are float
+    REQUIRE(a.blocks.size() == b.blocks.size());
+    for (std::size_t i = 0; i < a.blocks.size(); ++i) {
+        const larql::attention_spec &p = a.blocks[i], &q = b.blocks[i];
+        CHECK(p.kind == q.kind);
+        CHECK(p.form == q.form);
+        CHECK(p.geometry.num_heads == q.geometry.num_heads);
+        CHECK(p.geometry.kv_heads() == q.geometry.kv_heads());
+        CHECK(p.geometry.q_lora_rank == q.geometry.q_lora_rank);
+        CHECK(p.geometry.kv_lora_rank == q.geometry.kv_lora_rank);
+        CHECK(p.geometry.qk_nope_head_dim == q.geometry.qk_nope_head_dim);
+        CHECK(p.geometry.qk_rope_head_dim == q.geometry.qk_rope_head_dim);
+        CHECK(p.geometry.v_head_dim == q.geometry.v_head_dim);
+        CHECK(p.geometry.order == q.geometry.order);
+        CHECK(p.latent_norm.eps == q.latent_norm.eps);
+        CHECK(p.sliding_window == q.sliding_window);
+        CHECK(p.scale == doctest::Approx(q.scale).epsilon(1e-12));
+        const auto x = larql::make_rope_table(p.rope), y = larql::make_rope_table(q.rope);
+        CHECK(x.magnitude == doctest::Approx(y.magnitude).epsilon(1e-12));
+        REQUIRE(x.frequencies.size() == y.frequencies.size());
+        for (std::size_t j = 0; j < x.frequencies.size(); ++j)
+            CHECK(x.frequencies[j] == doctest::Approx(y.frequencies[j]).epsilon(1e-6));  // GGUF's divisors are float
+    }
 }
 
 }  // namespace
@@ -76,37 +83,42 @@ TEST_CASE("model_config: reads DeepSeek-V3's config.json, YaRN's m squared inclu
     CHECK(c.hidden_size == 64);
     CHECK(c.num_hidden_layers == 2);
     CHECK(c.num_nextn_predict_layers == 1);
-    CHECK(c.num_attention_heads == 4);
-    CHECK(c.num_key_value_heads == 4);
-    CHECK(c.head_dim == 40);
-    CHECK(c.v_head_dim == 32);
-    CHECK(c.q_lora_rank == 48);
-    CHECK(c.kv_lora_rank == 32);
-    CHECK(c.latent_norm_eps == 1e-6);
-    CHECK(c.pairing == rope_pairing::interleaved);
-    CHECK(c.rope.kind == rope_kind::yarn);
-    CHECK(c.rope.rotary_dim == 16);
-    CHECK(c.rope.original_max_position == 64);
+    REQUIRE(c.blocks.size() == 2);
+    const larql::attention_spec& b = c.blocks[1];
+    CHECK(b.geometry.num_heads == 4);
+    CHECK(b.geometry.kv_heads() == 4);
+    CHECK(b.geometry.qk_head_dim() == 40);
+    CHECK(b.geometry.v_head_dim == 32);
+    CHECK(b.geometry.q_lora_rank == 48);
+    CHECK(b.geometry.kv_lora_rank == 32);
+    CHECK(b.geometry.order == larql::head_order::nope_rope);
+    CHECK(b.geometry.pairing == rope_pairing::interleaved);
+    CHECK(b.latent_norm.kind == larql::norm_kind::rms);
+    CHECK(b.latent_norm.eps == 1e-6);
+    CHECK(b.rope.kind == rope_kind::yarn);
+    CHECK(b.rope.rotary_dim == 16);
+    CHECK(b.rope.original_max_position == 64);
     const double m = 0.1 * std::log(40.0) + 1.0;
-    CHECK(c.attention_scale == doctest::Approx(m * m / std::sqrt(40.0)).epsilon(1e-15));
-    CHECK(larql::make_rope_table(c.rope).magnitude == 1.0);
+    CHECK(b.scale == doctest::Approx(m * m / std::sqrt(40.0)).epsilon(1e-15));
+    CHECK(larql::make_rope_table(b.rope).magnitude == 1.0);
 }
 
 TEST_CASE("model_config: the latent norms' eps stays 1e-6 when rms_norm_eps is another") {
     json config = published("deepseek_v3");
     config["rms_norm_eps"] = 1e-5;
     CHECK(parse_model_config(config).rms_norm_eps == 1e-5);
-    CHECK(parse_model_config(config).latent_norm_eps == 1e-6);
+    CHECK(parse_model_config(config).blocks[0].latent_norm.eps == 1e-6);
 }
 
-TEST_CASE("model_config: q_lora_rank null, 0 and absent all mean a single q projection") {
+TEST_CASE("model_config: q_lora_rank null and 0 mean a single q projection, and absence means nothing") {
     json config = published("deepseek_v2_lite");
     CHECK(config["q_lora_rank"].is_null());
-    CHECK(parse_model_config(config).q_lora_rank == 0);
+    CHECK(parse_model_config(config).blocks[0].geometry.q_lora_rank == 0);
     config["q_lora_rank"] = 0;
-    CHECK(parse_model_config(config).q_lora_rank == 0);
+    CHECK(parse_model_config(config).blocks[0].geometry.q_lora_rank == 0);
     config.erase("q_lora_rank");
-    CHECK(parse_model_config(config).q_lora_rank == 0);
+    CHECK(problem_of(config) ==
+          "missing_key: config.json: q_lora_rank: absent, and no tensors settle it; null or 0 mean a single q_proj");
 }
 
 TEST_CASE("model_config: rope_parameters, rope_scaling and text_config say the same") {
@@ -131,23 +143,24 @@ TEST_CASE("model_config: rope_parameters, rope_scaling and text_config say the s
 TEST_CASE("model_config: rope_interleave false means half-split weights") {
     json config = published("deepseek_v3");
     config["rope_interleave"] = false;
-    CHECK(parse_model_config(config).pairing == rope_pairing::half_split);
+    CHECK(parse_model_config(config).blocks[0].geometry.pairing == rope_pairing::half_split);
 }
 
 TEST_CASE("model_config: a llama has grouped heads, head_dim by default, and llama3 scaling") {
     json config = published("llama3");
     const model_config c = parse_model_config(config);
     CHECK(c.attention == attention_kind::gqa);
-    CHECK(c.num_key_value_heads == 2);
-    CHECK(c.head_dim == 32);
-    CHECK(c.v_head_dim == 32);
-    CHECK(c.rope.kind == rope_kind::llama3);
-    CHECK(c.pairing == rope_pairing::half_split);
-    CHECK(c.attention_scale == doctest::Approx(1.0 / std::sqrt(32.0)));
+    const larql::attention_spec& b = c.blocks[0];
+    CHECK(b.geometry.kv_heads() == 2);
+    CHECK(b.geometry.qk_head_dim() == 32);
+    CHECK(b.geometry.v_head_dim == 32);
+    CHECK(b.rope.kind == rope_kind::llama3);
+    CHECK(b.geometry.pairing == rope_pairing::half_split);
+    CHECK(b.scale == doctest::Approx(1.0 / std::sqrt(32.0)));
     config.erase("head_dim");
     config.erase("num_key_value_heads");
-    CHECK(parse_model_config(config).head_dim == 16);
-    CHECK(parse_model_config(config).num_key_value_heads == 4);
+    CHECK(parse_model_config(config).blocks[0].geometry.qk_head_dim() == 16);
+    CHECK(parse_model_config(config).blocks[0].geometry.kv_heads() == 4);
 }
 
 TEST_CASE("model_config: GGUF files of both dialects describe the model that config.json describes") {
@@ -158,7 +171,7 @@ TEST_CASE("model_config: GGUF files of both dialects describe the model that con
             CAPTURE(name + dialect);
             const model_config got = larql::read_model_config(gguf(name + dialect));
             check_same_attention(got, want);
-            CHECK(got.pairing == rope_pairing::interleaved);
+            CHECK(got.blocks[0].geometry.pairing == rope_pairing::interleaved);
         }
     }
 }
@@ -216,19 +229,33 @@ TEST_CASE("model_config: Python's NaN and Infinity are tolerated where they are 
     CHECK_THROWS_AS(larql::parse_config_json(text), larql::error);  // a duplicate key
 }
 
-TEST_CASE("model_config: what larql wrote about a converted model is read back") {
+TEST_CASE("model_config: what larql wrote about a converted model is read back, under a model_type of its own alone") {
     json config = published("deepseek_v3");
-    config["larql"] = {{"form", "dense"},
+    config["model_type"] = "larql-dense";
+    config["architectures"] = {"LarqlDenseForCausalLM"};
+    config["larql"] = {{"model_type", "deepseek_v3"},
                        {"row_order", "rope_nope"},
                        {"pairing", "half_split"},
-                       {"attention_scale", 0.25},
-                       {"latent_norm_eps", 1e-5}};
+                       {"layers", {1, 2}}};
     const model_config c = parse_model_config(config);
+    CHECK(c.family == "deepseek_v3");
     CHECK(c.form == larql::attention_form::dense);
-    CHECK(c.order == larql::head_order::rope_nope);
-    CHECK(c.pairing == rope_pairing::half_split);
-    CHECK(c.attention_scale == 0.25);
-    CHECK(c.latent_norm_eps == 1e-5);
-    config["larql"]["form"] = "sparse";
-    CHECK(problem_of(config).find("larql.form: unknown value \"sparse\"") != std::string::npos);
+    CHECK(c.block_begin == 1);
+    CHECK(c.block_end == 2);
+    CHECK(c.blocks[1].form == larql::attention_form::dense);
+    CHECK(c.blocks[1].geometry.order == larql::head_order::rope_nope);
+    CHECK(c.blocks[1].geometry.pairing == rope_pairing::half_split);
+    CHECK(c.blocks[1].scale == parse_model_config(published("deepseek_v3")).blocks[1].scale);
+    config["larql"]["layers"] = {1, 3};
+    CHECK(problem_of(config).find("larql.layers: ends at 3, the model has 2 blocks") != std::string::npos);
+    config["larql"]["layers"] = {2, 1};
+    CHECK(problem_of(config).find("larql.layers: expected two block numbers, got [2,1]") != std::string::npos);
+    config["larql"]["layers"] = {0, 2};
+    config["larql"]["row_order"] = "upwards";
+    CHECK(problem_of(config).find("larql.row_order: unknown value \"upwards\"") != std::string::npos);
+    config["model_type"] = "deepseek_v3";  // a published model does not have converted tensors
+    CHECK(problem_of(config).find("larql: describes converted tensors") != std::string::npos);
+    config["model_type"] = "larql-dense";
+    config.erase("larql");
+    CHECK(problem_of(config).find("model_type") != std::string::npos);
 }

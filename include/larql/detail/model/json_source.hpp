@@ -122,8 +122,8 @@ private:
         return std::isfinite(value) && value >= m_row.low && value <= m_row.high;
     }
     [[nodiscard]] std::string bounds(const char* what = "a number") const {
-        if (m_row.low == smallest && m_row.high == largest) return std::string("finite ") + what + " above 0";
-        if (m_row.low == smallest) return std::string(what) + " above 0 and at most " + shown(m_row.high);
+        if (m_row.low == above_zero && m_row.high == any_finite) return std::string("finite ") + what + " above 0";
+        if (m_row.low == above_zero) return std::string(what) + " above 0 and at most " + shown(m_row.high);
         return std::string(what) + " from " + shown(m_row.low) + " to " + shown(m_row.high);
     }
 

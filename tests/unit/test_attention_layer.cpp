@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larql/mla_attention.hpp>
+#include <larql/attention_layer.hpp>
 #include <support/reference_attention.hpp>
 #include <support/reference_mla.hpp>
 
@@ -12,10 +12,11 @@
 
 namespace {
 
-using larql::attention_config;
 using larql::attention_form;
 using larql::attention_layer;
-using larql::attention_tensors;
+using larql::attention_spec;
+using larql::attention_weights;
+using larql::tensor_role;
 using larql::head_order;
 using larql::mla_geometry;
 using larql::rope_pairing;
@@ -54,41 +55,42 @@ struct block {
     layer_tensors w;
     matrix o;
     larql::testing::vector o_bias;
-    attention_config config;
+    attention_spec spec;
 
     explicit block(const mla_geometry& geometry_, std::uint64_t seed = 21, bool biases = true)
         : g(geometry_), w(larql::testing::random_layer(g, seed, true, biases)) {
         random_source random(seed + 1);
         o = larql::testing::random_matrix(random, g.hidden_size, g.num_heads * g.v_head_dim, 0.2);
         o_bias = larql::testing::random_vector(random, g.hidden_size, 0.0, 1.0);
-        config = {.form = attention_form::factored,
-                  .geometry = g,
-                  .scale = 0.31,
-                  .latent_norm_eps = eps,
-                  .rope = {.frequencies = {1.0, 0.4, 0.1, 0.02}, .magnitude = 1.25}};
+        spec = {.form = attention_form::factored,
+                .geometry = g,
+                .rope = {.rotary_dim = 8, .theta = 80.0, .magnitude_factor = 1.25},
+                .scale = 0.31,
+                .latent_norm = {.kind = larql::norm_kind::rms, .eps = eps}};
     }
 
     template <class T>
     [[nodiscard]] attention_layer<T> layer(attention_form form) const {
-        attention_config c = config;
-        c.form = form;
+        attention_spec s = spec;
+        s.form = form;
         const auto converted = [&](auto made) {
-            c.geometry.order = made.order;
-            c.geometry.pairing = made.pairing;
-            return attention_layer<T>(c, larql::to_attention_tensors<T>(std::move(made), o, o_bias));
+            s.geometry.order = made.order;
+            s.geometry.pairing = made.pairing;
+            return attention_layer<T>(s, larql::to_attention_weights<T>(std::move(made), o, o_bias));
         };
         if (form == attention_form::dense) return converted(larql::absorb(factors_of<T>(w), g));
         if (form == attention_form::latent) return converted(larql::absorb_latent(factors_of<T>(w), g));
-        return {c, larql::to_attention_tensors<T>(factors_of<T>(w), o, o_bias)};
+        return {s, larql::to_attention_weights<T>(factors_of<T>(w), o, o_bias)};
     }
 
     /// Context and output by the formula.
     [[nodiscard]] std::pair<matrix, matrix> reference(const matrix& x) const {
         auto p = larql::testing::reference_projections(x, w, g, eps);
-        rotate(p.q, g.qk_nope_head_dim, config.rope, 0);
-        rotate(p.k, g.qk_nope_head_dim, config.rope, 0);
+        const larql::rope_table rope = larql::make_rope_table(spec.rope);
+        rotate(p.q, g.qk_nope_head_dim, rope, 0);
+        rotate(p.k, g.qk_nope_head_dim, rope, 0);
         matrix context = matrix::from_shape({x.shape(0), g.num_heads * g.v_head_dim});
-        const larql::attention_options options{.scale = config.scale};
+        const larql::attention_options options{.scale = spec.scale};
         for (std::size_t t = 0; t < x.shape(0); ++t)
             for (std::size_t h = 0; h < g.num_heads; ++h) {
                 const auto row = larql::testing::reference_row<double>(p.q, p.k, p.v, options, t, h);
@@ -102,7 +104,7 @@ constexpr attention_form all_forms[] = {attention_form::factored, attention_form
 
 }  // namespace
 
-TEST_CASE("mla_attention: every form computes the formula, in double and in float") {
+TEST_CASE("attention_layer: every form computes the formula, in double and in float") {
     for (const std::size_t q_rank : {std::size_t{24}, std::size_t{0}})
         for (const bool biases : {false, true}) {
             mla_geometry g = geometry;
@@ -123,7 +125,7 @@ TEST_CASE("mla_attention: every form computes the formula, in double and in floa
         }
 }
 
-TEST_CASE("mla_attention: shapes of what each form computes and caches") {
+TEST_CASE("attention_layer: shapes of what each form computes and caches") {
     const block b(geometry);
     random_source random(6);
     const matrix x = larql::testing::random_matrix(random, 4, geometry.hidden_size);
@@ -141,7 +143,7 @@ TEST_CASE("mla_attention: shapes of what each form computes and caches") {
     CHECK(b.layer<float>(attention_form::latent).forward(none).out.shape(0) == 0);
 }
 
-TEST_CASE("mla_attention: appending to a cache token by token gives what one pass gives, in every form and storage") {
+TEST_CASE("attention_layer: appending to a cache token by token gives what one pass gives, in every form and storage") {
     const block b(geometry);
     random_source random(7);
     const std::size_t tokens = 11;
@@ -169,7 +171,7 @@ TEST_CASE("mla_attention: appending to a cache token by token gives what one pas
     }
 }
 
-TEST_CASE("mla_attention: plain grouped attention with partial rotation and biases") {
+TEST_CASE("attention_layer: plain grouped attention with partial rotation and biases") {
     const std::size_t tokens = 5, width = 12, heads = 4, kv_heads = 2, dim = 6, rotated = 4;
     random_source random(8);
     using larql::testing::random_matrix;
@@ -177,24 +179,24 @@ TEST_CASE("mla_attention: plain grouped attention with partial rotation and bias
                  k = random_matrix(random, kv_heads * dim, width), v = random_matrix(random, kv_heads * dim, width),
                  o = random_matrix(random, width, heads * dim);
     const auto q_bias = larql::testing::random_vector(random, heads * dim, 0.0, 1.0);
-    const attention_config config{.geometry = {.hidden_size = width,
-                                               .num_heads = heads,
-                                               .num_kv_heads = kv_heads,
-                                               .qk_nope_head_dim = dim - rotated,
-                                               .qk_rope_head_dim = rotated,
-                                               .v_head_dim = dim,
-                                               .order = head_order::rope_nope,
-                                               .pairing = rope_pairing::interleaved},
-                                  .scale = 0.4,
-                                  .latent_norms = false,
-                                  .rope = {.frequencies = {1.0, 0.1}}};
-    attention_tensors<double> w;
-    w.q = q;
-    w.q_bias = q_bias;
-    w.k = k;
-    w.v = v;
-    w.o = o;
-    const auto got = attention_layer<double>(config, w).forward(x);
+    const attention_spec spec{.kind = larql::attention_kind::gqa,
+                              .geometry = {.hidden_size = width,
+                                           .num_heads = heads,
+                                           .num_kv_heads = kv_heads,
+                                           .qk_nope_head_dim = dim - rotated,
+                                           .qk_rope_head_dim = rotated,
+                                           .v_head_dim = dim,
+                                           .order = head_order::rope_nope,
+                                           .pairing = rope_pairing::interleaved},
+                              .rope = {.rotary_dim = rotated, .theta = 100.0},
+                              .scale = 0.4};
+    attention_weights<double> w;
+    w[tensor_role::q] = q;
+    w.bias(tensor_role::q) = q_bias;
+    w[tensor_role::k] = k;
+    w[tensor_role::v] = v;
+    w[tensor_role::o] = o;
+    const auto got = attention_layer<double>(spec, w).forward(x);
 
     const auto heads_of = [&](const matrix& flat, std::size_t count) {
         auto out = tensor<double, 3>::from_shape({tokens, count, dim});
@@ -204,8 +206,9 @@ TEST_CASE("mla_attention: plain grouped attention with partial rotation and bias
     auto q3 = heads_of(larql::testing::project(x, q, q_bias), heads);
     auto k3 = heads_of(larql::testing::project(x, k), kv_heads);
     const auto v3 = heads_of(larql::testing::project(x, v), kv_heads);
-    rotate(q3, 0, config.rope, 0);
-    rotate(k3, 0, config.rope, 0);
+    const larql::rope_table rope = larql::make_rope_table(spec.rope);
+    rotate(q3, 0, rope, 0);
+    rotate(k3, 0, rope, 0);
     const larql::attention_options options{.scale = 0.4};
     for (std::size_t t = 0; t < tokens; ++t)
         for (std::size_t h = 0; h < heads; ++h) {
@@ -216,17 +219,26 @@ TEST_CASE("mla_attention: plain grouped attention with partial rotation and bias
     CHECK(relative_error(got.out, larql::testing::project(matrix(got.context), o)) < 1e-13);
 }
 
-TEST_CASE("mla_attention: names the tensor that is missing or does not fit") {
+TEST_CASE("attention_layer: names the tensor that is missing or does not fit") {
     const block b(geometry);
-    attention_tensors<double> t;
-    CHECK_THROWS_WITH_AS((attention_layer<double>{b.config, t}), "q_a: required and not given", larql::error);
+    attention_weights<double> t;
+    CHECK_THROWS_WITH_AS((attention_layer<double>{b.spec, t}), "q_a: required and not given", larql::error);
     const auto layer = b.layer<double>(attention_form::dense);
     const matrix narrow = matrix::from_shape({1, 39});
     CHECK_THROWS_WITH_AS((void)layer.forward(narrow), "x: expected hidden states of width 40, got 39", larql::error);
-    attention_config dense = b.config;
+    attention_spec dense = b.spec;
     dense.form = attention_form::dense;
     auto f = factors_of<double>(b.w);
-    t.q_a = f.q_a;
-    t.q = f.q_b;
+    t[tensor_role::q_a] = f.q_a;
+    t[tensor_role::q] = f.q_b;
     CHECK_THROWS_WITH_AS((attention_layer<double>{dense, t}), "q: expected [42, 40], got [42, 24]", larql::error);
+    attention_weights<double> whole = larql::to_attention_weights<double>(factors_of<double>(b.w), b.o, b.o_bias);
+    attention_spec biased = b.spec;
+    biased.biases = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o};
+    CHECK_NOTHROW((attention_layer<double>{biased, whole}));
+    whole.bias(tensor_role::q_a) = {};
+    CHECK_THROWS_WITH_AS((attention_layer<double>{biased, whole}), "q_a_bias: required and not given", larql::error);
+    whole[tensor_role::q] = f.q_b;
+    CHECK_THROWS_WITH_AS((attention_layer<double>{b.spec, whole}), "q: is given, and the block has no use for it",
+                         larql::error);
 }
