@@ -7,6 +7,7 @@
 
 #include <larql/detail/function_ref.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -21,28 +22,61 @@ namespace larql {
 using task_ref = detail::function_ref<void(std::size_t)>;
 
 /// Runs numbered tasks. Derive from it to lend an engine's own threads to larql.
+///
+/// Wherever larql takes a pointer to an executor, null means threads of the call's own, where the work is worth
+/// starting them. A function for which null means anything else says so.
+///
+/// larql calls `run` from the thread that called it, and never from inside a task of its own. An engine that calls
+/// larql from its tasks, or from several threads with one executor, needs one whose `run` allows that: both of larql's
+/// do.
 class executor {
 public:
     virtual ~executor() = default;
 
-    /// How many tasks can make progress at once, at least 1.
+    /// How many tasks can make progress at once. 0, which std::thread::hardware_concurrency() may return, counts as 1.
     [[nodiscard]] virtual std::size_t concurrency() const noexcept = 0;
 
     /// Calls `task(i)` exactly once for each i in [0, count), in any order and possibly at once, and returns when all
-    /// have ended. Throws the first exception that a task threw, after the others have ended.
+    /// have ended, whether or not they throw. Then throws the first exception that a task threw. larql's tasks do not
+    /// wait for each other: they may all run on one thread.
     virtual void run(std::size_t count, task_ref task) = 0;
 };
 
-/// Runs every task on the calling thread.
+namespace detail {
+
+/// How many tasks to cut work into, for all that ask an executor.
+[[nodiscard]] inline std::size_t thread_count(const executor& threads) noexcept {
+    return std::max<std::size_t>(threads.concurrency(), 1);
+}
+
+/// executor::run on the calling thread.
+inline void run_here(std::size_t count, task_ref task) {
+    std::exception_ptr failure;
+    for (std::size_t i = 0; i < count; ++i) {
+        try {
+            task(i);
+        } catch (...) {
+            if (!failure) failure = std::current_exception();
+        }
+    }
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace detail
+
+/// Runs every task on the calling thread. Any number of threads may use it at once, its own tasks included.
 class serial_executor final : public executor {
 public:
     [[nodiscard]] std::size_t concurrency() const noexcept override { return 1; }
-    void run(std::size_t count, task_ref task) override {
-        for (std::size_t i = 0; i < count; ++i) task(i);
-    }
+    void run(std::size_t count, task_ref task) override { detail::run_here(count, task); }
 };
 
-/// Threads that wait for work, plus the calling thread. Not copyable; one `run` at a time.
+/// Threads that wait for work, plus the calling thread. Not copyable.
+///
+/// Any number of threads may call `run` at once, and tasks may call it in turn, to any depth: each caller works on its
+/// own tasks, the pool's idle threads help, and a call waits for none but its own tasks. So a pool of n threads that m
+/// callers share runs up to n - 1 + m tasks at once. The pool must outlive every call of `run`: to destroy it during one
+/// is the caller's mistake.
 class thread_pool final : public executor {
 public:
     /// @param threads  total, the caller's included; 0 means one per processor
@@ -64,33 +98,34 @@ public:
     [[nodiscard]] std::size_t concurrency() const noexcept override { return m_workers.size() + 1; }
 
     void run(std::size_t count, task_ref task) override {
-        if (count == 0) return;
-        if (m_workers.empty() || count == 1) {
-            for (std::size_t i = 0; i < count; ++i) task(i);
-            return;
-        }
-        job current{task, count};
+        if (m_workers.empty() || count <= 1) return detail::run_here(count, task);
+        job mine(task, count);
         {
             const std::lock_guard lock(m_mutex);
-            m_job = &current;
-            ++m_generation;
+            mine.older = m_open;
+            m_open = &mine;
         }
         m_wake.notify_all();
-        current.drain();
-        std::unique_lock lock(m_mutex);
-        m_job = nullptr;  // a worker that wakes up only now finds nothing to do, and nobody waits for it
-        m_done.wait(lock, [this] { return m_busy == 0; });
-        lock.unlock();
-        if (current.failure) std::rethrow_exception(current.failure);
+        mine.drain();
+        {
+            std::unique_lock lock(m_mutex);
+            close(mine);  // a worker that wakes up only now does not find it, and nobody waits for it
+            m_done.wait(lock, [&] { return mine.helpers == 0; });
+        }
+        if (mine.failure) std::rethrow_exception(mine.failure);
     }
 
 private:
+    /// One call of run, on its caller's stack. Workers reach it through the list of open jobs alone, and the caller
+    /// stays until it has left the list and the last of them has let go.
     struct job {
         task_ref task;
         std::size_t count;
-        std::atomic<std::size_t> next{0};
+        std::atomic<std::size_t> next{0};  ///< the first task that nobody has taken
         std::mutex failure_mutex{};
         std::exception_ptr failure{};
+        job* older = nullptr;     ///< the next in the pool's list; under its mutex, as is `helpers`
+        std::size_t helpers = 0;  ///< workers that may touch it
 
         job(task_ref t, std::size_t n) : task(t), count(n) {}
 
@@ -107,21 +142,26 @@ private:
     };
 
     void work() noexcept {
-        std::size_t seen = 0;
+        std::unique_lock lock(m_mutex);
         for (;;) {
-            job* current = nullptr;
-            {
-                std::unique_lock lock(m_mutex);
-                m_wake.wait(lock, [&] { return m_stopping || m_generation != seen; });
-                if (m_stopping) return;
-                seen = m_generation;
-                if (m_job == nullptr) continue;
-                current = m_job;
-                ++m_busy;
-            }
-            current->drain();
-            const std::lock_guard lock(m_mutex);
-            if (--m_busy == 0) m_done.notify_one();
+            m_wake.wait(lock, [this] { return m_stopping || m_open != nullptr; });
+            if (m_stopping) return;
+            job& current = *m_open;  // the newest: calls inside tasks come before what waits for those tasks
+            ++current.helpers;
+            lock.unlock();
+            current.drain();
+            lock.lock();
+            close(current);
+            if (--current.helpers == 0) m_done.notify_all();  // all callers wait here, each for its own job
+        }
+    }
+
+    /// Takes a job whose tasks are all taken off the list, if it is still there. The caller holds the mutex.
+    void close(const job& drained) noexcept {
+        for (job** link = &m_open; *link != nullptr; link = &(*link)->older) {
+            if (*link != &drained) continue;
+            *link = drained.older;
+            return;
         }
     }
 
@@ -139,9 +179,7 @@ private:
     std::condition_variable m_wake{};
     std::condition_variable m_done{};
     std::vector<std::thread> m_workers{};
-    job* m_job = nullptr;
-    std::size_t m_busy = 0;  ///< workers that hold the job
-    std::size_t m_generation = 0;
+    job* m_open = nullptr;  ///< jobs that may have tasks left, newest first
     bool m_stopping = false;
 };
 

@@ -71,10 +71,10 @@ inline void join_partials(const blocked_problem& p, const attention_plan& plan, 
 /// The whole call.
 inline void attend_blocked(const blocked_problem& p, executor& threads, aligned_buffer& memory) {
     const bool heads_adjacent = std::abs(p.k.head_stride) < std::abs(p.k.token_stride);
-    const attention_plan plan = make_attention_plan(p, p.level->tile, heads_adjacent, threads.concurrency());
+    const attention_plan plan = make_attention_plan(p, p.level->tile, heads_adjacent, thread_count(threads));
     const auto attend_item = plan.narrow ? attend_narrow : attend_wide;
     const std::size_t items = plan.items();
-    const std::size_t workers = std::min(items, threads.concurrency());
+    const std::size_t workers = std::min(items, thread_count(threads));
     const std::size_t blocks = plan.head_blocks * plan.row_blocks;
     const bool split = plan.splits > 1;
     const std::size_t partial_floats = split ? items * plan.partial_floats : 0;

@@ -129,7 +129,7 @@ template <class T, class K, class V>
 void attend(const attention_problem<T, K, V>& p, executor& threads, aligned_buffer& memory) {
     const std::size_t blocks = ceil_div(p.rows(), row_block);
     const std::size_t items = blocks * p.kv_heads;
-    const std::size_t workers = std::min(items, threads.concurrency());
+    const std::size_t workers = std::min(items, thread_count(threads));
     const std::size_t stride = round_up(scratch_size(p), aligned_buffer::alignment);
     T* scratch = memory.get<T>(stride * workers);
     std::atomic<std::size_t> next{0};

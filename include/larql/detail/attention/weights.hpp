@@ -37,7 +37,7 @@ template <class T, class K, class V>
 void softmax_weights(const attention_problem<T, K, V>& p, std::size_t token0, executor& threads, T* weights) {
     const std::size_t tokens = p.tokens - token0;
     const std::size_t items = p.heads * tokens;
-    const std::size_t workers = std::min(items, threads.concurrency());
+    const std::size_t workers = std::min(items, thread_count(threads));
     const std::size_t stride = round_up(2 * p.key_size + 1, aligned_buffer::alignment);
     aligned_buffer memory;
     T* scratch = memory.get<T>(stride * workers);

@@ -114,7 +114,7 @@ private:
 
     void multiply(index_range columns, index_range depth) {
         constexpr std::size_t row_limit = 128;  // 0.4 MB of tiles a term at a depth of 1536: second-level cache
-        const task_grid grid(m_p.m(), columns.size(), row_limit, amx_block, amx_block, m_threads.concurrency());
+        const task_grid grid(m_p.m(), columns.size(), row_limit, amx_block, amx_block, thread_count(m_threads));
         const std::size_t panel_words = m_steps * 2 * tile_words;
         const auto make = [&] {
             return task_scratch{aligned_array<float>(m_p.a.data != nullptr ? 0 : amx_block * m_p.k()),

@@ -132,7 +132,7 @@ private:
 
     void multiply(index_range columns, index_range depth) {
         const std::size_t row_limit = 14 * m_tile.rows;
-        const task_grid grid(m_p.m(), columns.size(), row_limit, m_tile.rows, m_tile.cols, m_threads.concurrency());
+        const task_grid grid(m_p.m(), columns.size(), row_limit, m_tile.rows, m_tile.cols, thread_count(m_threads));
         const auto make = [&] {
             return task_scratch{aligned_array<float>(m_p.a.data != nullptr ? 0 : m_tile.rows * m_p.k()),
                                 aligned_array<float>(grid.rows * depth.size()), std::vector<float*>(grid.rows)};
@@ -209,7 +209,7 @@ private:
         for (std::size_t i = 0; i < rows.size(); ++i) c[i] = m_p.c_row(rows.begin + i);
         const bool in_memory = m_p.b.data != nullptr;
         const std::size_t limit =
-            std::min<std::size_t>(in_memory ? 128 : 64, divide_up(m_p.n(), m_threads.concurrency()));
+            std::min<std::size_t>(in_memory ? 128 : 64, divide_up(m_p.n(), thread_count(m_threads)));
         const std::size_t width = even_part(m_p.n(), limit, m_tile.cols);
         const std::size_t step = even_part(m_p.k(), m_tile.depth, 1);
         const auto make = [&] {
