@@ -75,8 +75,8 @@ public:
 ///
 /// Any number of threads may call `run` at once, and tasks may call it in turn, to any depth: each caller works on its
 /// own tasks, the pool's idle threads help, and a call waits for none but its own tasks. So a pool of n threads that m
-/// callers share runs up to n - 1 + m tasks at once. The pool must outlive every call of `run`: to destroy it during one
-/// is the caller's mistake.
+/// callers share runs up to n - 1 + m tasks at once. The pool must outlive every call of `run`: to destroy it during
+/// one is the caller's mistake.
 class thread_pool final : public executor {
 public:
     /// @param threads  total, the caller's included; 0 means one per processor
