@@ -34,6 +34,43 @@ concept strided_expression = array_expression<E> && xt::has_data_interface<std::
                                  e.data_offset();
                              };
 
+/// Whether elements outlive an expression that ends: it refers to a container or to memory that somebody else owns.
+/// Views and adaptors of xtensor hold what they are made of as `X&` if that had a name, and as `X` if it was a
+/// temporary. Of a type that is not known here, elements are taken to end with it.
+template <class E>
+inline constexpr bool elements_outlive = false;
+template <class E>
+inline constexpr bool elements_outlive<E&> = true;
+template <class E>
+inline constexpr bool elements_outlive<const E> = elements_outlive<E>;
+template <class CT, class... S>
+inline constexpr bool elements_outlive<xt::xview<CT, S...>> = elements_outlive<CT>;
+template <class CT, class S, xt::layout_type L, class FST>
+inline constexpr bool elements_outlive<xt::xstrided_view<CT, S, L, FST>> = elements_outlive<CT>;
+template <class EC, std::size_t N, xt::layout_type L, class Tag>
+inline constexpr bool elements_outlive<xt::xtensor_adaptor<EC, N, L, Tag>> = elements_outlive<EC>;
+template <class EC, std::size_t N, xt::layout_type L, class Tag>
+inline constexpr bool elements_outlive<xt::xtensor_view<EC, N, L, Tag>> = elements_outlive<EC>;
+template <class EC, xt::layout_type L, class SC, class Tag>
+inline constexpr bool elements_outlive<xt::xarray_adaptor<EC, L, SC, Tag>> = elements_outlive<EC>;
+template <class P, class T>  // with a smart pointer in the place of the allocator it owns
+inline constexpr bool elements_outlive<xt::xbuffer_adaptor<P, xt::no_ownership, std::allocator<T>>> = true;
+
+/// What keeps the elements of an expression: a container itself, for anything else one of any rank, since the rank is
+/// checked when it runs.
+template <class E>
+struct element_owner {
+    using type = xt::xarray<typename E::value_type, xt::layout_type::row_major>;
+};
+template <class EC, std::size_t N, xt::layout_type L, class Tag>
+struct element_owner<xt::xtensor_container<EC, N, L, Tag>> {
+    using type = xt::xtensor_container<EC, N, L, Tag>;
+};
+template <class EC, xt::layout_type L, class SC, class Tag>
+struct element_owner<xt::xarray_container<EC, L, SC, Tag>> {
+    using type = xt::xarray_container<EC, L, SC, Tag>;
+};
+
 inline void require_rank(std::size_t got, std::size_t wanted, std::string_view what) {
     if (got != wanted)
         fail(errc::shape_mismatch, "expected " + std::to_string(wanted) + " dimensions, got " + std::to_string(got),
@@ -44,9 +81,12 @@ inline void require_rank(std::size_t got, std::size_t wanted, std::string_view w
 
 /// A matrix argument [rows, cols] of element type T.
 ///
-/// From an expression it is a view: the expression must outlive it, which a temporary in a call does for that call. A
-/// temporary tensor of T is moved in and owned. Elements of another type (bf16, f16, double) are converted as rows are
-/// read.
+/// What has a name is seen where it lies, and must outlive this object: a container, an adaptor over memory, a strided
+/// view. A temporary does not outlive the statement, so what it owns is kept: a container is moved in (copied if
+/// const), and a view of a temporary container, an adaptor that owns its memory and lazy arithmetic are evaluated
+/// once. A temporary adaptor of a pointer or a named container, or a view of something named, owns no elements, which
+/// are seen where they lie and must outlive this object. Elements of another type than T (bf16, f16, double) are
+/// converted as rows are read.
 template <class T>
 class matrix_input {
 public:
@@ -58,33 +98,27 @@ public:
 
     /// @throws error errc::shape_mismatch if the expression is not of rank 2
     template <detail::array_expression E>
-    matrix_input(const E& expression) {  // NOLINT(google-explicit-constructor): a parameter type
+    matrix_input(E&& expression) {  // NOLINT(google-explicit-constructor): a parameter type
         detail::require_rank(expression.dimension(), 2, "matrix_input");
-        m_rows = static_cast<std::size_t>(expression.shape()[0]);
-        m_cols = static_cast<std::size_t>(expression.shape()[1]);
-        if constexpr (detail::strided_expression<E>) {
-            view(expression.data() + expression.data_offset(), expression.strides()[0], expression.strides()[1]);
-        } else {  // lazy arithmetic: evaluated once, and owned
-            auto owned = std::make_shared<const tensor<T, 2>>(expression);
-            view(owned->data(), owned->strides()[0], owned->strides()[1]);
-            m_owner = std::move(owned);
+        if constexpr (!detail::strided_expression<E>) {
+            keep(tensor<T, 2>(expression));
+        } else if constexpr (detail::elements_outlive<E>) {
+            view(expression);
+        } else {
+            keep(typename detail::element_owner<std::remove_cvref_t<E>>::type(std::forward<E>(expression)));
         }
     }
 
     /// A matrix that the argument owns from here on.
     matrix_input(tensor<T, 2>&& owned) {  // NOLINT(google-explicit-constructor): a parameter type
-        m_rows = owned.shape(0);
-        m_cols = owned.shape(1);
-        auto shared = std::make_shared<const tensor<T, 2>>(std::move(owned));
-        view(shared->data(), shared->strides()[0], shared->strides()[1]);
-        m_owner = std::move(shared);
+        keep(std::move(owned));
     }
 
     /// Rows that a reader makes.
     matrix_input(std::size_t rows, std::size_t cols, row_reader reader)
-        : m_rows(rows), m_cols(cols), m_reader(std::move(reader)) {}
+        : m_rows(rows), m_cols(cols), m_reader{std::move(reader)} {}
 
-    [[nodiscard]] bool empty() const noexcept { return !m_reader; }
+    [[nodiscard]] bool empty() const noexcept { return !m_reader.read; }
     [[nodiscard]] std::size_t rows() const noexcept { return m_rows; }
     [[nodiscard]] std::size_t cols() const noexcept { return m_cols; }
 
@@ -106,9 +140,7 @@ public:
         part.m_rows = end - begin;
         part.m_cols = m_cols;
         part.m_owner = m_owner;
-        part.m_reader = [reader = m_reader, begin](std::size_t b, std::size_t e, T* out, std::size_t stride) {
-            reader(begin + b, begin + e, out, stride);
-        };
+        part.m_reader = {m_reader.read, m_reader.first_row + begin};
         if (m_data != nullptr) part.m_data = m_data + begin * m_row_stride;
         part.m_row_stride = m_row_stride;
         return part;
@@ -119,11 +151,31 @@ public:
     detail::matrix_source<T> source() const&& = delete;
 
 private:
-    template <class U, class Stride>
-    void view(const U* data, Stride row_stride, Stride col_stride) {
-        const auto rs = static_cast<std::ptrdiff_t>(row_stride);
-        const auto cs = static_cast<std::ptrdiff_t>(col_stride);
-        m_reader = [data, rs, cs, cols = m_cols](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
+    struct reader_from {
+        row_reader read{};
+        std::size_t first_row = 0;
+
+        void operator()(std::size_t begin, std::size_t end, T* out, std::size_t stride) const {
+            read(first_row + begin, first_row + end, out, stride);
+        }
+    };
+
+    template <class Owned>
+    void keep(Owned&& owned) {
+        auto owner = std::make_shared<const std::remove_cvref_t<Owned>>(std::forward<Owned>(owned));
+        view(*owner);
+        m_owner = std::move(owner);
+    }
+
+    template <class E>
+    void view(const E& expression) {
+        using U = std::remove_cvref_t<decltype(*expression.data())>;
+        const U* const data = expression.data() + expression.data_offset();
+        const auto rs = static_cast<std::ptrdiff_t>(expression.strides()[0]);
+        const auto cs = static_cast<std::ptrdiff_t>(expression.strides()[1]);
+        m_rows = static_cast<std::size_t>(expression.shape()[0]);
+        m_cols = static_cast<std::size_t>(expression.shape()[1]);
+        m_reader.read = [data, rs, cs, cols = m_cols](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
             for (std::size_t r = begin; r < end; ++r, out += stride) {
                 const U* row = data + static_cast<std::ptrdiff_t>(r) * rs;
                 for (std::size_t c = 0; c < cols; ++c)
@@ -142,10 +194,10 @@ private:
 
     std::size_t m_rows = 0;
     std::size_t m_cols = 0;
-    row_reader m_reader;
+    reader_from m_reader;
     const T* m_data = nullptr;
     std::size_t m_row_stride = 0;
-    std::shared_ptr<const tensor<T, 2>> m_owner;
+    std::shared_ptr<const void> m_owner;
 };
 
 /// A short vector argument (gains, biases) of element type T, copied in.

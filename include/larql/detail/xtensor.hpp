@@ -28,6 +28,11 @@
 
 #include <cstddef>
 
+namespace xt {
+template <class CT, class S, layout_type L, class FST>
+class xstrided_view;  // its header costs what most users do not need
+}  // namespace xt
+
 namespace larql {
 
 /// A row-major tensor of fixed rank, whatever XTENSOR_DEFAULT_LAYOUT says.
