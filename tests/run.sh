@@ -4,18 +4,23 @@
 #
 #   tests/run.sh              an optimised build in build/
 #   tests/run.sh --sanitize   address and undefined-behaviour sanitizers, in build-asan/
+#   tests/run.sh --threads    thread sanitizer, in build-tsan/: the tests of what shares work
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . cmake/setup.sh
 larql_setup
 
-settings=cmake/dev.cmake build=build
+settings=cmake/dev.cmake build=build tests=()
 case "${1:-}" in
     "") ;;
     --sanitize) settings=cmake/asan.cmake build=build-asan ;;
-    *) echo "usage: tests/run.sh [--sanitize]" >&2; exit 2 ;;
+    --threads)
+        settings=cmake/tsan.cmake build=build-tsan
+        tests=(test_executor test_gqa_attention test_gemm test_mla_absorb test_mla_attention)
+        export OPENBLAS_NUM_THREADS=1 ;;  # its threads are not instrumented: every join would look like a race
+    *) echo "usage: tests/run.sh [--sanitize | --threads]" >&2; exit 2 ;;
 esac
 cmake -C "$settings" -S . -B "$build" -G Ninja >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 rm -f "$build.log"
-cmake --build "$build" --parallel
-ctest --test-dir "$build" --output-on-failure --parallel 2
+cmake --build "$build" --parallel ${tests:+--target "${tests[@]}"}
+ctest --test-dir "$build" --output-on-failure --parallel 2 ${tests:+-R "^($(IFS='|'; echo "${tests[*]}"))\$"}
