@@ -28,7 +28,7 @@ public:
     const matrix& add(const std::string& name, std::size_t rows, std::size_t cols) {
         return m_matrices[name] = random_matrix(m_random, rows, cols, 1.0 / std::sqrt(static_cast<double>(cols)));
     }
-    const vector& add(const std::string& name, std::size_t length, double mean = 0.0) {
+    const vector& add_vector(const std::string& name, std::size_t length, double mean = 0.0) {
         vector v = random_vector(m_random, length, mean, 0.5);
         for (double& x : v) x = static_cast<double>(static_cast<float>(x));
         return m_vectors[name] = v;

@@ -77,7 +77,7 @@ gqa_tensors add_layer(tiny_model& model, std::size_t layer) {
     const std::string at = "net.layers." + std::to_string(layer) + ".mixer.";
     const std::size_t q_rows = heads * dim, kv_rows = groups * dim;
     const matrix fused = model.add(at + "in_proj.weight", q_rows + 2 * kv_rows, width);
-    const auto bias = model.add(at + "in_proj.bias", q_rows + 2 * kv_rows);
+    const auto bias = model.add_vector(at + "in_proj.bias", q_rows + 2 * kv_rows);
     gqa_tensors w;
     w.q = rows_of(fused, 0, q_rows);
     w.k = rows_of(fused, q_rows, q_rows + kv_rows);
@@ -85,10 +85,10 @@ gqa_tensors add_layer(tiny_model& model, std::size_t layer) {
     w.q_bias = part_of(bias, 0, q_rows);
     w.k_bias = part_of(bias, q_rows, q_rows + kv_rows);
     w.v_bias = part_of(bias, q_rows + kv_rows, q_rows + 2 * kv_rows);
-    w.q_norm = model.add(at + "query_norm.weight", dim, 1.0);
-    w.k_norm = model.add(at + "key_norm.weight", dim, 1.0);
+    w.q_norm = model.add_vector(at + "query_norm.weight", dim, 1.0);
+    w.k_norm = model.add_vector(at + "key_norm.weight", dim, 1.0);
     w.gate = model.add(at + "gate.weight", heads, width);
-    const auto sinks = model.add(at + "sink_logits", heads);
+    const auto sinks = model.add_vector(at + "sink_logits", heads);
     w.sinks.assign(sinks.begin(), sinks.end());
     w.o = model.add(at + "out_proj.weight", width, heads * dim);
     return w;
@@ -129,7 +129,7 @@ TEST_CASE("families: the closed world holds for a user's family, too") {
     tiny_model source(4);
     source.config = config();
     for (std::size_t layer = 0; layer < layers; ++layer) add_layer(source, layer);
-    source.add("net.layers.1.mixer.value_norm.weight", dim, 1.0);
+    source.add_vector("net.layers.1.mixer.value_norm.weight", dim, 1.0);
     source.write(folder.path());
     LARQL_CHECK_ERROR(checkpoint::open(folder.path(), {.families = triad}).config(), larql::errc::not_understood,
                       "net.layers.1.mixer.value_norm.weight is unknown");

@@ -164,14 +164,14 @@ public:
     void report_unclaimed(const nlohmann::json& object, const std::string& path, std::span<const key_row> rows) {
         for (const auto& [name, value] : object.items()) {
             if (claimed(name, rows)) continue;
-            const bool suspicious = m_closed || looks_like_attention(name);
-            if (suspicious && says_none(value)) continue;
             if (const inert_key* known = find_inert(name)) {
                 if (!allows(*known, value))
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", which \"" +
                                                std::string(m_family.name) + "\" does not have");
                 continue;
             }
+            const bool suspicious = m_closed || looks_like_attention(name);
+            if (suspicious && says_none(value)) continue;
             if (is_foreign(name, value)) continue;
             if (suspicious)
                 m_not_understood.push_back(path + name + " (" + shown(value) + ") is unknown");

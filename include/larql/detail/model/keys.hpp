@@ -231,8 +231,7 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"attention.output_scale", inert_key::when::no},
     {"attention.value_scale", inert_key::when::no},
     {"attention.shared_kv_layers", inert_key::when::no},
-    {"attention.key_length"},  // read by the sizes of latent attention, see gguf_source.hpp
-    {"attention.value_length"},
+    {"attention.value_length"},  // read with the sizes, see gguf_source.hpp
     {"attention.key_length_mla"},
     {"attention.value_length_mla"},
     {"attention.q_lora_rank"},
