@@ -99,8 +99,9 @@ ordered_json spec_json(const larql::attention_spec& spec) {
                               {"offset", spec.temperature.offset}};
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
-    for (const larql::detail::role_row& row : larql::detail::attention_roles)
-        if (spec.biases.contains(row.role)) out["biases"].push_back(row.name);
+    for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
+        if (const auto role = static_cast<larql::tensor_role>(i); spec.biases.contains(role))
+            out["biases"].push_back(larql::to_string(role));
     out["rope"] = rope_json(spec);
     return out;
 }

@@ -53,9 +53,7 @@ int main(int argc, char** argv) {
             const auto model = larql::checkpoint::open(argv[i]);
             for (const auto form :
                  {larql::attention_form::factored, larql::attention_form::dense, larql::attention_form::latent}) {
-                const bool published = model.config().form == larql::attention_form::factored &&
-                                       model.config().attention == larql::attention_kind::mla;
-                if (!published && form != model.config().form) continue;  // a conversion has the form that it has
+                if (!model.supports(form)) continue;  // a conversion has the form that it has
                 const double error = worst_error(model, reference, form);
                 const bool within = error <= bound;
                 good = good && within;

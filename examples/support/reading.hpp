@@ -29,8 +29,7 @@ struct reading {
     /// Opens a checkpoint; warnings go to standard error, a line each.
     [[nodiscard]] checkpoint open(const std::string& path) const {
         open_options options;
-        if (!config.empty())
-            options.config = parse_config_json(detail::read_text_file(config), {.file = config});
+        if (!config.empty()) options.config = read_config_json(config);
         if (unknown == "ignore") options.unknown = unknown_policy::ignore;
         checkpoint opened = checkpoint::open(path, options);
         if (const model_config* model = opened.find_config())

@@ -112,17 +112,18 @@ template <class T>
 void require_complete(const attention_spec& spec, const attention_weights<T>& w) {
     for (const role_row& row : attention_roles) {
         const std::size_t rows = size_of(row.rows, spec), cols = size_of(row.cols, spec);
+        const std::string name(to_string(row.role));
         const bool given = row.is_vector() ? !w.vector(row.role).empty() : !w[row.role].empty();
         if (!row.needed(spec, spec.form)) {
-            if (given) fail(errc::bad_value, "is given, and the block has no use for it", {.subject = std::string(row.name)});
+            if (given) fail(errc::bad_value, "is given, and the block has no use for it", {.subject = name});
         } else if (!row.is_vector()) {
-            require_shape(w[row.role], rows, cols, row.name);
+            require_shape(w[row.role], rows, cols, name);
             if (spec.biases.contains(row.role) && w.bias(row.role).empty())
-                fail(errc::missing_tensor, "required and not given", {.subject = std::string(row.name) + "_bias"});
-            require_length(w.bias(row.role), rows, std::string(row.name) + "_bias");
+                fail(errc::missing_tensor, "required and not given", {.subject = name + "_bias"});
+            require_length(w.bias(row.role), rows, name + "_bias");
         } else {
-            if (!given) fail(errc::missing_tensor, "required and not given", {.subject = std::string(row.name)});
-            require_length(w.vector(row.role), cols, row.name);
+            if (!given) fail(errc::missing_tensor, "required and not given", {.subject = name});
+            require_length(w.vector(row.role), cols, name);
         }
     }
 }

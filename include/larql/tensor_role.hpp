@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
 #include <string_view>
 
 namespace larql {
@@ -55,6 +56,22 @@ enum class tensor_role : std::uint8_t {
 };
 
 inline constexpr std::size_t tensor_role_count = static_cast<std::size_t>(tensor_role::rope_short_factors) + 1;
+
+/// The role's name, as in the enumeration.
+constexpr std::string_view to_string(tensor_role role) noexcept {
+    constexpr std::string_view names[] = {
+        "q",           "q_a",           "q_a_norm",  "q_b",       "q_norm",
+        "kv_a",        "kv_a_latent",   "kv_a_norm", "kv_b",      "k_b",
+        "v_b",         "k",             "k_norm",    "v",         "qkv",
+        "gate",        "sinks",         "o",         "inert",     "embedding",
+        "output_norm", "output",        "input_norm", "ffn_norm", "ffn_gate",
+        "ffn_up",      "ffn_down",      "router",    "router_bias", "expert_gate",
+        "expert_up",   "expert_down",   "shared_expert_gate", "shared_expert_up", "shared_expert_down",
+        "rope_divisors", "rope_long_factors", "rope_short_factors",
+    };
+    static_assert(std::size(names) == tensor_role_count, "one name per role");
+    return names[static_cast<std::size_t>(role)];
+}
 
 /// Whether a role belongs to an attention block.
 constexpr bool is_attention_role(tensor_role role) noexcept { return role <= tensor_role::inert; }

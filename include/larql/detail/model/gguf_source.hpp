@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// GGUF metadata read through the same key rows as config.json. What the rows cannot say is here: one metadata key has
-// two meanings in different dialects, so the sizes of latent attention come from the tensors, with the metadata held
-// against them; scaling of Llama 3 and of longrope is stored as tensors.
+// A GGUF file's metadata as stated values: the key rows, and what they cannot say. Scaling of Llama 3 and of longrope is
+// stored as tensors; what config.json says in words, GGUF says by having a tensor.
 #ifndef LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 #define LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 
-#include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/gguf_fields.hpp>
+#include <larql/detail/model/gguf_latent.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/values.hpp>
+#include <larql/error.hpp>
 #include <larql/ggml_blocks.hpp>
 #include <larql/gguf.hpp>
 
 #include <algorithm>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,283 +25,6 @@
 #include <vector>
 
 namespace larql::detail {
-
-/// The decimal number that a stored float stands for: 1e-6, not 9.999999974752427e-07.
-inline double decimal_of_float(double stored) {
-    const auto single = static_cast<float>(stored);
-    if (static_cast<double>(single) != stored || !std::isfinite(stored)) return stored;
-    for (int digits = 6; digits <= 9; ++digits) {  // nine digits tell any two floats apart
-        char text[32];
-        std::snprintf(text, sizeof text, "%.*g", digits, stored);
-        const double decimal = std::strtod(text, nullptr);
-        if (static_cast<float>(decimal) == single) return decimal;
-    }
-    return stored;
-}
-
-/// Metadata of one architecture: keys are looked up as "<architecture>.<key>".
-class gguf_fields {
-public:
-    gguf_fields(const gguf_file& file, std::string_view architecture, config_problems& problems)
-        : m_file(&file), m_prefix(std::string(architecture) + "."), m_problems(&problems) {}
-
-    [[nodiscard]] const std::string& prefix() const noexcept { return m_prefix; }
-    [[nodiscard]] std::string key(std::string_view name) const { return m_prefix + std::string(name); }
-    [[nodiscard]] const gguf_value* find(std::string_view name) const { return m_file->find_value(key(name)); }
-
-    [[nodiscard]] std::optional<std::uint64_t> integer(std::string_view name) const {
-        const gguf_value* value = find(name);
-        if (value != nullptr && value->is_array()) return same_in_all_layers(name, *value);
-        return guarded<std::uint64_t>(name, value);
-    }
-    [[nodiscard]] std::optional<double> number(std::string_view name) const {
-        const auto value = guarded<double>(name, find(name));
-        return value ? std::optional(decimal_of_float(*value)) : value;
-    }
-    [[nodiscard]] std::optional<bool> flag(std::string_view name) const { return guarded<bool>(name, find(name)); }
-    [[nodiscard]] std::optional<std::string> text(std::string_view name) const {
-        return guarded<std::string>(name, find(name));
-    }
-
-    [[nodiscard]] std::uint64_t required(std::string_view name) const {
-        if (find(name) == nullptr) m_problems->add(errc::missing_key, key(name), "required and absent");
-        return integer(name).value_or(0);
-    }
-
-    /// Adds a problem unless the key is absent or holds one of these values.
-    void cross_check(std::string_view name, std::initializer_list<std::uint64_t> implied,
-                     std::string_view dialect) const {
-        const auto value = integer(name);
-        if (!value || std::ranges::find(implied, *value) != implied.end()) return;
-        std::string expected;
-        for (const std::uint64_t candidate : implied)
-            expected += (expected.empty() ? "" : " or ") + std::to_string(candidate);
-        m_problems->add(errc::shape_mismatch, key(name),
-                        "metadata says " + std::to_string(*value) + ", tensors imply " + expected +
-                            (dialect.empty() ? "" : " (dialect " + std::string(dialect) + ")"));
-    }
-
-    /// Whether a value says that something is off, or is a number that changes nothing.
-    [[nodiscard]] bool says_none(std::string_view name, double neutral = 0.0) const {
-        const gguf_value* value = find(name);
-        if (value == nullptr) return true;
-        if (value->is_array()) return value->count() == 0;
-        if (value->type() == gguf_type::string) return value->count() == 0 || value->to<std::string>().empty();
-        const double number = as_number(*value);
-        return number == 0.0 || number == neutral;
-    }
-
-    [[nodiscard]] config_problems& problems() const noexcept { return *m_problems; }
-
-private:
-    /// A number of any type.
-    static double as_number(const gguf_value& value) {
-        switch (value.type()) {
-            case gguf_type::boolean: return value.to<bool>() ? 1.0 : 0.0;
-            case gguf_type::float32:
-            case gguf_type::float64: return value.to<double>();
-            case gguf_type::uint64: return static_cast<double>(value.to<std::uint64_t>());
-            default: return static_cast<double>(value.to<std::int64_t>());
-        }
-    }
-
-    template <class T>
-    std::optional<T> guarded(std::string_view name, const gguf_value* value) const {
-        if (value == nullptr) return std::nullopt;
-        try {
-            return value->to<T>();
-        } catch (const error& e) {  // collected with the rest; a wrong type is not the only problem a file may have
-            m_problems->add(e.code(), key(name), e.problem());
-            return std::nullopt;
-        }
-    }
-
-    /// One number for each layer, which must all be the same.
-    std::optional<std::uint64_t> same_in_all_layers(std::string_view name, const gguf_value& value) const {
-        const auto all = guarded<std::vector<std::uint64_t>>(name, &value);
-        if (!all || all->empty()) return std::nullopt;
-        if (std::ranges::any_of(*all, [&](std::uint64_t n) { return n != all->front(); })) {
-            if (looks_like_attention(name))
-                m_problems->add(errc::unsupported_architecture, key(name), "differs from layer to layer");
-            return std::nullopt;
-        }
-        return all->front();
-    }
-
-    const gguf_file* m_file;
-    std::string m_prefix;
-    config_problems* m_problems;
-};
-
-/// Reads the rows that GGUF states under names of its own, and reports what nobody claims.
-class gguf_values_reader {
-public:
-    gguf_values_reader(const gguf_file& file, const gguf_fields& fields, model_values& values)
-        : m_file(file), m_fields(fields), m_values(values) {}
-
-    void read(std::span<const key_row> rows, key_values& values) const {
-        for (const key_row& row : rows) {
-            const std::string_view name = stated_name(row);
-            if (name.empty()) continue;
-            if (row.read_by != nullptr && !row.read_by(*m_values.family)) {
-                if (!m_fields.says_none(name, row.neutral)) does_not_have(name);
-                continue;
-            }
-            if (auto value = read_value(row, name)) values.set(row.key, std::move(*value), m_fields.key(name));
-        }
-    }
-
-    void report_unclaimed() const {
-        for (const std::string_view full : m_file.keys()) {
-            if (!full.starts_with(m_fields.prefix())) continue;
-            const std::string_view name = full.substr(m_fields.prefix().size());
-            if (!looks_like_attention(name) || claimed(name) || m_fields.says_none(name)) continue;
-            const auto known = std::ranges::find(gguf_inert_keys, name, &inert_key::name);
-            if (known == std::end(gguf_inert_keys))
-                m_values.not_understood.push_back(std::string(full) + " is unknown");
-            else if (!allows(*known))
-                does_not_have(name);
-        }
-    }
-
-private:
-    [[nodiscard]] std::string_view stated_name(const key_row& row) const {
-        for (const std::string_view name : row.gguf)
-            if (!name.empty() && m_fields.find(name) != nullptr) return name;
-        return {};
-    }
-
-    std::optional<config_value> read_value(const key_row& row, std::string_view name) const {
-        const auto out_of_bounds = [&](const std::string& got) -> std::optional<config_value> {
-            m_fields.problems().add(errc::bad_value, m_fields.key(name),
-                                    "expected " + shown(row.low) + " to " + shown(row.high) + ", got " + got);
-            return std::nullopt;
-        };
-        switch (row.type) {
-            case value_type::integer: {
-                const auto value = m_fields.integer(name);
-                if (!value) return std::nullopt;
-                if (static_cast<double>(*value) < row.low || static_cast<double>(*value) > row.high)
-                    return out_of_bounds(std::to_string(*value));
-                return *value;
-            }
-            case value_type::number: {
-                const auto value = m_fields.number(name);
-                if (!value) return std::nullopt;
-                if (!(*value >= row.low && *value <= row.high)) return out_of_bounds(shown(*value));
-                return *value;
-            }
-            case value_type::flag: {
-                const auto value = m_fields.flag(name);
-                return value ? std::optional<config_value>(*value) : std::nullopt;
-            }
-            default: {
-                const auto value = m_fields.text(name);
-                return value ? std::optional<config_value>(*value) : std::nullopt;
-            }
-        }
-    }
-
-    [[nodiscard]] static bool claimed(std::string_view name) {
-        const auto names = [&](const key_row& row) { return std::ranges::find(row.gguf, name) != row.gguf.end(); };
-        return std::ranges::any_of(top_keys, names) || std::ranges::any_of(rope_keys, names);
-    }
-    [[nodiscard]] bool allows(const inert_key& known) const {
-        switch (known.allowed) {
-            case inert_key::when::always: return true;
-            case inert_key::when::yes: return m_fields.flag(known.name).value_or(false);
-            case inert_key::when::one: return m_fields.says_none(known.name, 1.0);
-            default: return m_fields.says_none(known.name);
-        }
-    }
-    void does_not_have(std::string_view name) const {
-        m_values.not_understood.push_back(m_fields.key(name) + " is stated, which \"" +
-                                          std::string(m_values.family->name) + "\" does not have");
-    }
-
-    const gguf_file& m_file;
-    const gguf_fields& m_fields;
-    model_values& m_values;
-};
-
-/// Sizes of latent attention from the tensors of a block and the number of heads.
-struct latent_sizes {
-    std::uint64_t q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
-};
-
-/// The tensors of one block of a GGUF file, by role.
-class gguf_block {
-public:
-    gguf_block(const gguf_file& file, const name_matcher& names, std::size_t block)
-        : m_file(&file), m_names(&names), m_block(block) {}
-
-    [[nodiscard]] const tensor_info* find(tensor_role role) const {
-        const auto name = m_names->spell({role, false, m_block, 0}, "");
-        return name ? m_file->find_tensor(*name) : nullptr;
-    }
-    /// "kv_b", "k_b+v_b", "all" or "".
-    [[nodiscard]] std::string_view dialect() const {
-        const bool whole = find(tensor_role::kv_b) != nullptr;
-        const bool split = find(tensor_role::k_b) != nullptr && find(tensor_role::v_b) != nullptr;
-        return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
-    }
-
-    /// The sizes that the tensors imply; a contradiction between them is an error.
-    [[nodiscard]] latent_sizes sizes(std::uint64_t heads) const {
-        latent_sizes s;
-        s.kv_rank = vector(tensor_role::kv_a_norm).element_count();
-        const tensor_info& kv_a = matrix(tensor_role::kv_a);
-        s.rope = subtract(kv_a, kv_a.shape[0], s.kv_rank);
-        const bool factored_q = find(tensor_role::q_a) != nullptr;
-        if (factored_q) s.q_rank = matrix(tensor_role::q_a).shape[0];
-        const tensor_info& q = matrix(factored_q ? tensor_role::q_b : tensor_role::q);
-        s.nope = subtract(q, per_head(q, q.shape[0], heads), s.rope);
-        const tensor_info& output = matrix(tensor_role::o);
-        s.value = per_head(output, output.shape[1], heads);
-        return s;
-    }
-
-private:
-    [[nodiscard]] const tensor_info& vector(tensor_role role) const {
-        return m_file->at_tensor(m_names->spell({role, false, m_block, 0}, "").value_or(""));
-    }
-    [[nodiscard]] error_where where(const tensor_info& info) const {
-        return {.file = m_file->shard_path(info.shard), .subject = std::string(info.name)};
-    }
-    [[nodiscard]] const tensor_info& matrix(tensor_role role) const {
-        const tensor_info& info = vector(role);
-        if (info.shape.size() != 2)
-            fail(errc::shape_mismatch, "expected 2 dimensions, got " + std::to_string(info.shape.size()), where(info));
-        return info;
-    }
-    [[nodiscard]] std::uint64_t per_head(const tensor_info& info, std::uint64_t whole, std::uint64_t heads) const {
-        if (heads == 0 || whole % heads != 0)
-            fail(errc::shape_mismatch,
-                 "expected a multiple of " + std::to_string(heads) + " heads, got " + std::to_string(whole),
-                 where(info));
-        return whole / heads;
-    }
-    [[nodiscard]] std::uint64_t subtract(const tensor_info& info, std::uint64_t whole, std::uint64_t part) const {
-        if (whole <= part)
-            fail(errc::shape_mismatch,
-                 "expected more than " + std::to_string(part) + " rows, got " + std::to_string(whole), where(info));
-        return whole - part;
-    }
-
-    const gguf_file* m_file;
-    const name_matcher* m_names;
-    std::size_t m_block;
-};
-
-/// The first block that has a tensor of this role, or nothing.
-inline std::optional<gguf_block> first_block_with(const gguf_file& file, const name_matcher& names,
-                                                  std::uint64_t blocks, tensor_role role) {
-    for (std::uint64_t n = 0; n < blocks; ++n) {
-        const gguf_block block(file, names, static_cast<std::size_t>(n));
-        if (block.find(role) != nullptr) return block;
-    }
-    return std::nullopt;
-}
 
 /// The scoring of experts that a file shows, by its key or by the bias that came with sigmoid scoring: it tells
 /// DeepSeek-V3 and its relatives from V2, which share an architecture name.
@@ -325,51 +46,6 @@ inline const model_family* find_gguf_family(std::span<const model_family> rows, 
     };
     const auto best = std::ranges::find_if(rows, routed);
     return best != rows.end() ? &*best : nullptr;
-}
-
-/// Sizes of latent attention: from the tensors, or without any from the metadata.
-inline void read_gguf_latent_sizes(const gguf_file& file, const gguf_fields& fields, const name_matcher& names,
-                                   std::uint64_t blocks, key_values& top) {
-    const std::uint64_t heads = top.size(model_key::num_attention_heads);
-    const auto block = first_block_with(file, names, std::min<std::uint64_t>(blocks, 4096), tensor_role::kv_a);
-    latent_sizes s;
-    if (block) {
-        s = block->sizes(heads);
-        const std::string_view dialect = block->dialect();
-        const std::uint64_t key = s.nope + s.rope;
-        fields.cross_check("attention.q_lora_rank", {s.q_rank}, dialect);
-        fields.cross_check("attention.kv_lora_rank", {s.kv_rank}, dialect);
-        fields.cross_check("rope.dimension_count", {s.rope}, dialect);
-        fields.cross_check("attention.key_length_mla", {key}, dialect);
-        fields.cross_check("attention.value_length_mla", {s.value}, dialect);
-        fields.cross_check("attention.key_length", {key, s.kv_rank + s.rope}, dialect);
-        fields.cross_check("attention.value_length", {s.value, s.kv_rank}, dialect);
-        fields.cross_check("attention.head_count_kv", {1, heads}, dialect);
-    } else {
-        s.q_rank = fields.integer("attention.q_lora_rank").value_or(0);
-        s.kv_rank = fields.required("attention.kv_lora_rank");
-        s.rope = fields.required("rope.dimension_count");
-        const bool split = fields.integer("attention.key_length_mla").value_or(0) != 0;
-        const std::uint64_t key = fields.required(split ? "attention.key_length_mla" : "attention.key_length");
-        s.value = fields.required(split ? "attention.value_length_mla" : "attention.value_length");
-        s.nope = key > s.rope ? key - s.rope : 0;
-    }
-    const auto set = [&](model_key key, std::uint64_t value, const char* name) {
-        const auto row = std::ranges::find(top_keys, key, &key_row::key);
-        if (static_cast<double>(value) < row->low || static_cast<double>(value) > row->high)
-            fields.problems().add(errc::bad_value, fields.key(name),
-                                  "expected " + shown(row->low) + " to " + shown(row->high) + ", got " +
-                                      std::to_string(value));
-        else
-            top.set(key, value, fields.key(name));
-    };
-    set(model_key::q_lora_rank, s.q_rank, "attention.q_lora_rank");
-    set(model_key::kv_lora_rank, s.kv_rank, "attention.kv_lora_rank");
-    set(model_key::qk_nope_head_dim, s.nope, "attention.key_length");
-    set(model_key::qk_rope_head_dim, s.rope, "rope.dimension_count");
-    set(model_key::v_head_dim, s.value, "attention.value_length");
-    set(model_key::num_key_value_heads, heads, "attention.head_count_kv");
-    top.erase(model_key::head_dim);
 }
 
 /// The divisors that a small tensor holds, one for each of the frequencies.

@@ -10,7 +10,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 namespace larql::detail {
 
@@ -65,7 +64,6 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
 /// One tensor of an attention block.
 struct role_row {
     tensor_role role;
-    std::string_view name;
     extent rows, cols;  ///< a vector has one row
     bool (*needed)(const attention_spec&, attention_form);
     bool per_head = false;  ///< stored with three dimensions, [G, rows / G, cols]
@@ -78,24 +76,24 @@ constexpr bool query_latent(const attention_spec& s) noexcept { return latent(s)
 
 // clang-format off
 inline constexpr role_row attention_roles[] = {
-    {tensor_role::q,           "q",           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
-    {tensor_role::q_a,         "q_a",         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
-    {tensor_role::q_a_norm,    "q_a_norm",    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
-    {tensor_role::q_b,         "q_b",         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
-    {tensor_role::q_norm,      "q_norm",      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
-    {tensor_role::kv_a,        "kv_a",        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
-    {tensor_role::kv_a_latent, "kv_a",        extent::kv_rank,   extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::dense; }},
-    {tensor_role::kv_a_norm,   "kv_a_norm",   extent::one,       extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
-    {tensor_role::kv_b,        "kv_b",        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
-    {tensor_role::k_b,         "k_b",         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
-    {tensor_role::v_b,         "v_b",         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
-    {tensor_role::k,           "k",           extent::k_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
-    {tensor_role::k_norm,      "k_norm",      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
-    {tensor_role::v,           "v",           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
-    {tensor_role::qkv,         "qkv",         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
-    {tensor_role::gate,        "gate",        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
-    {tensor_role::sinks,       "sinks",       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
-    {tensor_role::o,           "o",           extent::width,     extent::attended, [](const attention_spec&, attention_form) { return true; }},
+    {tensor_role::q,           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
+    {tensor_role::q_a,         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
+    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::q_b,         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
+    {tensor_role::q_norm,      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
+    {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
+    {tensor_role::kv_a_latent, extent::kv_rank,   extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::dense; }},
+    {tensor_role::kv_a_norm,   extent::one,       extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::kv_b,        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
+    {tensor_role::k_b,         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
+    {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
+    {tensor_role::k,           extent::k_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::k_norm,      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
+    {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
+    {tensor_role::gate,        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
+    {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
+    {tensor_role::o,           extent::width,     extent::attended, [](const attention_spec&, attention_form) { return true; }},
 };
 // clang-format on
 
