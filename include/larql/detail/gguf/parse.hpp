@@ -9,6 +9,7 @@
 #include <larql/detail/gguf/value.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/name_index.hpp>
+#include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/detail/io/utf8.hpp>
 #include <larql/tensor_info.hpp>
 
@@ -68,8 +69,13 @@ private:
     void read_magic() {
         const std::size_t held = std::min<std::size_t>(m_bytes.size(), gguf_magic.size());
         const std::string_view found(reinterpret_cast<const char*>(m_bytes.data()), held);
+        const std::string_view head(found.data(), std::min<std::size_t>(m_bytes.size(), other_file_head_bytes));
         if (found != gguf_magic.substr(0, held))
-            fail(errc::bad_magic, "not a GGUF file: expected \"GGUF\", got \"" + std::string(found) + "\"",
+            fail(errc::bad_magic,
+                 "not a GGUF file: expected \"GGUF\", got \"" + std::string(found) + "\"" + or_what_it_is(head),
+                 m_reader.where("magic"));
+        if (head.empty())
+            fail(errc::truncated, "the file ends within the header: expected 4 more bytes, got 0" + or_what_it_is(head),
                  m_reader.where("magic"));
         m_reader.skip(gguf_magic.size(), "magic");
     }

@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_IO_JSON_HPP
 
 #include <larql/detail/io/name_index.hpp>
+#include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/detail/io/utf8.hpp>
 #include <larql/error.hpp>
 
@@ -90,8 +91,10 @@ public:
         : m_consumer(consumer), m_text(text), m_reached(text.data()), m_where(where) {}
 
     void run() {
-        if (const std::size_t nul = m_text.find('\0'); nul != std::string_view::npos)
-            fail_at(errc::corrupt_header, "not JSON: expected text, got a NUL character", nul);
+        if (const std::size_t nul = m_text.find('\0'); nul != std::string_view::npos) {
+            if (nul != 0) refuse_other_file();
+            fail_at(errc::corrupt_header, "not JSON: expected text, got a NUL character" + or_what_it_is(head()), nul);
+        }
         nlohmann::json::sax_parse(json_cursor(m_text.data(), &m_reached),
                                   json_cursor(m_text.data() + m_text.size(), &m_reached), this);
     }
@@ -117,10 +120,12 @@ public:
         return true;
     }
     bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& problem) {
+        refuse_other_file();
         std::string_view text = problem.what();
         if (const std::size_t end = text.find("] "); text.starts_with("[json.") && end != std::string_view::npos)
             text.remove_prefix(end + 2);
-        if (!is_utf8(text)) text = text.substr(0, text.find("; last read"));  // it quotes the offending bytes
+        if (text.size() > max_problem || !is_utf8(text))
+            text = text.substr(0, text.find("; last read"));  // it quotes the offending bytes
         fail_at(errc::corrupt_header, "not JSON: " + std::string(text), position == 0 ? 0 : position - 1);
         return false;
     }
@@ -130,6 +135,14 @@ public:
     }
 
 private:
+    static constexpr std::size_t max_problem = 400;
+
+    void refuse_other_file() const {
+        const std::string what = m_text.starts_with('{') ? std::string() : describe_other_file(head());
+        if (!what.empty()) fail_at(m_text.empty() ? errc::corrupt_header : errc::bad_magic, "not JSON: " + what, 0);
+    }
+    [[nodiscard]] std::string_view head() const { return m_text.substr(0, other_file_head_bytes); }
+
     [[noreturn]] void fail_at(errc code, const std::string& problem, std::size_t position,
                               const std::string& subject = {}) const {
         error_where where = m_where;

@@ -7,10 +7,10 @@
 #include <larql/detail/function_ref.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -207,12 +207,17 @@ using byte_source = function_ref<void(std::uint64_t offset, std::span<std::byte>
 
 /// Reads the header and checks all of it.
 inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std::string& file, byte_source read) {
+    std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(file_size, other_file_head_bytes)), '\0');
+    read(std::uint64_t{0}, std::as_writable_bytes(std::span(head)));
     if (file_size < 8)
-        fail(errc::truncated, "not a safetensors file: expected at least 8 bytes, got " + std::to_string(file_size),
-             {.file = file, .offset = 0});
-    std::array<std::byte, 8> prefix;
-    read(std::uint64_t{0}, std::span<std::byte>(prefix));
-    const auto length = load_little_endian<std::uint64_t>(prefix.data());
+        fail(
+            errc::truncated,
+            "not a safetensors file: expected at least 8 bytes, got " + std::to_string(file_size) + or_what_it_is(head),
+            {.file = file, .offset = 0});
+    const auto length = load_little_endian<std::uint64_t>(std::as_bytes(std::span(head)).data());
+    const bool object_follows = file_size > 8 && head[8] == '{';
+    // Zeros are a header's length too, and are judged below.
+    if (!object_follows && length != 0) refuse_other_file(head, "a safetensors file", file);
     const error_where at_length{.file = file, .offset = 0, .subject = "header length"};
     if (length > safetensors_max_header_bytes)
         fail(errc::limit_exceeded,
@@ -229,7 +234,9 @@ inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std
     const error_where where{.file = file, .offset = 8, .subject = "header"};
     const std::size_t last = text.find_last_not_of(' ');
     if (last == std::string::npos || text.front() != '{' || text[last] != '}')
-        fail(errc::corrupt_header, "expected a JSON object padded with spaces, got other text", where);
+        fail(errc::corrupt_header,
+             "expected a JSON object padded with spaces, got other text" + (length == 0 ? or_what_it_is(head) : ""),
+             where);
 
     safetensors_contents out;
     out.data_offset = 8 + length;
