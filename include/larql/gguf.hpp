@@ -121,10 +121,10 @@ private:
     void load(const std::filesystem::path& path) {
         loaded given = load_one(path);
         const detail::gguf_split split = detail::read_gguf_split(given.contents, given.file.path());
-        if (split.count == 0 || (split.count == 1 && !detail::gguf_set_at(path))) {
+        if (split.count == 0 || (split.count == 1 && !detail::shard_set_at(path, detail::gguf_ending))) {
             add(path, std::move(given));  // a set of one is complete whatever its name
         } else {
-            const detail::gguf_shard_set set = detail::locate_gguf_shards(path, split);
+            const detail::shard_set set = detail::locate_gguf_shards(path, split);
             for (std::size_t i = 0; i < set.files.size(); ++i) {
                 add(set.files[i], i == set.given ? std::move(given) : load_one(set.files[i]));
                 check_place(i, set.files.size());

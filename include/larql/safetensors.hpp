@@ -14,6 +14,7 @@
 #include <larql/error.hpp>
 #include <larql/tensor_info.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -35,23 +36,26 @@ class safetensors_file : public detail::sharded_tensors {
 public:
     /// Opens a checkpoint and checks the headers of all its files.
     ///
-    /// @param path  a .safetensors file; an index (.safetensors.index.json); or a folder that holds
-    ///              model.safetensors, an index, or exactly one safetensors file
+    /// @param path  a .safetensors file; any of the numbered shards of a model, NAME-00001-of-00003.safetensors; an
+    /// index
+    ///              (.safetensors.index.json); or a folder that holds model.safetensors, an index, or exactly one
+    ///              safetensors file or set of numbered shards
     /// @throws error io, not_a_file, truncated, corrupt_header, duplicate_name, unknown_dtype, shape_mismatch,
-    ///         offset_out_of_range, missing_tensor, missing_shard, limit_exceeded, bad_value or missing_key, naming the
-    ///         faulty file
-    /// @note   An index is held against its shards both ways: every mapped tensor must be in its shard. Tensors that
-    ///         the index forgets are read too; a wrong total_size is ignored.
+    ///         offset_out_of_range, missing_tensor, missing_shard, limit_exceeded, bad_magic, bad_value or missing_key,
+    ///         naming the faulty file
+    /// @note   An index is held against its shards both ways. Every shard must be there, and no tensor in another one
+    ///         than the index says. A tensor that the index names and no shard has is missing_tensor when it is asked
+    ///         for: published models lack tensors that nothing uses. Tensors that the index forgets are read too; a
+    ///         wrong total_size is ignored. Numbered shards are read by their index if it lists them.
     static safetensors_file open(const std::filesystem::path& path) {
         std::error_code ignored;
         const bool folder = std::filesystem::is_directory(path, ignored);
         const std::filesystem::path file = folder ? detail::find_safetensors_in(path) : path;
         safetensors_file out;
         if (detail::path_text(file.filename()).ends_with(".json")) {
-            out.load_index(file);
+            out.load_index(file, read_index(file));
         } else {
-            out.load_shard(file);
-            out.index_names();
+            out.load_file(file);
         }
         return out;
     }
@@ -76,10 +80,30 @@ private:
         m_names.push_back(std::move(contents.names));
     }
 
-    void load_index(const std::filesystem::path& path) {
+    static detail::safetensors_index read_index(const std::filesystem::path& path) {
+        return detail::parse_safetensors_index(detail::read_text_file(path), detail::path_text(path));
+    }
+
+    void load_file(const std::filesystem::path& path) {
+        const std::string text = detail::path_text(path.filename());
+        std::vector<std::filesystem::path> files = {path};
+        std::error_code ignored;
+        // What is no file at all is left to the opening of it.
+        if (const auto name = detail::parse_shard_name(text, detail::safetensors_ending);
+            name && std::filesystem::is_regular_file(path, ignored)) {
+            const std::filesystem::path at = path.parent_path() / std::filesystem::path(detail::index_name_of(*name));
+            if (std::filesystem::exists(at, ignored)) {
+                const detail::safetensors_index index = read_index(at);
+                if (std::binary_search(index.shards.begin(), index.shards.end(), text)) return load_index(at, index);
+            }
+            files = detail::numbered_shards(path, *name);
+        }
+        for (const std::filesystem::path& file : files) load_shard(file);
+        index_names();
+    }
+
+    void load_index(const std::filesystem::path& path, const detail::safetensors_index& index) {
         const std::string name = detail::path_text(path);
-        const std::string text = detail::read_text_file(path);
-        const detail::safetensors_index index = detail::parse_safetensors_index(text, name);
         set_path(name);
         for (const std::string& shard : index.shards) {
             const std::filesystem::path file =
@@ -96,9 +120,13 @@ private:
         for (const auto& [tensor, shard] : index.weight_map) {
             const tensor_info* info = find_tensor(tensor);
             if (info != nullptr && info->shard == shard) continue;
+            if (info == nullptr) {
+                add_absent(tensor, shard);
+                continue;
+            }
             detail::fail(errc::missing_tensor,
                          "the index names a tensor that is not in its shard: expected it in " + index.shards[shard] +
-                             ", got " + (info == nullptr ? "no such tensor" : "it in " + shard_path(info->shard)),
+                             ", got it in " + shard_path(info->shard),
                          {.file = shard_path(shard), .subject = tensor});
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/safetensors.hpp>
+#include <larql/weight_reader.hpp>
 
 #include <doctest/doctest.h>
 #include <support/files.hpp>
@@ -9,7 +10,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -287,3 +290,146 @@ TEST_CASE("safetensors: 20,000 tensors open within two seconds") {
     CHECK(file.find_tensor(prefix + "19999") != nullptr);
     CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
 }
+
+TEST_CASE("safetensors: a null __metadata__ is as good as none") {
+    for (const char* entry : {"first", "last"}) {
+        const temporary_folder folder;
+        safetensors_builder b;
+        if (entry == std::string("first")) b.entry("__metadata__", "null");
+        b.tensor("t", "U8", "[1]", "x");
+        if (entry == std::string("last")) b.entry("__metadata__", "null");
+        const auto file = safetensors_file::open(write_file(folder / "m.safetensors", b.build()));
+        CHECK(file.tensors().size() == 1);
+        CHECK(file.metadata().empty());
+    }
+}
+
+TEST_CASE("safetensors: a tensor that the index names and no shard has is missing when it is asked for") {
+    const temporary_folder folder;
+    write_file(folder / "a.safetensors", typical().build());
+    write_file(folder / "b.safetensors", safetensors_builder().tensor("b.weight", "F8_E4M3", "[1]", "x").build());
+    write_file(folder / "model.safetensors.index.json",
+               R"({"weight_map":{"m":"a.safetensors","b.weight":"b.safetensors","mtp.fc.weight":"b.safetensors",)"
+               R"("b.weight_scale_inv":"a.safetensors"}})");
+    const auto file = safetensors_file::open(folder.path());
+    CHECK(file.tensors().size() == 5);
+    CHECK(file.read<0>("s")() == 1);
+    CHECK(file.find_tensor("mtp.fc.weight") == nullptr);
+    const char* said = "index.json: mtp.fc.weight: the index names a tensor that is not in its shard: expected it in ";
+    LARQL_CHECK_ERROR(file.at_tensor("mtp.fc.weight"), errc::missing_tensor, said);
+    LARQL_CHECK_ERROR(file.at_tensor("mtp.fc.weight"), errc::missing_tensor, "b.safetensors, got no such tensor");
+    LARQL_CHECK_ERROR(file.read<1>("mtp.fc.weight"), errc::missing_tensor, said);
+    LARQL_CHECK_ERROR(file.at_tensor("mtp.fc"), errc::missing_tensor, "no such tensor among the 5");
+
+    const larql::weight_reader reader(file);
+    CHECK(reader.names().size() == 5);
+    CHECK(!reader.contains("mtp.fc.weight"));
+    CHECK(!reader.find("mtp.fc"));
+    LARQL_CHECK_ERROR(reader.at("mtp.fc.weight"), errc::missing_tensor, said);
+    LARQL_CHECK_ERROR(reader.find("mtp.fc.weight"), errc::missing_tensor, said);
+    LARQL_CHECK_ERROR(reader.at("b.weight"), errc::missing_tensor, "a.safetensors, got no such tensor");  // the scale
+}
+
+namespace {
+
+/// A folder with the shards `numbers` of `count`, each with a tensor "t<number>".
+struct numbered {
+    temporary_folder folder;
+    numbered(std::initializer_list<int> numbers, int count, const std::string& prefix = "model") {
+        for (const int i : numbers) add(i, count, prefix);
+    }
+    std::filesystem::path add(int number, int count, const std::string& prefix = "model") const {
+        return write_file(path(number, count, prefix),
+                          safetensors_builder().tensor("t" + std::to_string(number), "U8", "[1]", "x").build());
+    }
+    [[nodiscard]] std::filesystem::path path(int number, int count, const std::string& prefix = "model") const {
+        char name[64];
+        std::snprintf(name, sizeof name, "-%05d-of-%05d.safetensors", number, count);
+        return folder / (prefix + name);
+    }
+};
+
+}  // namespace
+
+TEST_CASE("safetensors: numbered shards without an index are one model, by folder and by any of them") {
+    for (const int count : {1, 2, 12}) {
+        numbered set({}, count);
+        for (int i = count; i >= 1; --i) set.add(i, count);
+        for (const auto& path : {set.folder.path(), set.path(1, count), set.path(count, count)}) {
+            const auto file = safetensors_file::open(path);
+            REQUIRE(file.shard_count() == static_cast<std::size_t>(count));
+            for (int i = 1; i <= count; ++i) {
+                const larql::tensor_info& info = file.at_tensor("t" + std::to_string(i));
+                CHECK(info.shard == static_cast<std::size_t>(i - 1));  // in the order of their numbers
+                CHECK(file.shard_path(info.shard) == set.path(i, count).string());
+            }
+        }
+    }
+    numbered twice({1}, 2);
+    write_file(twice.path(2, 2), safetensors_builder().tensor("t1", "U8", "[1]", "x").build());
+    LARQL_CHECK_ERROR(safetensors_file::open(twice.folder.path()), errc::duplicate_name,
+                      "-00002-of-00002.safetensors @");
+}
+
+TEST_CASE("safetensors: an incomplete set of numbered shards says which are missing, and that there is no index") {
+    const auto checks = [](const numbered& set, const std::filesystem::path& named, const char* said) {
+        for (const auto& path : {set.folder.path(), named})
+            LARQL_CHECK_ERROR(safetensors_file::open(path), errc::missing_shard, said);
+    };
+    const char* index = ", and there is no model.safetensors.index.json that lists the model's files";
+    const numbered last({1}, 2), first({2, 3}, 3), several({2}, 14);
+    checks(last, last.path(1, 2),
+           (std::string("model-00002-of-00002.safetensors: a shard is missing: number 2 of 2") + index).c_str());
+    checks(first, first.path(3, 3), (std::string("a shard is missing: number 1 of 3") + index).c_str());
+    checks(several, several.path(2, 14), "13 shards are missing: numbers 1, 3, 4, 5, 6, 7, 8, 9 and more of 14");
+}
+
+TEST_CASE("safetensors: numbered shards beside another model are ambiguous, unless one is named") {
+    numbered set({1, 2}, 2);
+    set.add(1, 2, "other");
+    set.add(2, 2, "other");
+    LARQL_CHECK_ERROR(safetensors_file::open(set.folder.path()), errc::bad_value,
+                      "got 2, such as model-00001-of-00002.safetensors and other-00001-of-00002.safetensors");
+    CHECK(safetensors_file::open(set.path(2, 2, "other")).shard_count() == 2);
+    write_file(set.folder / "adapter.safetensors", typical().build());
+    LARQL_CHECK_ERROR(safetensors_file::open(set.folder.path()), errc::bad_value,
+                      "got 3, such as adapter.safetensors, model-00001-of-00002.safetensors and other-0000");
+    // A second count under one name is a second set, and model.safetensors decides, as it does for transformers.
+    numbered counts({1, 2}, 2);
+    counts.add(1, 3);
+    LARQL_CHECK_ERROR(safetensors_file::open(counts.folder.path()), errc::bad_value,
+                      "model-00001-of-00002.safetensors and model-00001-of-00003.safetensors");
+    write_file(counts.folder / "model.safetensors", typical().build());
+    CHECK(safetensors_file::open(counts.folder.path()).shard_count() == 1);
+}
+
+TEST_CASE("safetensors: a shard that an index lists opens the index, and one that it does not list its own set") {
+    numbered set({1, 2}, 2);
+    write_file(set.folder / "model.safetensors.index.json",
+               R"({"weight_map":{"t1":"model-00001-of-00002.safetensors","t2":"model-00002-of-00002.safetensors",)"
+               R"("absent":"model-00002-of-00002.safetensors"}})");
+    const auto file = safetensors_file::open(set.path(2, 2));
+    CHECK(file.shard_count() == 2);
+    LARQL_CHECK_ERROR(file.at_tensor("absent"), errc::missing_tensor,
+                      "model.safetensors.index.json: absent: the index");
+    set.add(1, 1);
+    CHECK(safetensors_file::open(set.path(1, 1)).shard_count() == 1);
+}
+
+#if !defined(_WIN32)
+TEST_CASE("safetensors: numbered shards are found through symbolic links, as in download caches") {
+    const numbered set({1, 2}, 2);
+    std::filesystem::create_directories(set.folder / "blobs");
+    std::filesystem::create_directories(set.folder / "snapshot");
+    for (const int i : {1, 2}) {
+        const auto blob = std::filesystem::path("blobs") / std::to_string(i);
+        std::filesystem::rename(set.path(i, 2), set.folder / blob);
+        std::filesystem::create_symlink(".." / blob, set.folder / "snapshot" / set.path(i, 2).filename());
+    }
+    CHECK(safetensors_file::open(set.folder / "snapshot").shard_count() == 2);
+    const auto shard = set.folder / "snapshot" / set.path(2, 2).filename();
+    CHECK(safetensors_file::open(shard).shard_count() == 2);
+    std::filesystem::create_symlink(shard, set.path(2, 2));  // from elsewhere to a shard among its siblings
+    CHECK(safetensors_file::open(set.path(2, 2)).shard_count() == 2);
+}
+#endif

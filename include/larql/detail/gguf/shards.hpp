@@ -14,7 +14,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -44,67 +43,35 @@ inline gguf_split read_gguf_split(const gguf_contents& contents, const std::stri
     return {*number, *count};
 }
 
-/// The shard files of a set, first to last.
-struct gguf_shard_set {
-    std::vector<std::filesystem::path> files{};
-    std::size_t given = 0;  ///< position of the file that the user named
-};
+inline constexpr std::string_view gguf_ending = ".gguf";
 
-inline std::optional<gguf_shard_set> gguf_set_at(const std::filesystem::path& path) {
-    const auto name = parse_gguf_shard_name(path_text(path.filename()));
-    if (!name) return std::nullopt;
-    gguf_shard_set out;
-    out.given = name->number - 1;
-    for (std::uint32_t i = 1; i <= name->count; ++i)
-        out.files.push_back(i == name->number ? path : path.parent_path() / std::filesystem::path(name->name_of(i)));
-    return out;
-}
-
-inline const std::filesystem::path* first_missing(const gguf_shard_set& set) {
-    for (const std::filesystem::path& file : set.files) {
-        std::error_code ignored;
-        if (!std::filesystem::exists(file, ignored)) return &file;
-    }
-    return nullptr;
-}
-
-/// Finds the files of the set that `path` belongs to. A symbolic link may stand among links to the other shards (as in
-/// download caches) or point from elsewhere to a shard among its siblings, so each link on the way is looked at.
+/// Finds the files of the set that `path` belongs to.
 /// @throws error missing_shard naming the first absent file, bad_value if no name on the way says which shard it is
-inline gguf_shard_set locate_gguf_shards(const std::filesystem::path& path, const gguf_split& split) {
-    std::optional<gguf_shard_set> incomplete;
-    std::filesystem::path at = path;
-    for (int hops = 0; hops < 40; ++hops) {  // as many links as systems follow
-        if (auto set = gguf_set_at(at)) {
-            if (first_missing(*set) == nullptr) return std::move(*set);
-            if (!incomplete) incomplete = std::move(set);
-        }
-        std::error_code code;
-        const std::filesystem::path target = std::filesystem::read_symlink(at, code);
-        if (code) break;
-        at = target.is_absolute() ? target : at.parent_path() / target;
-    }
-    if (!incomplete)
+inline shard_set locate_gguf_shards(const std::filesystem::path& path, const gguf_split& split) {
+    std::optional<shard_set> found = find_shard_set(path, gguf_ending);
+    if (!found)
         fail(errc::bad_value,
              "shard " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) +
                  " by its metadata, but its name does not say so: expected a name that ends in "
                  "-<number>-of-<count>.gguf, got " +
                  path_text(path.filename()),
              {.file = path_text(path), .subject = "split.count"});
+    const std::filesystem::path* missing = first_missing(*found);
+    if (missing == nullptr) return *std::move(found);
     fail(errc::missing_shard,
-         "a shard is missing: expected " + std::to_string(incomplete->files.size()) + " files, of which " +
-             path_text(first_missing(*incomplete)->filename()) + " is absent",
-         {.file = path_text(*first_missing(*incomplete))});
+         "a shard is missing: expected " + std::to_string(found->files.size()) + " files, of which " +
+             path_text(missing->filename()) + " is absent",
+         {.file = path_text(*missing)});
 }
 
 /// The one model in a folder: its single file or any of its shards.
 /// @throws error not_a_file if there is no .gguf file, bad_value if there are several models
 inline std::filesystem::path find_gguf_in(const std::filesystem::path& folder) {
-    std::vector<std::pair<std::filesystem::path, std::optional<gguf_shard_name>>> models;
+    std::vector<std::pair<std::filesystem::path, std::optional<shard_name>>> models;
     for (const std::filesystem::path& file : list_files(folder)) {
         const std::string name = path_text(file.filename());
         if (!name.ends_with(".gguf")) continue;
-        auto shard = parse_gguf_shard_name(name);
+        auto shard = parse_shard_name(name, gguf_ending);
         const bool known = shard && std::any_of(models.begin(), models.end(), [&](const auto& model) {
                                return model.second && model.second->same_set(*shard);
                            });

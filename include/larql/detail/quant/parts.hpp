@@ -113,7 +113,12 @@ public:
     [[nodiscard]] const std::string& module() const noexcept { return m_module; }
 
     /// The tensor of this name, or null.
-    [[nodiscard]] const tensor_info* tensor(const std::string& name) const { return m_file->find_tensor(name); }
+    /// @throws error missing_tensor if the index says that there is one
+    [[nodiscard]] const tensor_info* tensor(const std::string& name) const {
+        const tensor_info* info = m_file->find_tensor(name);
+        if (info == nullptr) m_file->require_not_absent(name);
+        return info;
+    }
 
     const tensor_info& need(const std::string& name) const {
         const tensor_info* info = tensor(name);

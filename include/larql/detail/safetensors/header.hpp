@@ -78,6 +78,7 @@ public:
 
     void scalar(nlohmann::json&& value) override {
         if (m_depth == 0) refuse("the header: expected an object, got a " + std::string(value.type_name()));
+        if (m_depth == 1 && m_in_metadata && value.is_null()) return;  // as good as none
         if (m_depth == 1) refuse("expected an object, got a " + std::string(value.type_name()));
         if (m_in_metadata) return metadata_value(std::move(value));
         if (m_field == field::other) return;

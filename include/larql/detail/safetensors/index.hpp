@@ -6,7 +6,10 @@
 
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/io/shard_names.hpp>
+#include <larql/printable.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -121,28 +124,71 @@ inline safetensors_index parse_safetensors_index(std::string_view text, const st
     return consumer.take(where);
 }
 
-/// The checkpoint in a folder, as transformers chooses it: model.safetensors, the model's index, or else the only index
-/// or the only safetensors file.
+inline constexpr std::string_view safetensors_ending = ".safetensors";
+
+/// The name of the index that lists the shards of a set.
+inline std::string index_name_of(const shard_name& shard) {
+    return shard.prefix + std::string(safetensors_ending) + ".index.json";
+}
+
+/// The files of a set of numbered shards that no index lists.
+/// @throws error missing_shard naming what is absent
+inline std::vector<std::filesystem::path> numbered_shards(const std::filesystem::path& path, const shard_name& name) {
+    shard_set set = *find_shard_set(path, safetensors_ending);
+    std::string missing;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < set.files.size(); ++i) {
+        std::error_code ignored;
+        if (std::filesystem::exists(set.files[i], ignored) || ++count > 8) continue;
+        missing += (missing.empty() ? "" : ", ") + std::to_string(i + 1);
+    }
+    if (count == 0) return std::move(set.files);
+    fail(errc::missing_shard,
+         (count == 1 ? "a shard is missing: number " : std::to_string(count) + " shards are missing: numbers ") +
+             missing + (count > 8 ? " and more" : "") + " of " + std::to_string(set.files.size()) +
+             ", and there is no " + index_name_of(name) + " that lists the model's files",
+         {.file = path_text(*first_missing(set))});
+}
+
+/// "a, b and c", the first eight of them.
+inline std::string list_names(const std::vector<std::filesystem::path>& files) {
+    std::string out;
+    for (std::size_t i = 0; i < std::min<std::size_t>(files.size(), 8); ++i)
+        out += (i == 0                  ? ""
+                : i + 1 == files.size() ? " and "
+                                        : ", ") +
+               printable(path_text(files[i].filename()), max_printable_name);
+    return out;
+}
+
+/// The checkpoint in a folder, as transformers chooses it: model.safetensors, the model's index, or else the only
+/// index, the only safetensors file, or the first of the only set of numbered shards.
 inline std::filesystem::path find_safetensors_in(const std::filesystem::path& folder) {
     std::error_code code;
     for (const char* usual : {"model.safetensors", "model.safetensors.index.json"})
         if (std::filesystem::exists(folder / usual, code)) return folder / usual;
     std::vector<std::filesystem::path> indices;
     std::vector<std::filesystem::path> files;
+    std::vector<shard_name> sets;
     for (const std::filesystem::path& file : list_files(folder)) {
         const std::string name = path_text(file.filename());
-        if (name.ends_with(".safetensors.index.json"))
-            indices.push_back(file);
-        else if (name.ends_with(".safetensors"))
-            files.push_back(file);
+        if (name.ends_with(".safetensors.index.json")) indices.push_back(file);
+        if (!name.ends_with(safetensors_ending)) continue;
+        if (auto shard = parse_shard_name(name, safetensors_ending)) {
+            const auto same = [&](const shard_name& set) { return set.same_set(*shard); };
+            if (std::any_of(sets.begin(), sets.end(), same)) continue;
+            sets.push_back(*std::move(shard));
+        }
+        files.push_back(file);
     }
     std::vector<std::filesystem::path>& found = indices.empty() ? files : indices;
     if (found.size() == 1) return found.front();
     const error_where where{.file = path_text(folder), .offset = {}, .subject = {}};
     if (found.empty()) fail(errc::not_a_file, "expected a safetensors model, got a folder without one", where);
+    const bool numbered = indices.empty() && !sets.empty();
     fail(errc::bad_value,
          "which model? expected 1 index or file in the folder, got " + std::to_string(found.size()) + ", such as " +
-             path_text(found[0].filename()) + " and " + path_text(found[1].filename()) + "; name the file",
+             list_names(found) + (numbered ? " (numbered shards count once)" : "") + "; name the file",
          where);
 }
 

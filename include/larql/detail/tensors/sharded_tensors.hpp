@@ -22,6 +22,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -90,11 +91,24 @@ public:
     /// @throws error missing_tensor
     [[nodiscard]] const tensor_info& at_tensor(std::string_view name) const& {
         if (const tensor_info* info = find_tensor(name)) return *info;
+        require_not_absent(name);
         fail(errc::missing_tensor,
              "no such tensor among the " + std::to_string(m_tensors.size()) + " of the checkpoint",
              {.file = m_path, .subject = std::string(name)});
     }
     const tensor_info& at_tensor(std::string_view) const&& = delete;
+
+    /// Fails for a tensor that the index names and its shard does not have: `find_tensor` gives null for it.
+    /// @throws error missing_tensor naming the shard
+    void require_not_absent(std::string_view name) const {
+        if (m_absent.empty()) return;
+        const auto at = m_absent.find(std::string(name));
+        if (at == m_absent.end()) return;
+        fail(errc::missing_tensor,
+             "the index names a tensor that is not in its shard: expected it in " + shard_path(at->second) +
+                 ", got no such tensor",
+             {.file = m_path, .subject = std::string(name)});
+    }
 
     /// The stored bytes of a tensor of this checkpoint, a view into the map of its shard. A safetensors file is mapped
     /// by the first call. See mapped_file for what happens if somebody shortens the file meanwhile.
@@ -181,6 +195,9 @@ protected:
         if (m_path.empty()) m_path = m_shards.back()->text();
     }
 
+    /// Notes a tensor that is said to be in a shard and is not.
+    void add_absent(std::string_view name, std::size_t shard) { m_absent.emplace(name, shard); }
+
     /// Ends the additions.
     /// @throws error duplicate_name if two tensors have one name
     void index_names() {
@@ -210,6 +227,7 @@ private:
     std::vector<std::unique_ptr<shard_file>> m_shards{};  // behind pointers: a mutex does not move
     std::vector<tensor_info> m_tensors{};
     name_index m_names{};
+    std::unordered_map<std::string, std::size_t> m_absent{};  // name, shard
 };
 
 }  // namespace larql::detail
