@@ -433,3 +433,33 @@ TEST_CASE("safetensors: numbered shards are found through symbolic links, as in 
     CHECK(safetensors_file::open(set.path(2, 2)).shard_count() == 2);
 }
 #endif
+
+TEST_CASE("safetensors: rows go where the stride says, also when one is longer than what is read at once") {
+    const temporary_folder folder;
+    for (const std::size_t columns : {3UL, 70000UL, 200000UL}) {  // 128 KiB are 65536 BF16
+        std::string bf16, f32;
+        for (std::size_t i = 0; i < 4 * columns; ++i) {
+            const auto value = static_cast<float>(i % 251);
+            bf16 += le(larql::float_to_bf16(value));
+            f32 += le(value);
+        }
+        const std::string shape = "[4," + std::to_string(columns) + "]";
+        const auto file = safetensors_file::open(
+            write_file(folder / "m.safetensors",
+                       safetensors_builder().tensor("f", "F32", shape, f32).tensor("h", "BF16", shape, bf16).build()));
+        for (const char* name : {"f", "h"})
+            for (const std::size_t gap : {0UL, 5UL}) {
+                const std::size_t stride = columns + gap;
+                std::vector<float> out(3 * stride, -1);
+                file.read_rows(file.at_tensor(name), 1, 4, out.data(), stride);
+                std::size_t wrong = 0;
+                for (std::size_t i = 0; i < out.size(); ++i) {
+                    const std::size_t column = i % stride, at = (1 + i / stride) * columns + column;
+                    if (out[i] != (column < columns ? static_cast<float>(at % 251) : -1.0F)) ++wrong;
+                }
+                CHECK(wrong == 0);
+                LARQL_CHECK_ERROR((file.read_rows(file.at_tensor(name), 0, 1, out.data(), columns - 1), 0),
+                                  errc::bad_value, "expected a stride of at least");
+            }
+    }
+}

@@ -7,9 +7,8 @@
 
 #include <larql/detail/quant/source.hpp>
 
-#include <algorithm>
-#include <bit>
-#include <span>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,23 +32,11 @@ public:
         if (traits.kind == dtype_kind::integer)
             fail(errc::unsupported_dtype,
                  std::string(traits.name) + " holds integers, which are not read as float; use the raw bytes", m_where);
-        const std::size_t row_bytes = m_columns / traits.block_elements * traits.block_bytes;
-        if (m_numbers.type == dtype::f32 && stride == m_columns && m_factors.empty() &&
-            std::endian::native == std::endian::little) {
-            const auto count = static_cast<std::size_t>(end - begin) * m_columns;
-            return m_numbers.read(begin * row_bytes, std::as_writable_bytes(std::span(out, count)));
-        }
-        std::vector<std::byte> bytes;
-        for (std::uint64_t r = begin; r < end;) {
-            const auto count = static_cast<std::size_t>(std::min(end - r, rows_in_piece(row_bytes)));
-            bytes.resize(count * row_bytes);
-            m_numbers.read(r * row_bytes, bytes);
-            for (std::size_t i = 0; i < count; ++i, ++r, out += stride) {
-                dequantize(traits.type, std::span(bytes).subspan(i * row_bytes, row_bytes), {out, m_columns});
-                if (m_factors.empty()) continue;
-                const float factor = m_factors[static_cast<std::size_t>(r / m_rows_per_factor)];
-                for (std::size_t c = 0; c < m_columns; ++c) out[c] *= factor;
-            }
+        m_numbers.file->read_rows(*m_numbers.info, begin, end, out, stride);
+        if (m_factors.empty()) return;
+        for (std::uint64_t r = begin; r < end; ++r, out += stride) {
+            const float factor = m_factors[static_cast<std::size_t>(r / m_rows_per_factor)];
+            for (std::size_t c = 0; c < m_columns; ++c) out[c] *= factor;
         }
     }
 

@@ -135,12 +135,21 @@ public:
 
     /// Reads rows [row_begin, row_end) of a tensor as float, whatever its format; a row is the innermost dimension.
     ///
-    /// @param out  [row_end - row_begin, columns] the caller's memory
-    /// @throws error unsupported_dtype for integers, bad_value if there are no such rows, source_changed as read_bytes
+    /// @param out         row r goes to out + (r - row_begin) * out_stride
+    /// @param out_stride  floats from one row to the next, at least the columns; 0: as many as there are columns
+    /// @throws error unsupported_dtype for integers, bad_value if there are no such rows or the stride is too short,
+    /// source_changed as read_bytes
     /// @note   Ordinary reads of the rows asked for and nothing else; 128 KiB of scratch.
-    void read_rows(const tensor_info& info, std::uint64_t row_begin, std::uint64_t row_end, float* out) const {
+    void read_rows(const tensor_info& info, std::uint64_t row_begin, std::uint64_t row_end, float* out,
+                   std::size_t out_stride = 0) const {
         const shard_file& shard = shard_of(info);
-        read_tensor_rows(shard.reopen(), info, shard.text(), row_begin, row_end, out);
+        if (out_stride == 0) out_stride = static_cast<std::size_t>(info.columns());
+        if (out_stride < info.columns())
+            fail(errc::bad_value,
+                 "expected a stride of at least " + std::to_string(info.columns()) + ", got " +
+                     std::to_string(out_stride),
+                 {.file = shard.text(), .subject = std::string(info.name)});
+        read_tensor_rows(shard.reopen(), info, shard.text(), row_begin, row_end, out, out_stride);
     }
 
     /// All of a tensor as float, in its row-major shape.

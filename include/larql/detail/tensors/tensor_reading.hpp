@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -60,9 +61,9 @@ void for_each_piece(const input_file& source, const tensor_info& info, std::uint
     }
 }
 
-/// Rows [row_begin, row_end) as float.
+/// Rows [row_begin, row_end) as float, row r at out + (r - row_begin) * stride.
 inline void read_tensor_rows(const input_file& source, const tensor_info& info, const std::string& file,
-                             std::uint64_t row_begin, std::uint64_t row_end, float* out) {
+                             std::uint64_t row_begin, std::uint64_t row_end, float* out, std::size_t stride) {
     const dtype_traits& traits = traits_of(info.type);
     if (traits.kind == dtype_kind::integer)
         fail(errc::unsupported_dtype,
@@ -82,10 +83,34 @@ inline void read_tensor_rows(const input_file& source, const tensor_info& info, 
                  std::to_string(traits.block_elements) + " elements of " + std::string(traits.name) + ", got " +
                  std::to_string(first) + " to " + std::to_string(last),
              place_of(info, file));
-    for_each_piece(source, info, first, last,
-                   [&](std::span<const std::byte> piece, std::uint64_t at, std::size_t count) {
-                       dequantize(info.type, piece, std::span<float>(out + (at - first), count));
-                   });
+    if (stride == info.columns()) {  // as if it were one row
+        if (info.type == dtype::f32 && std::endian::native == std::endian::little)
+            return source.read_at(info.offset + first * sizeof(float),
+                                  std::as_writable_bytes(std::span(out, static_cast<std::size_t>(last - first))));
+        return for_each_piece(source, info, first, last,
+                              [&](std::span<const std::byte> piece, std::uint64_t at, std::size_t count) {
+                                  dequantize(info.type, piece, std::span<float>(out + (at - first), count));
+                              });
+    }
+    if (info.columns() % traits.block_elements != 0)
+        fail(errc::shape_mismatch,
+             "rows that do not begin and end on bytes: expected a multiple of " +
+                 std::to_string(traits.block_elements) + " elements of " + std::string(traits.name) + ", got " +
+                 std::to_string(info.columns()),
+             place_of(info, file));
+    for_each_piece(
+        source, info, first, last, [&](std::span<const std::byte> piece, std::uint64_t at, std::size_t count) {
+            while (count != 0) {  // up to the end of a row, or of the piece
+                const std::uint64_t row = at / info.columns(), column = at % info.columns();
+                const auto run = static_cast<std::size_t>(std::min<std::uint64_t>(count, info.columns() - column));
+                const std::size_t bytes = run / traits.block_elements * traits.block_bytes;
+                float* const to = out + static_cast<std::size_t>(row - row_begin) * stride + column;
+                dequantize(info.type, piece.first(bytes), std::span<float>(to, run));
+                piece = piece.subspan(bytes);
+                at += run;
+                count -= run;
+            }
+        });
 }
 
 /// The tensor's shape for a container of rank `Rank`.
@@ -104,7 +129,7 @@ std::array<std::size_t, Rank> fixed_shape(const tensor_info& info, const std::st
 template <std::size_t Rank>
 tensor<float, Rank> read_tensor(const input_file& source, const tensor_info& info, const std::string& file) {
     auto out = tensor<float, Rank>::from_shape(fixed_shape<Rank>(info, file));
-    read_tensor_rows(source, info, file, 0, info.rows(), out.data());
+    read_tensor_rows(source, info, file, 0, info.rows(), out.data(), static_cast<std::size_t>(info.columns()));
     return out;
 }
 
