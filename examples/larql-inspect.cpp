@@ -305,6 +305,17 @@ void dump(const larql::checkpoint& model, const arguments& args) {
     writer.commit();
 }
 
+/// A model that larql does not implement can be looked at; anything else that is wrong with a configuration is an error,
+/// and so is a configuration without tensors that says nothing to larql.
+void require_understood(const larql::checkpoint& model) {
+    std::cout.flush();
+    try {
+        (void)model.config();
+    } catch (const larql::error& e) {
+        if (e.code() != larql::errc::unsupported_architecture || model.format().empty()) throw;
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -323,11 +334,11 @@ int main(int argc, char** argv) {
     return larql::program::run(app, argc, argv, [&] {
         const larql::checkpoint model = args.reading.open(args.path);
         if (!args.dump.empty()) return dump(model, args);
-        if (model.format().empty()) (void)model.config();  // nothing else to show: what is wrong is the answer
         const ordered_json description = describe(model, args.tensors);
         if (args.json)
             std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';
         else
             print_text(description);
+        require_understood(model);
     });
 }

@@ -350,10 +350,10 @@ TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
                                     .kv("llama.rope.scaling.attn_factor", gguf_builder::f32, le(0.5F)));
     CHECK(larql::make_rope_table(linear).magnitude == 0.5);
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.rope.dimension_count", gguf_builder::u32, le(4u))),
-                           errc::unsupported_architecture,
+                           errc::shape_mismatch,
                            "llama.rope.dimension_count: is 4, and heads have 8 elements");
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.attention.value_length", gguf_builder::u32, le(16u))),
-                           errc::unsupported_architecture, "llama.attention.value_length: is 16");
+                           errc::shape_mismatch, "llama.attention.value_length: is 16");
     // One divisor too many is found before the tensor is decoded, and a tensor of millions is not decoded at all.
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().floats("rope_freqs.weight", {5}, {1, 1, 1, 1, 1})),
                            errc::shape_mismatch, "rope_freqs.weight: expected 4 numbers, got 5");

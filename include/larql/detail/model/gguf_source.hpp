@@ -128,7 +128,7 @@ inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
     const auto require = [&](const char* key) {
         const auto stated = fields.integer(key);
         if (!stated || *stated == head_dim || head_dim == 0) return;
-        fields.problems().add(errc::unsupported_architecture, fields.key(key),
+        fields.problems().add(errc::shape_mismatch, fields.key(key),
                               "is " + std::to_string(*stated) + ", and heads have " + std::to_string(head_dim) +
                                   " elements: \"" + std::string(values.family->name) + "\" rotates and weighs all of them");
     };
