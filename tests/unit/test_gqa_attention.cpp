@@ -6,6 +6,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -388,6 +389,47 @@ TEST_CASE("gqa_attention: a NaN stays in the rows that see it") {
                         if (heads > 1) CHECK(std::isfinite(got(1, 1, c)));
                     }
                 }
+}
+
+// Which kernel adds a block of values depends on what its neighbours see, on NaN among them, and on the number of
+// threads. So however a compiler treats each of them, the bits must be the same.
+TEST_CASE("gqa_attention: kernels for several rows and for one add values with the same bits") {
+    random_source random(23);
+    constexpr std::size_t keys = 100, width = 32;
+    for (const simd_level level : usable_levels()) {
+        CAPTURE(larql::detail::to_string(level));
+        const larql::detail::level_kernels& kernels = larql::detail::choose_level_kernels(level);
+        const std::size_t columns = 5 * kernels.tile.lanes;  // pairs of vectors and a single one
+        const auto values = random_tensor<float>(random, 1, keys, columns);
+        auto weights = random_tensor<float>(random, 1, keys, width);
+        const auto before = random_tensor<float>(random, 1, width, columns);
+        const auto keep = random_tensor<float>(random, 1, 1, width);
+        const auto same = [&](const tensor<float, 3>& a, const tensor<float, 3>& b, std::size_t rows) {
+            return std::equal(a.data(), a.data() + rows * columns, b.data());
+        };
+
+        auto together = before;
+        auto alone = before;
+        kernels.add_values(weights.data(), width, values.data(), columns, keys, keep.data(), together.data(), columns);
+        for (std::size_t r = 0; r < kernels.value_rows; ++r)
+            kernels.add_values_of_one(weights.data() + r, width, values.data(), columns, keys, keep.data() + r,
+                                      alone.data() + r * columns, columns);
+        CHECK(same(together, alone, kernels.value_rows));
+
+        const larql::detail::storage_kernels& few = larql::detail::choose_storage_kernels<float>(level);
+        const larql::detail::stored_heads stored{reinterpret_cast<const std::byte*>(values.data()),
+                                                 static_cast<std::ptrdiff_t>(columns * sizeof(float)), 0, keys, 1};
+        for (std::size_t i = 0; i < larql::detail::few_rows_count && few.add[i] != nullptr; ++i) {
+            const std::size_t rows = larql::detail::few_rows[i];
+            CAPTURE(rows);
+            together = before;
+            alone = before;
+            few.add[i](stored, columns, weights.data(), width, together.data());
+            for (std::size_t r = 0; r < rows; ++r)
+                few.add[0](stored, columns, weights.data() + r, width, alone.data() + r * columns);
+            CHECK(same(together, alone, rows));
+        }
+    }
 }
 
 TEST_CASE("gqa_attention: the number of threads changes no bit of the result") {

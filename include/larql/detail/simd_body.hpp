@@ -5,6 +5,7 @@
 //   LARQL_SIMD_NAMESPACE  where the code goes
 //   LARQL_SIMD_TARGET     the target attribute; empty for portable
 //   LARQL_SIMD_BYTES      size of a vector
+//   LARQL_SIMD_FUSED      whether the level has an instruction that multiplies and adds with one rounding
 // GCC's and Clang's vector extensions are used instead of <immintrin.h>, which costs every user half a second per
 // source file. Each function carries the target attribute: without it GCC splits wide vectors before it inlines.
 #ifdef LARQL_SIMD_NAMESPACE
@@ -22,6 +23,16 @@ typedef std::uint16_t vhalf __attribute__((vector_size(LARQL_SIMD_BYTES / 2))); 
 typedef float vfloat_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
 typedef std::uint16_t vhalf_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 2), aligned(2), may_alias));
 typedef std::int32_t vint_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
+
+#if LARQL_SIMD_BYTES == 64
+// Arguments of the builtin functions that have a mask and a rounding mode.
+#if defined(__clang__)
+inline constexpr unsigned short all_lanes = 0xffff;
+#else
+inline constexpr short all_lanes = -1;
+#endif
+inline constexpr int current_rounding = 4;
+#endif
 
 LARQL_SIMD_INLINE vfloat broadcast(float x) noexcept {
     return x - vfloat{};  // not vfloat{} + x, which would turn -0 into 0
@@ -52,13 +63,7 @@ LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
     const vhalf bits = *reinterpret_cast<const vhalf_memory*>(p);
 #if LARQL_SIMD_BYTES == 64
     typedef std::int16_t signed_bits __attribute__((vector_size(32)));
-#if defined(__clang__)
-    constexpr unsigned short all = 0xffff;
-#else
-    constexpr short all = -1;
-#endif
-    constexpr int current_rounding = 4;
-    return __builtin_ia32_vcvtph2ps512_mask(reinterpret_cast<signed_bits>(bits), vfloat{}, all, current_rounding);
+    return __builtin_ia32_vcvtph2ps512_mask(reinterpret_cast<signed_bits>(bits), vfloat{}, all_lanes, current_rounding);
 #elif LARQL_SIMD_BYTES == 32
     typedef std::int16_t signed_bits __attribute__((vector_size(16)));
     return __builtin_ia32_vcvtph2ps256(reinterpret_cast<signed_bits>(bits));
@@ -78,18 +83,47 @@ LARQL_SIMD_INLINE vfloat maximum(vfloat a, vfloat b) noexcept { return a > b ? a
 
 LARQL_SIMD_INLINE vfloat plus(vfloat a, vfloat b) noexcept { return a + b; }
 
+/// a * b + c: fused at every level that has the instruction, and nowhere else. Written as an expression, each compiler
+/// fuses where it sees fit (GCC 14 not in a chain of AVX2 sums), and two kernels that add the same numbers in the same
+/// order differ in the last bits.
+LARQL_SIMD_INLINE vfloat multiply_add(vfloat a, vfloat b, vfloat c) noexcept {
+#if LARQL_SIMD_FUSED && LARQL_HAS_BUILTIN(__builtin_elementwise_fma)
+    return __builtin_elementwise_fma(a, b, c);
+#elif LARQL_SIMD_BYTES == 64
+    return __builtin_ia32_vfmaddps512_mask(a, b, c, all_lanes, current_rounding);
+#elif LARQL_SIMD_BYTES == 32
+    return __builtin_ia32_vfmaddps256(a, b, c);
+#elif LARQL_SIMD_FUSED && defined(__FMA__)
+    return __builtin_ia32_vfmaddps(a, b, c);
+#elif LARQL_SIMD_FUSED
+    LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
+#else
+    LARQL_SIMD_NO_FUSION
+    return a * b + c;
+#endif
+}
+LARQL_SIMD_INLINE float multiply_add(float a, float b, float c) noexcept {
+#if LARQL_SIMD_FUSED
+    return __builtin_fmaf(a, b, c);
+#else
+    LARQL_SIMD_NO_FUSION
+    return a * b + c;
+#endif
+}
+
 /// 2^x for x <= 0, within 1 ulp; 0 below -126. NaN stays NaN.
 LARQL_SIMD_INLINE vfloat exp2_negative(vfloat x) noexcept {
     const vint n = __builtin_convertvector(x - 0.5F, vint);  // truncation rounds a negative number up: nearest
     const vfloat r = x - __builtin_convertvector(n, vfloat);
     // Minimax for the relative error on [-0.5, 0.5]: 1.9e-9 before rounding.
     vfloat p = broadcast(0.0001534581242594868F);
-    p = p * r + 0.0013399930903688073F;
-    p = p * r + 0.009618489071726799F;
-    p = p * r + 0.05550328642129898F;
-    p = p * r + 0.24022646248340607F;
-    p = p * r + 0.6931471824645996F;
-    p = p * r + 1.0F;
+    p = multiply_add(p, r, broadcast(0.0013399930903688073F));
+    p = multiply_add(p, r, broadcast(0.009618489071726799F));
+    p = multiply_add(p, r, broadcast(0.05550328642129898F));
+    p = multiply_add(p, r, broadcast(0.24022646248340607F));
+    p = multiply_add(p, r, broadcast(0.6931471824645996F));
+    p = multiply_add(p, r, broadcast(1.0F));
     const vfloat scale = reinterpret_cast<vfloat>(reinterpret_cast<vuint>(n + 127) << 23);
     const vint tiny = x < -126.0F;
     return reinterpret_cast<vfloat>(reinterpret_cast<vint>(p * scale) & ~tiny);
@@ -104,28 +138,21 @@ LARQL_SIMD_INLINE vfloat tanh(vfloat x) noexcept {
     // Minimax for tanh(a)/a in a^2 on [0, 0.4]: 4.5e-9.
     const vfloat z = x * x;
     vfloat p = broadcast(-0.005602740682661533F);
-    p = p * z + 0.020539939403533936F;
-    p = p * z - 0.05370531976222992F;
-    p = p * z + 0.13330931961536407F;
-    p = p * z - 0.33333250880241394F;
-    const vfloat small = a + a * z * p;
+    p = multiply_add(p, z, broadcast(0.020539939403533936F));
+    p = multiply_add(p, z, broadcast(-0.05370531976222992F));
+    p = multiply_add(p, z, broadcast(0.13330931961536407F));
+    p = multiply_add(p, z, broadcast(-0.33333250880241394F));
+    const vfloat small = multiply_add(a * z, p, a);
     const vfloat magnitude = z < 0.4F ? small : large;
     return reinterpret_cast<vfloat>(reinterpret_cast<vint>(magnitude) | sign);
 }
 
-/// The sum of the lanes, and the greatest lane.
+/// The sum of the lanes.
 LARQL_SIMD_INLINE float sum_lanes(vfloat x) noexcept {
     float part[lanes];
     store(part, x);
     for (std::size_t n = lanes / 2; n > 0; n /= 2)
         for (std::size_t i = 0; i < n; ++i) part[i] += part[i + n];
-    return part[0];
-}
-LARQL_SIMD_INLINE float max_lanes(vfloat x) noexcept {
-    float part[lanes];
-    store(part, x);
-    for (std::size_t n = lanes / 2; n > 0; n /= 2)
-        for (std::size_t i = 0; i < n; ++i) part[i] = part[i] > part[i + n] ? part[i] : part[i + n];
     return part[0];
 }
 

@@ -105,12 +105,27 @@ struct level_kernels {
 #else
 #define LARQL_UNROLL _Pragma("GCC unroll 16")
 #endif
+#if defined(__has_builtin)
+#define LARQL_HAS_BUILTIN(name) __has_builtin(name)
+#else
+#define LARQL_HAS_BUILTIN(name) 0
+#endif
+#if defined(__clang__)
+#define LARQL_SIMD_NO_FUSION _Pragma("clang fp contract(off)")
+#else
+#define LARQL_SIMD_NO_FUSION  // GCC says by __FP_FAST_FMAF that there is nothing to fuse with
+#endif
 #define LARQL_SIMD_INLINE LARQL_SIMD_TARGET __attribute__((always_inline)) inline
 #define LARQL_SIMD_FUNCTION LARQL_SIMD_TARGET
 
 #define LARQL_SIMD_NAMESPACE attention_portable
 #define LARQL_SIMD_TARGET
 #define LARQL_SIMD_BYTES 16
+#if defined(__FMA__) || defined(__FP_FAST_FMAF) || defined(__aarch64__)
+#define LARQL_SIMD_FUSED 1
+#else
+#define LARQL_SIMD_FUSED 0
+#endif
 #include <larql/detail/simd_body.hpp>
 
 #include <larql/detail/attention/wide_body.hpp>
@@ -119,11 +134,13 @@ struct level_kernels {
 #undef LARQL_SIMD_NAMESPACE
 #undef LARQL_SIMD_TARGET
 #undef LARQL_SIMD_BYTES
+#undef LARQL_SIMD_FUSED
 
 #if LARQL_X86_DISPATCH
 #define LARQL_SIMD_NAMESPACE attention_avx2
 #define LARQL_SIMD_TARGET LARQL_TARGET_AVX2
 #define LARQL_SIMD_BYTES 32
+#define LARQL_SIMD_FUSED 1
 #include <larql/detail/simd_body.hpp>
 
 #include <larql/detail/attention/wide_body.hpp>
@@ -132,10 +149,12 @@ struct level_kernels {
 #undef LARQL_SIMD_NAMESPACE
 #undef LARQL_SIMD_TARGET
 #undef LARQL_SIMD_BYTES
+#undef LARQL_SIMD_FUSED
 
 #define LARQL_SIMD_NAMESPACE attention_avx512
 #define LARQL_SIMD_TARGET LARQL_TARGET_AVX512
 #define LARQL_SIMD_BYTES 64
+#define LARQL_SIMD_FUSED 1
 #include <larql/detail/simd_body.hpp>
 
 #include <larql/detail/attention/wide_body.hpp>
@@ -144,10 +163,13 @@ struct level_kernels {
 #undef LARQL_SIMD_NAMESPACE
 #undef LARQL_SIMD_TARGET
 #undef LARQL_SIMD_BYTES
+#undef LARQL_SIMD_FUSED
 #endif
 
 #undef LARQL_SIMD_FUNCTION
 #undef LARQL_SIMD_INLINE
+#undef LARQL_SIMD_NO_FUSION
+#undef LARQL_HAS_BUILTIN
 #undef LARQL_UNROLL
 
 namespace larql::detail {

@@ -40,7 +40,8 @@ LARQL_SIMD_FUNCTION void score_few(const stored_heads& keys, const float* q, std
                 LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) {
                     prefetch(row[j] + d, ahead);
                     const vfloat y = load(row[j] + d);
-                    LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) sum[j * Rows + r] += x[r] * y;
+                    LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) sum[j * Rows + r] =
+                        multiply_add(x[r], y, sum[j * Rows + r]);
                 }
             }
             float folded[lanes];
@@ -73,7 +74,7 @@ LARQL_SIMD_FUNCTION void add_few_columns(const row_block& values, std::size_t co
         }
         LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
             const vfloat w = broadcast(weights[j * width + r]);
-            LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] += w * y[i];
+            LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] = multiply_add(w, y[i], sum[r][i]);
         }
     }
     LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {

@@ -32,7 +32,7 @@ LARQL_SIMD_FUNCTION void score_tile(const float* keys, std::size_t key_stride, c
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) x[i] = load(q + d * width + i * lanes);
         LARQL_UNROLL for (std::size_t j = 0; j < score_keys; ++j) {
             const vfloat k = broadcast(keys[j * key_stride + d]);
-            LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[j][i] += k * x[i];
+            LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[j][i] = multiply_add(k, x[i], sum[j][i]);
         }
     }
     LARQL_UNROLL for (std::size_t j = 0; j < score_keys; ++j) {
@@ -71,7 +71,7 @@ LARQL_SIMD_FUNCTION void value_tile(const float* weights, std::size_t weight_str
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) x[i] = load(values + j * value_stride + i * lanes);
         LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
             const vfloat w = broadcast(weights[j * weight_stride + r]);
-            LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] += w * x[i];
+            LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] = multiply_add(w, x[i], sum[r][i]);
         }
     }
     LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
@@ -162,7 +162,7 @@ LARQL_SIMD_FUNCTION inline void weigh_scores(float* scores, std::size_t keys, st
         }
         sum = join_lanes<plus>(sum, width);
         store(running_maximum + i, after);
-        store(running_sum + i, load(running_sum + i) * factor + sum);
+        store(running_sum + i, multiply_add(load(running_sum + i), factor, sum));
         store(keep + i, factor);
     }
 }
@@ -199,8 +199,8 @@ LARQL_SIMD_FUNCTION inline void scale_row(const float* from, std::size_t n, floa
 
 LARQL_SIMD_FUNCTION inline void add_scaled_row(const float* from, std::size_t n, float factor, float* to) {
     std::size_t i = 0;
-    for (; i + lanes <= n; i += lanes) store(to + i, load(to + i) + load(from + i) * factor);
-    for (; i < n; ++i) to[i] += from[i] * factor;
+    for (; i + lanes <= n; i += lanes) store(to + i, multiply_add(load(from + i), broadcast(factor), load(to + i)));
+    for (; i < n; ++i) to[i] = multiply_add(from[i], factor, to[i]);
 }
 
 template <class E>

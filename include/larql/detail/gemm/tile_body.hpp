@@ -18,7 +18,7 @@ inline constexpr gemm_tile tile{LARQL_GEMM_ROWS, 2 * lanes, 256};
 using vector [[gnu::vector_size(4 * lanes), gnu::may_alias]] = float;
 using vector_unaligned [[gnu::vector_size(4 * lanes), gnu::may_alias, gnu::aligned(4)]] = float;
 
-// acc += a * b with one rounding. As assembly because a compiler in ISO mode does not contract the expression, and
+// acc += a * b with one rounding. As assembly because compilers contract the expression where they see fit, and
 // intrinsics cost each including file three quarters of a second.
 [[gnu::always_inline]] LARQL_GEMM_TARGET inline void multiply_add(vector& acc, vector a, vector b) {
     asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
@@ -90,7 +90,7 @@ LARQL_GEMM_TARGET inline void dot(std::size_t depth, const float* x, const float
         const vector both = partial[r][0] + partial[r][1];
         float sum = 0.0F;
         for (std::size_t i = 0; i < lanes; ++i) sum += both[i];
-        for (std::size_t i = k; i < depth; ++i) sum += x[i] * rows[r][i];
+        for (std::size_t i = k; i < depth; ++i) sum = __builtin_fmaf(x[i], rows[r][i], sum);
         sums[r] = sum;
     }
 }
