@@ -11,7 +11,6 @@
 #include <larql/mapped_file.hpp>
 #include <larql/tensor_info.hpp>
 
-#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -35,10 +34,7 @@ template <class T>
 void append_little_endian(std::string& out, T value) {
     char bytes[sizeof(T)];
     std::memcpy(bytes, &value, sizeof(T));
-    if constexpr (std::endian::native == std::endian::little)
-        out.append(bytes, sizeof(T));
-    else
-        for (std::size_t i = sizeof(T); i-- > 0;) out += bytes[i];
+    out.append(bytes, sizeof(T));
 }
 
 /// The GGUF type that a C++ type is stored as.

@@ -20,6 +20,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -102,7 +103,8 @@ attention_shapes read_attention_shapes(const Q& q, const K& k, const V& v, const
 }
 
 inline attention_mask make_attention_mask(const attention_shapes& s, const attention_options& options) {
-    constexpr std::size_t far = std::size_t{1} << 60;  // beyond any tensor, and safe to add to
+    // Beyond any tensor, and safe to add to.
+    constexpr auto far = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max() / 4);
     attention_mask mask;
     mask.keys = s.k.tokens;
     mask.causal = options.causal;

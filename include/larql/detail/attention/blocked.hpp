@@ -23,8 +23,6 @@
 
 namespace larql::detail {
 
-#if LARQL_VECTOR_EXTENSIONS
-
 /// Item number i: the splits of a block follow each other, and the blocks of rows with most keys come first.
 inline attention_item make_attention_item(const attention_call<float>& p, const attention_plan& plan, std::size_t i,
                                           float* partials) {
@@ -97,22 +95,16 @@ inline void attend_blocked(const blocked_problem& p, executor& threads, aligned_
     });
 }
 
-#endif
-
-/// Chooses the path: vector code for float, plain code for everything else.
+/// Chooses the path: vector code for float, plain code for double.
 template <class T, class K, class V>
 void run_attention(const attention_problem<T, K, V>& p, simd_level level, executor& threads, aligned_buffer& memory) {
-#if LARQL_VECTOR_EXTENSIONS
     if constexpr (std::is_same_v<T, float>) {
         blocked_problem blocked{p, stored_rows(p.k), stored_rows(p.v)};
         blocked.k_kernels = &choose_storage_kernels<K>(level);
         blocked.v_kernels = &choose_storage_kernels<V>(level);
         blocked.level = &choose_level_kernels(level);
-        return attend_blocked(blocked, threads, memory);
-    }
-#endif
-    if constexpr (!(LARQL_VECTOR_EXTENSIONS && std::is_same_v<T, float>)) {
-        (void)level;
+        attend_blocked(blocked, threads, memory);
+    } else {
         attention_generic::attend(p, threads, memory);
     }
 }

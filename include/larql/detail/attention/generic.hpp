@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Attention in plain C++ for any arithmetic type: the path of double, and of compilers without vector extensions.
-// Blocks of keys, online softmax, O(block) scratch.
+// Attention in plain C++ for any arithmetic type: the path of double. Blocks of keys, online softmax, O(block) scratch.
 #ifndef LARQL_DETAIL_ATTENTION_GENERIC_HPP
 #define LARQL_DETAIL_ATTENTION_GENERIC_HPP
 

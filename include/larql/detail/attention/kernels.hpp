@@ -18,15 +18,6 @@
 #include <type_traits>
 #include <utility>
 
-// Vector extensions and little-endian halves are needed; other compilers take the generic path.
-#if defined(__GNUC__) && !defined(LARQL_NO_VECTOR_EXTENSIONS)
-#define LARQL_VECTOR_EXTENSIONS 1
-#else
-#define LARQL_VECTOR_EXTENSIONS 0
-#endif
-
-#if LARQL_VECTOR_EXTENSIONS
-
 namespace larql::detail {
 
 /// Rows of keys or values that lie `stride` bytes apart.
@@ -195,5 +186,4 @@ const storage_kernels& choose_storage_kernels(simd_level level) noexcept {
 
 }  // namespace larql::detail
 
-#endif
 #endif

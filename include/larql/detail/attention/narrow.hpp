@@ -14,8 +14,6 @@
 #include <cstddef>
 #include <limits>
 
-#if LARQL_VECTOR_EXTENSIONS
-
 namespace larql::detail {
 
 /// The query rows of an item and what they have accumulated. Row r of head h is number h * row_block + r everywhere;
@@ -126,5 +124,4 @@ inline void attend_narrow(const blocked_problem& p, const attention_plan& plan, 
 
 }  // namespace larql::detail
 
-#endif
 #endif

@@ -13,8 +13,6 @@
 #include <cstddef>
 #include <limits>
 
-#if LARQL_VECTOR_EXTENSIONS
-
 namespace larql::detail {
 
 /// A call whose keys and values may be of any type, and the code for them at one level.
@@ -179,5 +177,4 @@ inline void attend_wide(const blocked_problem& p, const attention_plan& plan, co
 
 }  // namespace larql::detail
 
-#endif
 #endif

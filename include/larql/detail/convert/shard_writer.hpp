@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_SHARD_WRITER_HPP
 
 #include <larql/detail/convert/conversion_plan.hpp>
+#include <larql/detail/io/input_file.hpp>  // path_text
 #include <larql/detail/io/output_file.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -36,7 +37,7 @@ public:
         : m_folder(std::move(folder)), m_options{.replace = replace, .inputs = std::move(inputs)} {
         std::error_code problem;
         std::filesystem::create_directories(m_folder, problem);
-        if (problem) fail(errc::io, "cannot create the folder: " + problem.message(), {.file = m_folder.string()});
+        if (problem) fail(errc::io, "cannot create the folder: " + problem.message(), {.file = path_text(m_folder)});
         refuse_existing();
         for (const conversion_job& job : jobs)
             for (const planned_tensor& tensor : job.tensors) assign(tensor, shard_bytes);
@@ -53,7 +54,7 @@ public:
             fail(errc::bad_value,
                  std::to_string(report.overflowed) + " numbers are beyond the range of " +
                      std::string(to_string(type)) + "; BF16 and F32 hold them",
-                 {.file = m_folder.string(), .subject = name});
+                 {.file = path_text(m_folder), .subject = name});
         shard_of(name).write(name, m_buffer);
     }
 
@@ -78,14 +79,15 @@ private:
         for (const std::filesystem::path& input : m_options.inputs) {
             std::error_code ignored;
             if (std::filesystem::equivalent(m_folder, input.has_parent_path() ? input.parent_path() : ".", ignored))
-                fail(errc::already_exists, "the output folder is the folder of the input", {.file = m_folder.string()});
+                fail(errc::already_exists, "the output folder is the folder of the input",
+                     {.file = path_text(m_folder)});
         }
         if (m_options.replace) return;
         for (const auto& entry : std::filesystem::directory_iterator(m_folder)) {
             const std::filesystem::path name = entry.path().filename();
             if (name == "config.json" || name == index_name || name.extension() == ".safetensors")
                 fail(errc::already_exists, "a model is already there, and replacing it was not asked for",
-                     {.file = entry.path().string()});
+                     {.file = path_text(entry.path())});
         }
     }
 
@@ -101,7 +103,7 @@ private:
         m_total += size;
         if (!m_shards.emplace(tensor.name, m_plan.size() - 1).second)
             fail(errc::duplicate_name, "the conversion makes this tensor twice",
-                 {.file = m_folder.string(), .subject = tensor.name});
+                 {.file = path_text(m_folder), .subject = tensor.name});
         m_types.emplace(tensor.name, tensor.type);
         m_plan.back().push_back(&tensor);
     }

@@ -40,13 +40,7 @@ struct block_format {
 };
 
 /// Byte k as a signed number.
-LARQL_GGML_INLINE int signed_lane(const lanes& a, std::size_t k) noexcept {
-#if defined(__GNUC__)
-    return static_cast<std::int8_t>(a[k]);
-#else
-    return static_cast<std::int8_t>(a.v[k]);
-#endif
-}
+LARQL_GGML_INLINE int signed_lane(const lanes& a, std::size_t k) noexcept { return static_cast<std::int8_t>(a[k]); }
 
 /// The four-bit codes of IQ4_NL and IQ4_XS, and of the E2M1 formats (in halves).
 struct iq4_codebook {

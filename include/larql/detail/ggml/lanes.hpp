@@ -11,24 +11,16 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__GNUC__)
 #define LARQL_GGML_INLINE inline __attribute__((always_inline))
-#else
-#define LARQL_GGML_INLINE inline
-#endif
 
 // Before a loop over the vectors of a block, so that shifts and offsets become constants.
 #if defined(__clang__)
 #define LARQL_GGML_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define LARQL_GGML_UNROLL _Pragma("GCC unroll 16")
 #else
-#define LARQL_GGML_UNROLL
+#define LARQL_GGML_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace larql::detail {
-
-static_assert(std::endian::native == std::endian::little, "larql reads little-endian files on little-endian machines");
 
 template <class T>
 LARQL_GGML_INLINE T load_as(const std::byte* from) noexcept {
@@ -37,7 +29,6 @@ LARQL_GGML_INLINE T load_as(const std::byte* from) noexcept {
     return value;
 }
 
-#if defined(__GNUC__)
 using lanes = std::uint8_t __attribute__((vector_size(16)));
 using lane_words = std::uint16_t __attribute__((vector_size(16)));
 using lane_quads = std::uint32_t __attribute__((vector_size(16)));
@@ -75,59 +66,6 @@ LARQL_GGML_INLINE lanes interleave_high(lanes a, lanes b) noexcept {
     return LARQL_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 #undef LARQL_SHUFFLE
-#else
-/// The same in plain C++, as much of it as the formats use.
-struct lanes {
-    std::uint8_t v[16];
-
-    template <class F>
-    lanes each(F f) const noexcept {
-        lanes out;
-        for (int i = 0; i < 16; ++i) out.v[i] = static_cast<std::uint8_t>(f(i, static_cast<int>(v[i])));
-        return out;
-    }
-    friend lanes operator&(const lanes& a, const lanes& b) noexcept {
-        return a.each([&](int i, int x) { return x & b.v[i]; });
-    }
-    friend lanes operator|(const lanes& a, const lanes& b) noexcept {
-        return a.each([&](int i, int x) { return x | b.v[i]; });
-    }
-    friend lanes operator^(const lanes& a, const lanes& b) noexcept {
-        return a.each([&](int i, int x) { return x ^ b.v[i]; });
-    }
-    friend lanes operator+(const lanes& a, const lanes& b) noexcept {
-        return a.each([&](int i, int x) { return x + b.v[i]; });
-    }
-    friend lanes operator-(const lanes& a, const lanes& b) noexcept {
-        return a.each([&](int i, int x) { return x - b.v[i]; });
-    }
-};
-
-inline lanes field(const lanes& a, int bits, std::uint8_t mask) noexcept {
-    return a.each([&](int, int x) { return (x >> bits) & mask; });
-}
-inline lanes shifted_left(const lanes& a, int bits) noexcept {
-    return a.each([&](int, int x) { return x << bits; });
-}
-inline lanes at_least(const lanes& a, std::uint8_t bound) noexcept {
-    return a.each([&](int, int x) { return x >= bound ? 0xff : 0; });
-}
-inline lanes lanes_of(std::uint64_t a, std::uint64_t b) noexcept {
-    const struct {
-        std::uint64_t words[2];
-    } all{{a, b}};
-    return std::bit_cast<lanes>(all);
-}
-inline lanes lanes_of(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) noexcept {
-    return lanes_of(a | std::uint64_t{b} << 32, c | std::uint64_t{d} << 32);
-}
-inline lanes interleave_low(const lanes& a, const lanes& b) noexcept {
-    return a.each([&](int i, int) { return i % 2 == 0 ? a.v[i / 2] : b.v[i / 2]; });
-}
-inline lanes interleave_high(const lanes& a, const lanes& b) noexcept {
-    return a.each([&](int i, int) { return i % 2 == 0 ? a.v[8 + i / 2] : b.v[8 + i / 2]; });
-}
-#endif
 
 LARQL_GGML_INLINE lanes splat(std::uint8_t value) noexcept {
     return lanes_of(value * 0x0101010101010101ULL, value * 0x0101010101010101ULL);

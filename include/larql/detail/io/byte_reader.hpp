@@ -6,7 +6,6 @@
 
 #include <larql/error.hpp>
 
-#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -43,13 +42,7 @@ template <class T>
     requires std::is_arithmetic_v<T>
 T load_little_endian(const std::byte* from) noexcept {
     T value;
-    if constexpr (std::endian::native == std::endian::little) {
-        std::memcpy(&value, from, sizeof(T));
-    } else {
-        std::byte swapped[sizeof(T)];
-        for (std::size_t i = 0; i < sizeof(T); ++i) swapped[i] = from[sizeof(T) - 1 - i];
-        std::memcpy(&value, swapped, sizeof(T));
-    }
+    std::memcpy(&value, from, sizeof(T));
     return value;
 }
 
