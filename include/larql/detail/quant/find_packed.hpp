@@ -164,8 +164,7 @@ inline found_weight find_mxfp4_blocks(weight_parts& p, const tensor_info& info, 
     p.require_shape(scale, std::span(info.shape).first(rank - 1));
     const std::uint64_t row_blocks = info.shape[rank - 2];
     const std::uint64_t rows = info.shape[rank - 3];
-    std::vector<std::uint64_t> shape(info.shape.begin(), info.shape.end() - 2);
-    shape.back() = rows;
+    std::vector<std::uint64_t> shape(info.shape.begin(), info.shape.end() - 2);  // ends in the rows
     shape.push_back(row_blocks * 32);  // at most twice the stored bytes: cannot overflow
     if (transposed) {
         std::swap(shape[rank - 3], shape[rank - 2]);
