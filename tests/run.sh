@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is needed, builds everything with warnings as errors, and runs all tests.
+# Installs what is needed, builds everything, and runs all tests. Warnings are errors in CI only.
 #
 #   tests/run.sh              an optimised build in build/
 #   tests/run.sh --sanitize   address and undefined-behaviour sanitizers, in build-asan/

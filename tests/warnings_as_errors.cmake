@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -DROOT=... -P: warnings are errors in CI and nowhere else, in every ready-made setting.
+cmake_minimum_required(VERSION 3.18)
+file(GLOB settings "${ROOT}/cmake/dev.cmake" "${ROOT}/cmake/asan.cmake" "${ROOT}/cmake/tsan.cmake")
+foreach(file IN LISTS settings)
+  foreach(ci IN ITEMS "" "true")
+    set(ENV{CI} "${ci}")
+    unset(LARQL_WARNINGS_AS_ERRORS CACHE)
+    include("${file}")
+    if(NOT "${LARQL_WARNINGS_AS_ERRORS}" STREQUAL "ON" AND ci)
+      message(SEND_ERROR "${file}: warnings are not errors in CI")
+    elseif(LARQL_WARNINGS_AS_ERRORS AND NOT ci)
+      message(SEND_ERROR "${file}: warnings are errors outside of CI")
+    endif()
+  endforeach()
+endforeach()
