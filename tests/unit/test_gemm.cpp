@@ -196,6 +196,34 @@ TEST_CASE_TEMPLATE("gemm: equals the reference when the shared memory holds a pa
     }
 }
 
+// BLAS is not larql's to promise for.
+TEST_CASE("gemm: the number of threads changes no bit of a product on larql's own paths") {
+    for (const shape s : {shape{200, 290, 700}, {33, 520, 515}, {2, 301, 700}})
+        for (const bool transposed : {false, true})
+            for (const gemm_path path : paths<float>()) {
+                if (path == gemm_path::blas) continue;
+                CAPTURE(larql::detail::to_string(path));
+                const factors<float> f = factors<float>(s, transposed).suited_to(path);
+                const auto product_on = [&](larql::executor& threads) {
+                    const larql::detail::dense_rows<float> a{f.a.data(), s.m, s.k, s.k};
+                    const larql::detail::dense_rows<float> b{f.b.data(), f.b_rows(), f.b_cols(), f.b_cols()};
+                    std::vector<float> c(s.m * s.n);
+                    const auto c_row = [&](std::size_t i) { return c.data() + i * s.n; };
+                    if (transposed)
+                        larql::detail::gemm_nt<float>(a.source(), b.source(), c_row, threads, path);
+                    else
+                        larql::detail::gemm_nn<float>(a.source(), f.scale.data(), b.source(), c_row, threads, path);
+                    return c;
+                };
+                larql::serial_executor serial;
+                const std::vector<float> one = product_on(serial);
+                for (const std::size_t threads : {2U, 3U, 4U, 7U}) {
+                    larql::thread_pool pool(threads);
+                    CHECK(product_on(pool) == one);
+                }
+            }
+}
+
 TEST_CASE("gemm: reads every row of the second factor once, and of the first at most once per part") {
     const shape s{60, 400, 300};
     for (const bool transposed : {false, true}) {
