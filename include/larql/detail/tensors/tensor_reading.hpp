@@ -84,7 +84,7 @@ inline void read_tensor_rows(const input_file& source, const tensor_info& info, 
                  std::to_string(first) + " to " + std::to_string(last),
              place_of(info, file));
     if (stride == info.columns()) {  // as if it were one row
-        if (info.type == dtype::f32 && std::endian::native == std::endian::little)
+        if (info.type == dtype::f32)
             return source.read_at(info.offset + first * sizeof(float),
                                   std::as_writable_bytes(std::span(out, static_cast<std::size_t>(last - first))));
         return for_each_piece(source, info, first, last,
