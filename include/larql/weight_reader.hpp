@@ -151,8 +151,8 @@ public:
     /// A part of a weight (a scale, a qweight) is found under its own name too, as the plain tensor that it is.
     ///
     /// @throws error unsupported_dtype for storage that larql refuses by name, shape_mismatch when parts disagree,
-    ///         missing_tensor when one is absent, missing_key when only quantization_config could tell how to read it,
-    ///         bad_value for parts or group indices that contradict each other
+    ///         missing_tensor when one, or what the index names, is absent, missing_key when only quantization_config
+    ///         could tell how to read it, bad_value for parts or group indices that contradict each other
     /// @note   Reads the headers, and of the data only weight_shape, g_idx, GPTQ's zero points and factors of whole
     ///         matrices.
     [[nodiscard]] std::optional<weight> find(std::string_view name) const {

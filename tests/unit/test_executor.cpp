@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <larql/attention_layer.hpp>
 #include <larql/executor.hpp>
 #include <larql/gqa_attention.hpp>
 #include <larql/mla_absorb.hpp>
-#include <larql/mla_attention.hpp>
 #include <support/random.hpp>
 #include <support/reference_mla.hpp>
 
@@ -253,7 +253,7 @@ TEST_CASE("executor: one that says it has 0 threads has one") {
 
     const auto o = random_tensor<float, 2>({40, 30}, 8), x = random_tensor<float, 2>({12, 40}, 9);
     const larql::attention_layer<float> layer(
-        {.geometry = g, .scale = 0.3, .rope = {.frequencies = {1.0, 0.4, 0.1, 0.02}}},
-        larql::to_attention_tensors<float>(factors, o));
+        {.geometry = g, .rope = {.rotary_dim = 8, .theta = 80.0}, .scale = 0.3, .latent_norm = {.kind = larql::norm_kind::rms}},
+        larql::to_attention_weights<float>(factors, o));
     CHECK(layer.forward(x, &shy).out == layer.forward(x, &serial).out);
 }
