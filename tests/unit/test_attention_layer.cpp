@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -169,6 +170,122 @@ TEST_CASE("attention_layer: appending to a cache token by token gives what one p
         check(larql::f16{}, form, 1e-2);   // 11 bits of keys and values
         check(larql::bf16{}, form, 5e-2);  // 8 bits
     }
+}
+
+TEST_CASE("attention_layer: one layer serves several threads at once, each with a cache, on one pool") {
+    const block b(geometry);
+    random_source random(12);
+    const matrix x = larql::testing::random_matrix(random, 6, geometry.hidden_size);
+    larql::thread_pool pool(2);
+    for (const attention_form form : all_forms) {
+        const auto layer = b.layer<float>(form);
+        const auto whole = layer.forward(x);
+        std::vector<double> errors(4, 1.0);
+        std::vector<std::thread> callers;
+        for (double& worst : errors)
+            callers.emplace_back([&] {
+                auto cache = layer.make_cache(6);
+                std::vector<float> got;
+                for (std::size_t t = 0; t < 6; ++t) {
+                    matrix step = matrix::from_shape({1, geometry.hidden_size});
+                    std::copy_n(x.data() + t * geometry.hidden_size, step.size(), step.data());
+                    const auto r = layer.forward(step, cache, &pool);
+                    got.insert(got.end(), r.out.begin(), r.out.end());
+                }
+                worst = relative_error(got, whole.out);
+            });
+        for (std::thread& caller : callers) caller.join();
+        for (const double worst : errors) CHECK(worst < 1e-5);
+    }
+}
+
+TEST_CASE("attention_layer: a query's temperature grows with its position, in every form") {
+    const block b(geometry);
+    random_source random(13);
+    const matrix x = larql::testing::random_matrix(random, 9, geometry.hidden_size);
+    const larql::query_temperature rule{.scale = 0.4, .length = 3.0, .offset = 1.0};
+    auto p = larql::testing::reference_projections(x, b.w, geometry, eps);
+    const larql::rope_table rope = larql::make_rope_table(b.spec.rope);
+    rotate(p.q, geometry.qk_nope_head_dim, rope, 0);
+    rotate(p.k, geometry.qk_nope_head_dim, rope, 0);
+    for (std::size_t t = 0; t < 9; ++t)
+        for (std::size_t h = 0; h < geometry.num_heads; ++h)
+            for (std::size_t i = 0; i < geometry.qk_head_dim(); ++i)
+                p.q(t, h, i) *= 1.0 + 0.4 * std::log(1.0 + std::floor((static_cast<double>(t) + 1.0) / 3.0));
+    matrix context = matrix::from_shape({9, geometry.num_heads * geometry.v_head_dim});
+    for (std::size_t t = 0; t < 9; ++t)
+        for (std::size_t h = 0; h < geometry.num_heads; ++h) {
+            const auto row =
+                larql::testing::reference_row<double>(p.q, p.k, p.v, {.scale = b.spec.scale}, t, h);
+            for (std::size_t i = 0; i < geometry.v_head_dim; ++i) context(t, h * geometry.v_head_dim + i) = row[i];
+        }
+    block warm = b;
+    warm.spec.temperature = rule;
+    for (const attention_form form : all_forms) {
+        CAPTURE(larql::to_string(form));
+        CHECK(relative_error(warm.layer<double>(form).forward(x).context, context) < 1e-12);
+    }
+}
+
+TEST_CASE("attention_layer: norms of heads, after rotation, over all heads, centred, with an offset") {
+    const std::size_t tokens = 4, width = 10, heads = 3, dim = 4;
+    random_source random(14);
+    using larql::testing::random_matrix;
+    const matrix x = random_matrix(random, tokens, width), q = random_matrix(random, heads * dim, width),
+                 k = random_matrix(random, heads * dim, width), v = random_matrix(random, heads * dim, width),
+                 o = random_matrix(random, width, heads * dim);
+    const auto gains = larql::testing::random_vector(random, heads * dim, 0.0, 0.5);
+    attention_spec spec{.kind = larql::attention_kind::gqa,
+                        .geometry = {.hidden_size = width,
+                                     .num_heads = heads,
+                                     .qk_rope_head_dim = dim,
+                                     .v_head_dim = dim,
+                                     .order = head_order::rope_nope,
+                                     .pairing = rope_pairing::interleaved},
+                        .rope = {.rotary_dim = dim, .theta = 100.0},
+                        .scale = 0.7,
+                        .softcap = 5.0};
+    spec.q_norm = {.kind = larql::norm_kind::layer, .per_head = false, .gain_offset = 1.0, .eps = eps};
+    spec.k_norm = {.kind = larql::norm_kind::rms, .has_gain = false, .after_rope = true, .eps = eps};
+    attention_weights<double> w;
+    w[tensor_role::q] = q;
+    w[tensor_role::k] = k;
+    w[tensor_role::v] = v;
+    w[tensor_role::o] = o;
+    w.vector(tensor_role::q_norm) = gains;
+    const auto got = attention_layer<double>(spec, w).forward(x);
+
+    const auto in_heads = [&](const matrix& flat) {
+        auto out = tensor<double, 3>::from_shape({tokens, heads, dim});
+        std::copy(flat.begin(), flat.end(), out.begin());
+        return out;
+    };
+    matrix normed = larql::testing::project(x, q);
+    for (std::size_t t = 0; t < tokens; ++t) {
+        double mean = 0.0, variance = 0.0;
+        for (std::size_t i = 0; i < heads * dim; ++i) mean += normed(t, i) / (heads * dim);
+        for (std::size_t i = 0; i < heads * dim; ++i) variance += std::pow(normed(t, i) - mean, 2) / (heads * dim);
+        for (std::size_t i = 0; i < heads * dim; ++i)
+            normed(t, i) = (normed(t, i) - mean) / std::sqrt(variance + eps) * (1.0 + gains(i));
+    }
+    auto q3 = in_heads(normed), k3 = in_heads(larql::testing::project(x, k));
+    const auto v3 = in_heads(larql::testing::project(x, v));
+    const larql::rope_table rope = larql::make_rope_table(spec.rope);
+    rotate(q3, 0, rope, 0);
+    rotate(k3, 0, rope, 0);
+    for (std::size_t t = 0; t < tokens; ++t)
+        for (std::size_t h = 0; h < heads; ++h) {
+            double squares = 0.0;
+            for (std::size_t i = 0; i < dim; ++i) squares += k3(t, h, i) * k3(t, h, i) / dim;
+            for (std::size_t i = 0; i < dim; ++i) k3(t, h, i) /= std::sqrt(squares + eps);
+        }
+    for (std::size_t t = 0; t < tokens; ++t)
+        for (std::size_t h = 0; h < heads; ++h) {
+            const auto row =
+                larql::testing::reference_row<double>(q3, k3, v3, {.scale = 0.7, .softcap = 5.0}, t, h);
+            for (std::size_t i = 0; i < dim; ++i)
+                CHECK(got.context(t, h * dim + i) == doctest::Approx(row[i]).epsilon(1e-12));
+        }
 }
 
 TEST_CASE("attention_layer: plain grouped attention with partial rotation and biases") {
