@@ -27,6 +27,7 @@ struct arguments {
     std::size_t threads = 0;
     bool force = false;
     bool quiet = false;
+    larql::program::reading reading;
 };
 
 /// "5G", "500M", "100000": decimal units, as in transformers' max_shard_size. 0 if it is not a size.
@@ -57,7 +58,7 @@ bool parse_layers(const std::string& text, std::size_t& begin, std::size_t& end)
 void convert(const arguments& args) {
     larql::program::use_whole_processor();
     larql::thread_pool threads(args.threads);
-    const larql::checkpoint source = larql::checkpoint::open(args.in);
+    const larql::checkpoint source = args.reading.open(args.in);
     larql::program::progress_bar bar("absorbing", args.quiet);
     larql::conversion_options options{.form = *larql::attention_form_from_name(args.form),
                                       .type = args.type == "f32"   ? larql::dtype::f32
@@ -97,5 +98,6 @@ int main(int argc, char** argv) {
     app.add_option("--threads", args.threads, "threads to use; default: one per processor");
     app.add_flag("--force", args.force, "replace a conversion that is already there");
     app.add_flag("--quiet", args.quiet, "print nothing but errors");
+    args.reading.add_to(app);
     return larql::program::run(app, argc, argv, [&] { convert(args); });
 }

@@ -136,6 +136,13 @@ public:
     [[nodiscard]] const attention_spec& spec(std::size_t block) const& { return m_state->spec(block); }
     [[nodiscard]] attention_spec spec(std::size_t block) const&& { return m_state->spec(block); }
 
+    /// The row of the model's family.
+    [[nodiscard]] const model_family& family() const {
+        (void)config();
+        return *m_state->family;
+    }
+    /// What stands before the names of the model's blocks: "model.", "language_model.model.", ... ; "" for GGUF.
+    [[nodiscard]] std::string name_prefix() const { return m_state->tensors.prefix(); }
     /// The name that a block's tensor has in this checkpoint, or would have; "" if its names have no such tensor.
     [[nodiscard]] std::string tensor_name(tensor_role role, std::size_t block, bool bias = false) const {
         return m_state->tensors.name_of({role, bias, block, 0});
@@ -176,6 +183,7 @@ private:
         std::optional<weight_reader> reader;
         nlohmann::json config_json;
         std::optional<detail::model_values> values;  // of GGUF
+        const model_family* family = nullptr;
         std::optional<model_config> config;
         std::exception_ptr problem;
         detail::model_tensors tensors;
@@ -183,7 +191,7 @@ private:
         void read(const open_options& options);
         void read_gguf(const open_options& options);
         void read_safetensors(const open_options& options);
-        void find_tensors(const model_family& family, detail::naming world);
+        void find_tensors(detail::naming world);
         void place_tensors(const open_options& options);
 
         [[nodiscard]] const weight_reader& weights() const {

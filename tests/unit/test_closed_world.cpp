@@ -392,6 +392,29 @@ TEST_CASE("GGUF: the configuration that transformers would have") {
     for (std::size_t j = 0; j < a.frequencies.size(); ++j)
         CHECK(a.frequencies[j] == doctest::Approx(b.frequencies[j]).epsilon(1e-5));
 
+    // Also from other parameters than the published ones.
+    for (const double high : {2.5, 4.0, 16.0}) {
+        CAPTURE(high);
+        const larql::rope_config scaled{.kind = larql::rope_kind::llama3,
+                                        .rotary_dim = 128,
+                                        .theta = 500000.0,
+                                        .factor = 32.0,
+                                        .original_max_position = 4096,
+                                        .low_freq_factor = 0.5 * high - 0.5,
+                                        .high_freq_factor = high};
+        larql::rope_config stored = scaled;
+        stored.kind = larql::rope_kind::standard;
+        const auto plain = larql::make_rope_table(stored), want_table = larql::make_rope_table(scaled);
+        stored.kind = larql::rope_kind::divisors;
+        for (std::size_t j = 0; j < 64; ++j)
+            stored.divisors.push_back(static_cast<float>(plain.frequencies[j] / want_table.frequencies[j]));
+        const auto fit = larql::detail::fit_llama3(stored);
+        REQUIRE(fit.has_value());
+        const auto got_table = larql::make_rope_table(*fit);
+        for (std::size_t j = 0; j < 64; ++j)
+            CHECK(got_table.frequencies[j] == doctest::Approx(want_table.frequencies[j]).epsilon(1e-5));
+    }
+
     // What surrounds attention comes along.
     for (const std::string name : {"deepseek_v3", "deepseek_v2"}) {
         CAPTURE(name);
@@ -406,6 +429,8 @@ TEST_CASE("GGUF: the configuration that transformers would have") {
             if (hf.contains(key)) CHECK(config[key] == hf[key]);
         }
     }
+    CHECK(json_of("deepseek_v3_bias-bf16.gguf")["attention_bias"] == true);
+    CHECK(json_of("deepseek_v3-bf16.gguf")["attention_bias"] == false);
     // exp_probs_b says sigmoid routing where no key does.
     CHECK(json_of("deepseek_v3_bias-bf16.gguf")["model_type"] == "deepseek_v3");
     // What transformers has no words for is refused.

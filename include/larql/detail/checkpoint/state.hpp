@@ -65,9 +65,10 @@ inline void checkpoint::state::read_gguf(const open_options& options) {
     detail::read_config read =
         detail::read_gguf_config(*files.gguf, how, options.config.is_null() ? nullptr : &options.config);
     values = read.values;
+    family = read.values.family;
     config = detail::finish_gguf_config(std::move(read), *files.gguf, how);
     if (!options.config.is_null()) config->container_loses.clear();
-    find_tensors(*values->family, detail::naming::gguf);
+    find_tensors(detail::naming::gguf);
 }
 
 inline void checkpoint::state::read_safetensors(const open_options& options) {
@@ -81,17 +82,17 @@ inline void checkpoint::state::read_safetensors(const open_options& options) {
         detail::fail(errc::missing_key, "no config.json beside the tensors says what the model is",
                      {.file = files.path});
     detail::read_config read = detail::read_json_config(config_json, where, how);
-    const model_family& family = *read.values.family;
-    if (reader) find_tensors(family, detail::naming::safetensors);
-    if (reader && family.kind == attention_kind::mla && !read.values.top.stated(model_key::q_lora_rank)) {
+    family = read.values.family;
+    if (reader) find_tensors(detail::naming::safetensors);
+    if (reader && family->kind == attention_kind::mla && !read.values.top.stated(model_key::q_lora_rank)) {
         const auto rank = tensors.query_rank([&](const std::string& name) { return reader->at(name).rows(); });
         if (rank) read.values.top.set(model_key::q_lora_rank, *rank, "q_lora_rank");
     }
     config = detail::finish_json_config(std::move(read), where, how);
 }
 
-inline void checkpoint::state::find_tensors(const model_family& family, detail::naming world) {
-    tensors = detail::model_tensors(family, world, reader->names());
+inline void checkpoint::state::find_tensors(detail::naming world) {
+    tensors = detail::model_tensors(*family, world, reader->names());
 }
 
 /// Settles where the model's tensors lie, and refuses those of attention that nothing reads.

@@ -6,20 +6,22 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/checkpoint.hpp>
-#include <larql/detail/checkpoint/hf_names.hpp>
-#include <larql/detail/checkpoint/tensor_roles.hpp>
+#include <larql/detail/model/names.hpp>
+#include <larql/detail/model/roles.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
 #include <larql/mla_geometry.hpp>
+#include <larql/rope.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -56,31 +58,65 @@ inline constexpr std::size_t piece_floats = std::size_t{4} << 20;
 /// Products are made for so many heads that their rows take about this much: enough work for a matrix product.
 inline constexpr std::size_t product_floats = std::size_t{64} << 20;
 
+/// The rows of a projection with the rotated rows of each head in another pairing.
+inline matrix_input<float> in_pairing(matrix_input<float> rows, const mla_geometry& g, rope_pairing pairing) {
+    const std::vector<std::size_t> order = rope_row_order(g.qk_rope_head_dim, g.pairing, pairing);
+    const std::size_t dim = g.qk_head_dim(), begin = rope_begin(g), count = rows.rows(), cols = rows.cols();
+    return matrix_input<float>(
+        count, cols, [=, rows = std::move(rows)](std::size_t first, std::size_t last, float* out, std::size_t stride) {
+            for (std::size_t i = first; i < last; ++i, out += stride) {
+                const std::size_t within = i % dim, rotated = within - begin;  // wraps before the rotated part
+                const std::size_t from = rotated < order.size() ? i - within + begin + order[rotated] : i;
+                rows.read_rows(from, from + 1, out, stride);
+            }
+        });
+}
+
+/// A vector as a matrix of one column.
+inline matrix_input<float> as_column(const vector_input<float>& vector) {
+    return matrix_input<float>(vector.size(), 1,
+                               [values = vector.values()](std::size_t b, std::size_t e, float* out, std::size_t stride) {
+                                   for (std::size_t i = b; i < e; ++i, out += stride) *out = values[i];
+                               });
+}
+
 /// Builds the jobs of a conversion to transformers' names.
 class conversion_planner {
 public:
-    conversion_planner(const checkpoint& source, attention_form form, dtype type, std::size_t layer_begin,
-                       std::size_t layer_end)
-        : m_source(source), m_form(form), m_type(type), m_begin(layer_begin), m_end(layer_end) {}
+    conversion_planner(const checkpoint& source, attention_form form, dtype type, std::size_t block_begin,
+                       std::size_t block_end)
+        : m_source(source),
+          m_form(form),
+          m_type(type),
+          m_begin(block_begin),
+          m_end(block_end),
+          m_names(source.family().names, naming::safetensors),
+          m_prefix(source.gguf() != nullptr ? "model." : source.name_prefix()) {}
 
     [[nodiscard]] std::vector<conversion_job> plan() {
         for (std::size_t block = m_begin; block < m_end; ++block) plan_block(block);
-        m_source.gguf() != nullptr ? copy_gguf() : copy_safetensors();
+        if (m_source.gguf() != nullptr)
+            plan_gguf_rest();
+        else
+            plan_safetensors_rest();
         return std::move(m_jobs);
     }
 
 private:
-    [[nodiscard]] static std::string output_name(std::size_t block, attention_role role, std::string_view suffix) {
-        return "model.layers." + std::to_string(block) + ".self_attn." + std::string(names_of(role).safetensors) +
-               std::string(suffix);
+    // --- names ---
+
+    [[nodiscard]] std::optional<std::string> find_name(const tensor_identity& what) const {
+        return m_names.spell(what, m_prefix);
+    }
+    [[nodiscard]] std::string name_of(const tensor_identity& what) const {
+        if (auto name = find_name(what)) return *std::move(name);
+        fail(errc::unsupported_architecture,
+             "\"" + m_source.config().family + "\" has no name for \"" + std::string(to_string(what.role)) +
+                 "\" in safetensors",
+             {.file = m_source.shard_path(0)});
     }
 
-    /// The same block, in the source's own prefix where it has one.
-    [[nodiscard]] std::string name_of(std::size_t block, attention_role role,
-                                      std::string_view suffix = ".weight") const {
-        if (m_source.gguf() != nullptr) return output_name(block, role, suffix);
-        return m_source.tensor_name(role, block, suffix);
-    }
+    // --- pieces of work ---
 
     void add_matrix(std::string name, std::vector<std::uint64_t> shape, matrix_input<float> rows) {
         conversion_job job;
@@ -97,10 +133,6 @@ private:
         };
         m_jobs.push_back(std::move(job));
     }
-    void add_matrix(std::size_t block, attention_role role, matrix_input<float> rows) {
-        const std::vector<std::uint64_t> shape{rows.rows(), rows.cols()};
-        add_matrix(name_of(block, role), shape, std::move(rows));
-    }
 
     /// Gains and biases stay float32: they are few, and rounding them would gain nothing.
     void add_vector(std::string name, std::vector<float> values) {
@@ -113,53 +145,121 @@ private:
         m_jobs.push_back(std::move(job));
     }
     template <class Values>
-    void add_vector(std::size_t block, attention_role role, std::string_view suffix, const Values& values) {
-        add_vector(name_of(block, role, suffix), std::vector<float>(values.data(), values.data() + values.size()));
+    void add_bias(tensor_role role, std::size_t block, const Values& values) {
+        if (values.size() == 0) return;
+        add_vector(name_of({role, true, block, 0}), std::vector<float>(values.data(), values.data() + values.size()));
     }
 
-    void plan_block(std::size_t block) {
-        using enum attention_role;
-        if (m_form == m_source.config().form) {
-            const attention_tensors<float> w = m_source.stored_tensors(block);
-            const std::pair<attention_role, const matrix_input<float>&> matrices[] = {
-                {q, w.q}, {q_a, w.q_a}, {q_b, w.q_b}, {kv_b, w.kv_b}, {k, w.k}, {v, w.v}, {o, w.o}};
-            for (const auto& [role, matrix] : matrices)
-                if (!matrix.empty()) add_matrix(block, role, matrix);
-            const bool dense = m_form == attention_form::dense;
-            if (!w.kv_a.empty()) add_matrix(block, dense ? kv_a_latent : kv_a, w.kv_a);
-            if (!w.k_b.empty()) add_per_head(block, k_b, w.k_b);
-            if (!w.v_b.empty()) add_per_head(block, v_b, w.v_b);
-            const std::pair<attention_role, const vector_input<float>&> biases[] = {
-                {q, w.q_bias}, {q_a, w.q_a_bias}, {dense ? kv_a_latent : kv_a, w.kv_a_bias},
-                {k, w.k_bias}, {v, w.v_bias},     {o, w.o_bias}};
-            for (const auto& [role, bias] : biases) add_vector(block, role, ".bias", bias);
-            add_vector(block, q_a_norm, ".weight", w.q_a_norm);
-            add_vector(block, kv_a_norm, ".weight", w.kv_a_norm);
+    /// Rows [begin, end) of a stored weight: as they are, or decoded where their format does not exist in safetensors.
+    void add_rows(const std::string& name, const weight& stored, std::uint64_t begin, std::uint64_t end,
+                  std::vector<std::uint64_t> shape) {
+        const dtype_traits& traits = traits_of(stored.type());
+        if (stored.raw() != nullptr && traits.kind != dtype_kind::block) {
+            const std::uint64_t row_bytes = stored.columns() * traits.block_bytes;
+            const auto bytes = m_source.bytes(*stored.raw())
+                                   .subspan(static_cast<std::size_t>(begin * row_bytes),
+                                            static_cast<std::size_t>((end - begin) * row_bytes));
+            conversion_job job;
+            job.tensors.push_back({name, stored.type(), std::move(shape)});
+            job.run = [name, bytes](tensor_sink& sink, executor&) { sink.bytes(name, bytes); };
+            m_jobs.push_back(std::move(job));
             return;
         }
-        const published_attention published = m_source.published(block);
-        m_form == attention_form::dense ? plan_dense(block, published) : plan_latent(block, published);
-        add_matrix(block, o, published.o);
-        add_vector(block, o, ".bias", published.o_bias);
+        const auto rows = static_cast<std::size_t>(end - begin), cols = static_cast<std::size_t>(stored.columns());
+        add_matrix(name, std::move(shape),
+                   matrix_input<float>(rows, cols,
+                                       [stored, begin](std::size_t b, std::size_t e, float* out, std::size_t stride) {
+                                           stored.read_rows(begin + b, begin + e, out, stride);
+                                       }));
+    }
+    void add_whole(const std::string& name, const weight& stored) {
+        add_rows(name, stored, 0, stored.rows(), {stored.shape().begin(), stored.shape().end()});
     }
 
-    /// k_b [G, R, N] and v_b [G, V, R] keep their three dimensions.
-    void add_per_head(std::size_t block, attention_role role, const matrix_input<float>& rows) {
-        const std::uint64_t heads = m_source.geometry().kv_heads();
-        add_matrix(name_of(block, role), {heads, rows.rows() / heads, rows.cols()}, rows);
+    // --- attention ---
+
+    void plan_block(std::size_t block) {
+        const attention_spec& spec = m_source.spec(block);
+        if (m_form == spec.form) return plan_stored(block, spec);
+        const mla_factors<float> factors = m_source.factors(block);
+        if (m_form == attention_form::dense)
+            plan_dense(block, factors, spec.geometry);
+        else
+            plan_latent(block, factors, spec.geometry);
+        attention_weights<float> stored = m_source.stored_weights(block);
+        add_role(*find_role(tensor_role::o), block, spec, stored);
+    }
+
+    /// Every tensor in the form in which it is stored. Rows that GGUF reordered return to where transformers has them.
+    void plan_stored(std::size_t block, const attention_spec& spec) {
+        attention_weights<float> weights = m_source.stored_weights(block);
+        const bool restored = spec.kind == attention_kind::gqa && spec.geometry.pairing != published_pairing(spec);
+        if (restored)
+            for (const tensor_role role : {tensor_role::q, tensor_role::k}) restore_rows(role, spec, weights);
+        for (const role_row& row : attention_roles) {
+            if (!row.needed(spec, spec.form)) continue;
+            if (find_name({row.role, false, block, 0}))
+                add_role(row, block, spec, weights);
+            else
+                add_source_of(row.role, block);
+        }
+    }
+
+    void restore_rows(tensor_role role, const attention_spec& spec, attention_weights<float>& weights) const {
+        const auto restore = [&](matrix_input<float> rows) {
+            return in_pairing(std::move(rows), spec.geometry, published_pairing(spec));
+        };
+        weights[role] = restore(std::move(weights[role]));
+        if (weights.bias(role).empty()) return;
+        const tensor<float, 2> bias = restore(as_column(weights.bias(role))).to_tensor();
+        weights.bias(role) = std::vector<float>(bias.begin(), bias.end());
+    }
+
+    /// The pairing of the rows as transformers has them.
+    [[nodiscard]] rope_pairing published_pairing(const attention_spec& spec) const {
+        return m_source.gguf() != nullptr ? m_source.family().pairing : spec.geometry.pairing;
+    }
+
+    void add_role(const role_row& row, std::size_t block, const attention_spec& spec,
+                  const attention_weights<float>& weights) {
+        const std::string name = name_of({row.role, false, block, 0});
+        if (row.is_vector()) {
+            add_vector(name, weights.vector(row.role).values());
+            return;
+        }
+        const matrix_input<float>& rows = weights[row.role];
+        std::vector<std::uint64_t> shape{rows.rows(), rows.cols()};
+        if (const std::uint64_t heads = spec.geometry.kv_heads(); row.per_head)
+            shape = {heads, rows.rows() / heads, rows.cols()};
+        add_matrix(name, std::move(shape), rows);
+        add_bias(row.role, block, weights.bias(row.role));
+    }
+
+    /// A role that the target has under no name of its own, such as q within a fused projection: what it is made from.
+    void add_source_of(tensor_role role, std::size_t block) {
+        const std::string stored = m_source.locate(role, block)->parts.front().name;
+        if (!m_fused.insert(stored).second) return;
+        const weight whole = m_source.weights().at(stored);
+        add_matrix(stored, {whole.shape().begin(), whole.shape().end()},
+                   matrix_input<float>(static_cast<std::size_t>(whole.rows()), static_cast<std::size_t>(whole.columns()),
+                                       [whole](std::size_t b, std::size_t e, float* out, std::size_t stride) {
+                                           whole.read_rows(b, e, out, stride);
+                                       }));
+        const std::string bias = stored.substr(0, stored.rfind('.')) + ".bias";
+        if (m_source.weights().contains(bias)) add_whole(bias, m_source.weights().at(bias));
     }
 
     /// Q, K and V by blocks of heads, so that no layer is ever held as a whole.
-    void plan_dense(std::size_t block, const published_attention& published) {
-        using enum attention_role;
-        const mla_geometry g = m_source.geometry();
+    void plan_dense(std::size_t block, const mla_factors<float>& factors, const mla_geometry& g) {
+        using enum tensor_role;
         const std::uint64_t width = g.hidden_size;
+        const std::string q_name = name_of({q, false, block, 0}), k_name = name_of({k, false, block, 0}),
+                          v_name = name_of({v, false, block, 0});
         conversion_job job;
-        const std::string q_name = name_of(block, q), k_name = name_of(block, k), v_name = name_of(block, v);
         job.tensors = {{q_name, m_type, {g.num_heads * g.qk_head_dim(), width}},
                        {k_name, m_type, {g.kv_heads() * g.qk_head_dim(), width}},
                        {v_name, m_type, {g.kv_heads() * g.v_head_dim, width}}};
-        job.run = [=, factors = published.factors](tensor_sink& sink, executor& threads) {
+        job.run = [=](tensor_sink& sink, executor& threads) {
             const std::size_t group = g.num_heads / g.kv_heads();
             const std::size_t per_head = (2 * g.qk_head_dim() + g.v_head_dim) * g.hidden_size;
             const std::size_t step = std::max<std::size_t>(product_floats / per_head / group, 1) * group;
@@ -175,32 +275,33 @@ private:
             }
         };
         m_jobs.push_back(std::move(job));
-        if (g.q_lora_rank != 0) add_matrix(block, q_a, published.factors.q_a);
-        add_matrix(block, kv_a_latent, published.factors.kv_a.row_range(0, g.kv_lora_rank));
+        if (g.q_lora_rank != 0)
+            add_matrix(name_of({q_a, false, block, 0}), {g.q_lora_rank, width}, factors.q_a);
+        add_matrix(name_of({kv_a_latent, false, block, 0}), {g.kv_lora_rank, width},
+                   factors.kv_a.row_range(0, g.kv_lora_rank));
         dense_mla<float> biases;
-        absorb_biases(published.factors, g, check_factors(published.factors, g, 0, g.num_heads), biases.order,
-                      biases.pairing, biases);
-        add_vector(block, q, ".bias", biases.q_bias);
-        add_vector(block, k, ".bias", biases.k_bias);
-        add_vector(block, v, ".bias", biases.v_bias);
-        add_vector(block, q_a, ".bias", biases.q_a_bias);
-        add_vector(block, kv_a_latent, ".bias", biases.kv_a_bias);
+        absorb_biases(factors, g, check_factors(factors, g, 0, g.num_heads), biases.order, biases.pairing, biases);
+        add_bias(q, block, biases.q_bias);
+        add_bias(k, block, biases.k_bias);
+        add_bias(v, block, biases.v_bias);
+        add_bias(q_a, block, biases.q_a_bias);
+        add_bias(kv_a_latent, block, biases.kv_a_bias);
     }
 
-    void plan_latent(std::size_t block, const published_attention& published) {
-        using enum attention_role;
-        const mla_geometry g = m_source.geometry();
-        conversion_job job;
+    void plan_latent(std::size_t block, const mla_factors<float>& factors, const mla_geometry& g) {
+        using enum tensor_role;
         const bool direct = g.q_lora_rank == 0;
         const std::uint64_t width = g.hidden_size, rank = g.kv_lora_rank, heads = g.kv_heads();
-        const std::string query = name_of(block, direct ? q : q_b), query_a = name_of(block, q_a);
-        const std::string key_a = name_of(block, kv_a), key_b = name_of(block, k_b), value_b = name_of(block, v_b);
+        const std::string query = name_of({direct ? q : q_b, false, block, 0}), query_a = name_of({q_a, false, block, 0});
+        const std::string key_a = name_of({kv_a, false, block, 0}), key_b = name_of({k_b, false, block, 0}),
+                          value_b = name_of({v_b, false, block, 0});
+        conversion_job job;
         job.tensors = {{query, m_type, {g.num_heads * g.qk_head_dim(), direct ? width : g.q_lora_rank}},
                        {key_a, m_type, {rank + g.qk_rope_head_dim, width}},
                        {key_b, m_type, {heads, rank, g.qk_nope_head_dim}},
                        {value_b, m_type, {heads, g.v_head_dim, rank}}};
         if (!direct) job.tensors.push_back({query_a, m_type, {g.q_lora_rank, width}});
-        job.run = [=, factors = published.factors](tensor_sink& sink, executor&) {
+        job.run = [=](tensor_sink& sink, executor&) {
             const latent_mla<float> layer = absorb_latent(factors, g);
             const tensor<float, 2>& q_rows = direct ? layer.q : layer.q_b;
             sink.numbers(query, {q_rows.data(), q_rows.size()});
@@ -210,80 +311,74 @@ private:
             sink.numbers(value_b, {layer.v_b.data(), layer.v_b.size()});
         };
         m_jobs.push_back(std::move(job));
-        const head_rows rows(g, head_order::rope_nope, rope_pairing::half_split);
-        add_vector(block, q_a, ".bias", published.factors.q_a_bias);
-        add_vector(block, kv_a, ".bias", permute_kv_a_bias(published.factors.kv_a_bias, g, rows));
+        const head_rows rows(g, absorb_options{}.order, absorb_options{}.pairing);
+        add_bias(q_a, block, factors.q_a_bias);
+        add_bias(kv_a, block, permute_kv_a_bias(factors.kv_a_bias, g, rows));
     }
 
-    /// Whether a stored tensor belongs to an attention block that the conversion writes, or to one that it leaves out.
-    [[nodiscard]] bool is_replaced(std::string_view name) const {
-        for (std::size_t block = 0; block < m_source.attention_blocks(); ++block) {
-            const std::string prefix = m_source.block_prefix(block);
-            if (!name.starts_with(prefix)) continue;
-            const std::string_view stem = name.substr(prefix.size(), name.find('.', prefix.size()) - prefix.size());
-            for (const role_names& row : role_table)
-                if (stem == (m_source.gguf() != nullptr ? row.gguf : row.safetensors)) return true;
-        }
-        return false;
+    // --- everything else ---
+
+    /// Whether a tensor belongs to the attention of the model's blocks: written above, or left out with its block.
+    [[nodiscard]] bool is_attention(const std::optional<matched_name>& found, std::string_view prefix) const {
+        return found && found->prefix == prefix && is_attention_role(found->identity.role) &&
+               found->identity.block < m_source.attention_blocks();
     }
 
-    /// Everything but attention, byte for byte: also quantised tensors with their scales, which larql reads as they
-    /// are.
-    void copy_safetensors() {
-        for (const tensor_info& info : m_source.tensors()) {
-            if (is_replaced(info.name)) continue;
-            conversion_job job;
-            job.tensors.push_back({std::string(info.name), info.type, info.shape});
-            job.run = [this_source = &m_source, &info](tensor_sink& sink, executor&) {
-                sink.bytes(std::string(info.name), this_source->bytes(info));
-            };
-            m_jobs.push_back(std::move(job));
-        }
+    /// Byte for byte under the same names; quantised weights as what they stand for, since their scheme goes with the
+    /// configuration that described it.
+    void plan_safetensors_rest() {
+        const std::string prefix = m_source.name_prefix();
+        for (const std::string& name : m_source.weights().names())
+            if (!is_attention(m_names.match(name), prefix)) add_whole(name, m_source.weights().at(name));
     }
 
-    /// Everything but attention under transformers' names. Block formats become the output type, which safetensors has.
-    void copy_gguf() {
+    /// Under transformers' names. A stack of experts becomes one tensor for each.
+    void plan_gguf_rest() {
+        const name_matcher stored_names(m_source.family().names, naming::gguf);
+        std::string nameless;
         for (const std::string& name : m_source.weights().names()) {
-            if (is_replaced(name) || name == "rope_freqs.weight") continue;
-            const weight stored = m_source.weights().at(name);
-            const hf_name target = hf_name_of(name).value_or(hf_name{name, {}});
-            if (target.expert_suffix.empty() || stored.shape().size() != 3) {
-                add_weight(target.name, stored, 0, stored.rows(), {stored.shape().begin(), stored.shape().end()});
+            const auto found = stored_names.match(name);
+            if (is_attention(found, "") || (found && is_consumed(found->identity.role))) continue;
+            const auto target = found ? find_name(found->identity) : std::nullopt;
+            if (!target) {
+                nameless += (nameless.empty() ? "" : ", ") + name;
                 continue;
             }
-            const std::uint64_t rows = stored.shape()[1];
-            for (std::uint64_t expert = 0; expert < stored.shape()[0]; ++expert)
-                add_weight(target.name + std::to_string(expert) + target.expert_suffix, stored, expert * rows,
-                           (expert + 1) * rows, {rows, stored.columns()});
+            const weight stored = m_source.weights().at(name);
+            if (!is_stacked(found->identity)) {
+                add_whole(*target, stored);
+                continue;
+            }
+            const std::uint64_t experts = stored.shape().size() == 3 ? stored.shape()[0] : 1;
+            const std::uint64_t rows = stored.rows() / experts;
+            for (std::uint64_t expert = 0; expert < experts; ++expert) {
+                tensor_identity one = found->identity;
+                one.expert = static_cast<std::size_t>(expert);
+                add_rows(name_of(one), stored, expert * rows, (expert + 1) * rows, {rows, stored.columns()});
+            }
         }
+        if (!nameless.empty())
+            fail(errc::unsupported_architecture, "transformers has no names for these tensors: " + nameless,
+                 {.file = m_source.shard_path(0)});
     }
 
-    void add_weight(const std::string& name, const weight& stored, std::uint64_t begin, std::uint64_t end,
-                    std::vector<std::uint64_t> shape) {
-        const dtype_traits& traits = traits_of(stored.type());
-        if (stored.raw() != nullptr && traits.kind != dtype_kind::block) {
-            conversion_job job;
-            job.tensors.push_back({name, stored.type(), std::move(shape)});
-            const std::uint64_t row_bytes = stored.columns() * traits.block_bytes;
-            const auto bytes = m_source.bytes(*stored.raw())
-                                   .subspan(static_cast<std::size_t>(begin * row_bytes),
-                                            static_cast<std::size_t>((end - begin) * row_bytes));
-            job.run = [name, bytes](tensor_sink& sink, executor&) { sink.bytes(name, bytes); };
-            m_jobs.push_back(std::move(job));
-            return;
-        }
-        const auto rows = static_cast<std::size_t>(end - begin), cols = static_cast<std::size_t>(stored.columns());
-        add_matrix(name, std::move(shape),
-                   matrix_input<float>(rows, cols,
-                                       [stored, begin](std::size_t b, std::size_t e, float* out, std::size_t stride) {
-                                           stored.read_rows(begin + b, begin + e, out, stride);
-                                       }));
+    /// Tensors that the configuration states in words.
+    [[nodiscard]] static bool is_consumed(tensor_role role) {
+        return role == tensor_role::rope_divisors || role == tensor_role::rope_long_factors ||
+               role == tensor_role::rope_short_factors;
+    }
+    [[nodiscard]] static bool is_stacked(const tensor_identity& what) {
+        return what.role == tensor_role::expert_gate || what.role == tensor_role::expert_up ||
+               what.role == tensor_role::expert_down;
     }
 
     const checkpoint& m_source;
     attention_form m_form;
     dtype m_type;
     std::size_t m_begin, m_end;
+    name_matcher m_names;
+    std::string m_prefix;
+    std::set<std::string> m_fused;  // stored tensors that were added for several roles
     std::vector<conversion_job> m_jobs;
 };
 

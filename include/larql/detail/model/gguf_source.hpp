@@ -136,6 +136,19 @@ inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
     require("attention.value_length");
 }
 
+/// Whether the file has biases that config.json would state with `attention_bias`.
+inline bool has_biases(const gguf_file& file, const name_matcher& names, const model_values& values) {
+    const std::uint64_t blocks = std::min<std::uint64_t>(values.top.size(model_key::num_hidden_layers), 4096);
+    for (std::size_t role = 0; role < tensor_role_count; ++role) {
+        if (!values.family->biases_by_key.contains(static_cast<tensor_role>(role))) continue;
+        for (std::size_t block = 0; block < blocks; ++block) {
+            const auto name = names.spell({static_cast<tensor_role>(role), true, block, 0}, "");
+            if (name && file.find_tensor(*name) != nullptr) return true;
+        }
+    }
+    return false;
+}
+
 /// Reads a GGUF file's metadata.
 inline void read_gguf_values(const gguf_file& file, std::string_view architecture, config_problems& problems,
                              model_values& values) {
@@ -158,6 +171,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     read_gguf_temperature(fields, values);
 
     // What config.json says in words, GGUF says by having it.
+    values.top.set(model_key::attention_bias, has_biases(file, names, values), "attention biases");
     const bool tied = !file.tensors().empty() && file.find_tensor("output.weight") == nullptr;
     values.top.set(model_key::tie_word_embeddings, tied, "output.weight");
     if (!values.family->routing.empty() && values.top.size(model_key::n_routed_experts) != 0)

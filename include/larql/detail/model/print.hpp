@@ -34,10 +34,17 @@ inline nlohmann::json json_of(const config_value& value) {
         value);
 }
 
+/// Whether two embeddings have the same frequencies, as nearly as float32 divisors tell.
+inline bool same_frequencies(const rope_config& a, const rope_config& b) {
+    const std::vector<double> x = make_rope_table(a).frequencies, y = make_rope_table(b).frequencies;
+    return std::ranges::equal(x, y, [](double p, double q) { return std::abs(p - q) <= 1e-5 * q; });
+}
+
 /// The parameters of Llama 3's scaling that give these divisors, or nothing.
 ///
-/// A divisor d of the frequency with wavelength l is 1 / ((1 - s) / factor + s), with s = (original / l - low) /
-/// (high - low) between 0 and 1. Only two of (original, low, high) can be told: low is taken as 1.
+/// A divisor d of the frequency with wavelength l is 1 / ((1 - s) / factor + s), where s = (original / l - low) /
+/// (high - low) lies between 0 and 1. That is a line over 1 / l, so that two of (original, low, high) can be told: the
+/// original is taken as the integer for which low is nearest to 1.
 inline std::optional<rope_config> fit_llama3(const rope_config& stored) {
     rope_config fit = stored;
     fit.kind = rope_kind::llama3;
@@ -52,24 +59,26 @@ inline std::optional<rope_config> fit_llama3(const rope_config& stored) {
         const double s = (1.0 / stored.divisors[j] - 1.0 / fit.factor) / (1.0 - 1.0 / fit.factor);
         if (s > 1e-5 && s < 1.0 - 1e-5) points.emplace_back(frequencies[j] / (2.0 * std::numbers::pi), s);
     }
-    fit.low_freq_factor = 1.0;
-    if (points.size() >= 2) {
-        const auto& [x0, s0] = points.front();
-        const auto& [x1, s1] = points.back();
-        const double slope = (s1 - s0) / (x1 - x0), offset = slope * x0 - s0;  // original, low over (high - low)
-        fit.high_freq_factor = 1.0 + 1.0 / offset;
-        fit.original_max_position = std::round(slope / offset);
-    } else {  // too few to tell: the parameters of every published Llama 3
+    if (points.size() < 2) {  // too few to tell: the parameters of every published Llama 3
+        fit.low_freq_factor = 1.0;
         fit.high_freq_factor = 4.0;
         fit.original_max_position =
             points.empty() ? 8192.0 : std::round((points.front().second * 3.0 + 1.0) / points.front().first);
+        return same_frequencies(fit, stored) ? std::optional(fit) : std::nullopt;
     }
-    fit.high_freq_factor = std::round(fit.high_freq_factor * 1e4) / 1e4;  // stored as float32
-    if (!(fit.high_freq_factor > 1.0) || !(fit.original_max_position >= 1.0)) return std::nullopt;
-    const std::vector<double> got = make_rope_table(fit).frequencies, want = make_rope_table(stored).frequencies;
-    for (std::size_t j = 0; j < got.size(); ++j)
-        if (!(std::abs(got[j] - want[j]) <= 1e-5 * want[j])) return std::nullopt;
-    return fit;
+    const auto& [x0, s0] = points.front();
+    const auto& [x1, s1] = points.back();
+    const double slope = (s1 - s0) / (x1 - x0), offset = slope * x0 - s0;
+    fit.original_max_position = std::round(slope / offset);
+    if (!(slope > 0.0) || !(offset > 0.0) || !(fit.original_max_position >= 1.0)) return std::nullopt;
+    const double low = fit.original_max_position * offset / slope, high = low + fit.original_max_position / slope;
+    for (const double digits : {1e3, 1e12}) {  // the short numbers that somebody wrote, if they fit
+        fit.low_freq_factor = std::round(low * digits) / digits;
+        fit.high_freq_factor = std::round(high * digits) / digits;
+        if (fit.high_freq_factor > fit.low_freq_factor && fit.low_freq_factor > 0.0 && same_frequencies(fit, stored))
+            return fit;
+    }
+    return std::nullopt;
 }
 
 /// A rope dictionary, or null for an embedding that is not scaled.
