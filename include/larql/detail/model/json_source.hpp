@@ -106,7 +106,7 @@ private:
         std::vector<double> list;
         for (const nlohmann::json& item : value) {
             if (!item.is_number() || !within(item.get<double>()))
-                return out_of_bounds("a list of " + bounds("numbers"), item);
+                return out_of_bounds("a list of " + bounds(true), item);
             list.push_back(item.get<double>());
         }
         return list;
@@ -121,10 +121,12 @@ private:
     [[nodiscard]] bool within(double value) const {
         return std::isfinite(value) && value >= m_row.low && value <= m_row.high;
     }
-    [[nodiscard]] std::string bounds(const char* what = "a number") const {
-        if (m_row.low == above_zero && m_row.high == any_finite) return std::string("finite ") + what + " above 0";
-        if (m_row.low == above_zero) return std::string(what) + " above 0 and at most " + shown(m_row.high);
-        return std::string(what) + " from " + shown(m_row.low) + " to " + shown(m_row.high);
+    /// "a finite number above 0"; for the items of a list, "finite numbers above 0".
+    [[nodiscard]] std::string bounds(bool many = false) const {
+        const std::string article = many ? "" : "a ", noun = many ? "numbers" : "number";
+        if (m_row.low == above_zero && m_row.high == any_finite) return article + "finite " + noun + " above 0";
+        if (m_row.low == above_zero) return article + noun + " above 0 and at most " + shown(m_row.high);
+        return article + noun + " from " + shown(m_row.low) + " to " + shown(m_row.high);
     }
 
     const key_row& m_row;
