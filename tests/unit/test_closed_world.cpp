@@ -213,6 +213,16 @@ TEST_CASE("closed world: absent keys have the family's default, which is transfo
     CHECK(problem.find("rope_theta: required and absent") != std::string::npos);
     CHECK(problem.find("rms_norm_eps: required and absent") != std::string::npos);
 
+    // Null is no size, and a value that was refused is not absent, too.
+    for (const char* key : {"hidden_size", "num_attention_heads", "num_hidden_layers"}) {
+        CAPTURE(std::string(key));
+        LARQL_CHECK_ERROR_TEXT(problem_of(with(key, nullptr)), errc::missing_key,
+                               std::string(key) + ": required and null");
+        const std::string wrong = problem_of(with(key, "x"));
+        LARQL_CHECK_ERROR_TEXT(wrong, errc::wrong_type, std::string(key) + ": expected an integer");
+        CHECK(wrong.find("absent") == std::string::npos);
+    }
+
     json llama3 = with("rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}});
     const std::string missing = problem_of(llama3);
     CHECK(missing.find("rope_scaling.low_freq_factor: required by rope type \"llama3\"") != std::string::npos);

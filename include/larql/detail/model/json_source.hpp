@@ -156,8 +156,8 @@ public:
                 require_none(row, name, value);
                 continue;
             }
-            if (auto read = json_value_reader(row, m_path + std::string(name), m_problems).read(value))
-                values.set(row.key, std::move(*read), m_path + std::string(name));
+            auto read = json_value_reader(row, m_path + std::string(name), m_problems).read(value);
+            values.set(row.key, read ? std::move(*read) : config_value(refused_value{}), m_path + std::string(name));
         }
         report_unclaimed(m_object, m_path, rows);
     }

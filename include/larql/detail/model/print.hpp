@@ -26,7 +26,8 @@ namespace larql::detail {
 inline nlohmann::json json_of(const config_value& value) {
     return std::visit(
         [](const auto& v) {
-            if constexpr (std::is_same_v<std::decay_t<decltype(v)>, none_stated>)
+            using type = std::decay_t<decltype(v)>;
+            if constexpr (std::is_same_v<type, none_stated> || std::is_same_v<type, refused_value>)
                 return nlohmann::json(nullptr);
             else
                 return nlohmann::json(v);

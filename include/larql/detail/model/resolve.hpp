@@ -40,10 +40,11 @@ public:
         return all;
     }
 
-    /// A required size; its absence is a problem.
+    /// A required size; its absence, or null, is a problem. That of a refused value has been reported.
     std::size_t required(model_key key, const char* name) {
-        if (!top().find<std::uint64_t>(key) && !reported(key))
-            m_problems.add(errc::missing_key, top().name(key, m_values.where + name), "required and absent");
+        if (!top().find<std::uint64_t>(key) && !top().refused(key))
+            m_problems.add(errc::missing_key, top().name(key, m_values.where + name),
+                           top().stated(key) ? "required and null" : "required and absent");
         return top().size(key);
     }
 
@@ -57,9 +58,6 @@ public:
 private:
     [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
     [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
-
-    /// A key whose value was refused is not reported as absent, too.
-    [[nodiscard]] bool reported(model_key key) const { return top().stated(key); }
 
     attention_spec common() {
         attention_spec spec;

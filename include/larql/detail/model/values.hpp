@@ -45,9 +45,10 @@ private:
     std::vector<item> m_items;
 };
 
-struct none_stated {};  ///< null: the key is there and says "none"
-using config_value = std::variant<none_stated, bool, std::uint64_t, double, std::string, std::vector<std::string>,
-                                  std::vector<double>>;
+struct none_stated {};    ///< null: the key is there and says "none"
+struct refused_value {};  ///< the key is there, and what is wrong with its value has been reported
+using config_value = std::variant<none_stated, refused_value, bool, std::uint64_t, double, std::string,
+                                  std::vector<std::string>, std::vector<double>>;
 
 /// A value of each key that is stated, and how the file calls the key.
 class key_values {
@@ -57,10 +58,14 @@ public:
     }
     void erase(model_key key) { m_entries[index(key)].reset(); }
 
-    /// Whether the key is there, be it as null.
+    /// Whether the key is there, be it as null or with a value that was refused.
     [[nodiscard]] bool stated(model_key key) const noexcept { return m_entries[index(key)].has_value(); }
+    [[nodiscard]] bool refused(model_key key) const noexcept {
+        const config_value* found = value(key);
+        return found != nullptr && std::holds_alternative<refused_value>(*found);
+    }
 
-    /// The value, if the key is there and not null. T is the type of the key's row.
+    /// The value, if the key is there, not null and not refused. T is the type of the key's row.
     template <class T>
     [[nodiscard]] std::optional<T> find(model_key key) const {
         const auto& entry = m_entries[index(key)];
