@@ -255,6 +255,17 @@ TEST_CASE("config: a caller's configuration goes before the file's") {
     const checkpoint none = checkpoint::open(data + "/gguf/llama3-bf16.gguf", {.config = {{"rope_scaling", nullptr}}});
     CHECK(none.spec(0).rope.kind == larql::rope_kind::standard);
 
+    // What is wrong in it is an error whatever the container, and no reason to believe the file instead.
+    for (const std::string path : {"/gguf/llama3-bf16.gguf", "/hf/llama3"}) {
+        CAPTURE(path);
+        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = {{"rope_theta", -5}}}).config(), errc::bad_value,
+                          "rope_theta: expected a finite number above 0, got -5");
+        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = {{"head_dim", "x"}}}).config(), errc::wrong_type,
+                          "head_dim: expected an integer");
+        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = {{"architectures", {"Eagle3"}}}}).config(),
+                          errc::unsupported_architecture, "\"Eagle3\" is not a class");
+    }
+
     const checkpoint hf = checkpoint::open(data + "/hf/llama3", {.config = {{"rope_theta", 77.0}}});
     CHECK(hf.spec(0).rope.theta == 77.0);
     CHECK(hf.spec(0).rope.kind == larql::rope_kind::llama3);

@@ -244,7 +244,9 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
     model_values& values = result.values;
     std::optional<read_config> stated;
     if (over != nullptr) {
-        stated = read_json_config(*over, {.file = "--config"}, options, family);
+        const error_where caller{.file = "--config"};
+        stated = read_json_config(*over, caller, options, family);
+        stated->problems.throw_if_any(caller);
         if (stated->values.family->gguf_architecture != *architecture)
             fail(errc::bad_value,
                  "model_type \"" + stated->values.model_type + "\" is not stored as architecture \"" + *architecture +
