@@ -157,7 +157,8 @@ struct model_family {
     std::string_view gguf_loses{};                    ///< what the GGUF architecture has no place for
 
     std::span<const key_alias> aliases{};             ///< names beyond those of the key rows
-    std::span<const std::string_view> inert_keys{};   ///< keys that look like attention and are not
+    std::span<const std::string_view> inert_keys{};   ///< keys that look like attention and are not: names of
+                                                      ///< config.json, and of GGUF below the architecture's prefix
 
     std::string_view refused{};                       ///< not empty: known, not implemented, and why
 

@@ -340,6 +340,24 @@ TEST_CASE("closed world: GGUF metadata of attention that no row claims is refuse
     CHECK(ignored.warnings == std::vector<std::string>{"llama.attention.key_gain is unknown"});
 }
 
+TEST_CASE("GGUF: what a family's row says of biases and of inert keys holds for its metadata, too") {
+    using larql::tensor_role;
+    static constexpr std::string_view inert[] = {"residual_scale"};
+    constexpr larql::model_family own[] = {{.name = "own",
+                                            .model_types = {"own"},
+                                            .classes = {"OwnForCausalLM"},
+                                            .gguf_architecture = "llama",
+                                            .biases = {tensor_role::q, tensor_role::k},
+                                            .biases_by_key = {tensor_role::o},
+                                            .default_rope_theta = 10000.0,
+                                            .inert_keys = inert}};
+    const gguf_builder scaled = llama_metadata().kv("llama.residual_scale", gguf_builder::f32, le(0.5F));
+    LARQL_CHECK_ERROR_TEXT(gguf_problem(scaled), errc::not_understood, "llama.residual_scale");
+    const model_config model = read_gguf(scaled, {.families = own});
+    CHECK(model.blocks[0].biases == larql::role_set{tensor_role::q, tensor_role::k});
+    CHECK(model.blocks[0].possible_biases == larql::role_set{tensor_role::o});
+}
+
 TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
     const auto rope_of = [](const gguf_builder& b) { return read_gguf(b).blocks[0].rope; };
     CHECK(rope_of(llama_metadata()).kind == larql::rope_kind::standard);

@@ -201,9 +201,11 @@ private:
         }
     }
 
-    [[nodiscard]] static bool claimed(std::string_view name) {
+    [[nodiscard]] bool claimed(std::string_view name) const {
         const auto names = [&](const key_row& row) { return std::ranges::find(row.gguf, name) != row.gguf.end(); };
-        return std::ranges::any_of(top_keys, names) || std::ranges::any_of(rope_keys, names);
+        const auto inert = m_values.family->inert_keys;
+        return std::ranges::any_of(top_keys, names) || std::ranges::any_of(rope_keys, names) ||
+               std::ranges::find(inert, name) != inert.end();
     }
     [[nodiscard]] bool allows(const inert_key& known) const {
         switch (known.allowed) {

@@ -209,16 +209,18 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
     return result;
 }
 
-/// Blocks whose biases only the tensors state: GGUF, and what larql wrote.
+/// Sets the biases of blocks where no key states them, in GGUF and in what larql converted: those that the family
+/// always has, and those that the tensors show.
 inline void expect_biases_in_tensors(model_config& model, const model_family& family) {
     for (attention_spec& spec : model.blocks) {
-        if (spec.form == attention_form::factored)
+        if (spec.form == attention_form::factored) {
+            spec.biases = family.biases;
             spec.possible_biases = family.biases_by_key;
-        else
-            for (const tensor_role role : {tensor_role::q, tensor_role::q_a, tensor_role::kv_a, tensor_role::k,
-                                           tensor_role::kv_a_latent, tensor_role::v, tensor_role::o})
-                spec.possible_biases.insert(role);
+            continue;
+        }
         spec.biases = {};
+        spec.possible_biases = {tensor_role::q, tensor_role::q_a, tensor_role::kv_a, tensor_role::k,
+                                tensor_role::kv_a_latent, tensor_role::v, tensor_role::o};
     }
 }
 
