@@ -35,6 +35,7 @@ enum class model_key : std::uint8_t {
     attention_bias,
     sliding_window,
     use_sliding_window,
+    max_window_layers,
     layer_types,
     softcap,
     temperature_scale,
@@ -109,6 +110,7 @@ enum class window_rule : std::uint8_t {
     every_block,  ///< all, if the configuration states a window
     layer_types,  ///< those that `layer_types` calls "sliding_attention"
     period,       ///< block b if b % window_period == window_offset
+    from_block,   ///< those of `layer_types`; without it, blocks from `max_window_layers` on
 };
 
 /// How GGUF stores the rows of q and k.
@@ -137,6 +139,7 @@ struct model_family {
     double latent_eps = 1e-6;                         ///< 0: the configuration's rms_norm_eps
     window_rule windows = window_rule::none;
     std::size_t window_period = 0, window_offset = 0;
+    bool window_by_default = true;                    ///< `use_sliding_window`, if it is absent
     output_gate gate = output_gate::none;
     bool sinks = false;
     bool softcap = false;                             ///< `attn_logit_softcapping` is read
@@ -150,6 +153,7 @@ struct model_family {
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
     std::optional<std::size_t> default_sliding_window{};
+    std::optional<std::size_t> default_max_window_layers{};
 
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 1.0;                 ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim

@@ -167,6 +167,9 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
         read_gguf_latent_sizes(file, fields, names, blocks, values.top);
     else
         check_gguf_heads(fields, values);
+    if (values.family->windows == window_rule::from_block && values.top.size(model_key::sliding_window) != 0)
+        values.not_understood.push_back(values.top.name(model_key::sliding_window) +
+                                        " is stated, and no key says from which block on");
     read_gguf_rope(file, fields, reader, names, values);
     read_gguf_temperature(fields, values);
 

@@ -266,7 +266,7 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
         reader.read(rope_keys, values.ropes.emplace_back().keys);
         return;
     }
-    if (!reads_layer_types(*values.family))
+    if (!reads_layer_ropes(*values.family))
         values.not_understood.push_back(name + " differs by layer type, which \"" + std::string(values.family->name) +
                                         "\" does not have");
     for (const auto& [layer_type, keys] : scaling->items()) {

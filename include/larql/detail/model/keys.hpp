@@ -43,7 +43,10 @@ struct key_row {
 constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kind::mla; }
 constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
-constexpr bool reads_layer_types(const model_family& f) { return f.windows == window_rule::layer_types; }
+constexpr bool reads_layer_types(const model_family& f) {
+    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block;
+}
+constexpr bool reads_layer_ropes(const model_family& f) { return f.windows == window_rule::layer_types; }
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
 constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
@@ -70,6 +73,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::attention_bias,             value_type::flag,    0,          1,              {"attention_bias"},                   {},                                   reads_biases},
     {model_key::sliding_window,             value_type::integer, 0,          max_length,     {"sliding_window"},                   {"attention.sliding_window"},         reads_window},
     {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window},
+    {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
     {model_key::layer_types,                value_type::texts,   0,          0,              {"layer_types"},                      {},                                   reads_layer_types},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::rope_interleave,            value_type::flag,    0,          1,              {"rope_interleave"},                  {}},
@@ -163,7 +167,6 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"temperature"},              // of sampling
     {"top_k"},
     {"top_p"},
-    {"max_window_layers"},  // of a window that `use_sliding_window` turns off
     {"use_mla", inert_key::when::yes},
     {"use_qk_norm", inert_key::when::no},
     {"qk_norm", inert_key::when::no},

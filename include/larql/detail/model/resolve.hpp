@@ -32,9 +32,14 @@ public:
         const std::vector<std::string> types = layer_types();
         std::vector<attention_spec> all(top().size(model_key::num_hidden_layers), base);
         const std::size_t window = sliding_window();
+        const std::size_t first = window != 0 && types.empty() ? first_window_block() : 0;
         for (std::size_t block = 0; block < all.size(); ++block) {
             const std::string type = block < types.size() ? types[block] : "";
-            if (has_window(block, type)) all[block].sliding_window = window;
+            if (has_window(block, type, first)) all[block].sliding_window = window;
+            if (type == "sliding_attention" && window == 0 && m_reported_types.insert(type))
+                m_problems.add(errc::missing_key, m_values.where + "sliding_window",
+                               "layer_types calls block " + std::to_string(block) + " \"" + type +
+                                   "\", and no window is stated or it is turned off");
             if (m_values.ropes.size() > 1) set_rope(all[block], type);
         }
         return all;
@@ -298,20 +303,30 @@ private:
 
     [[nodiscard]] std::size_t sliding_window() {
         if (m_family.windows == window_rule::none) return 0;
-        if (top().find<bool>(model_key::use_sliding_window) == false) return 0;
+        if (!top().find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
         if (top().stated(model_key::sliding_window)) return top().size(model_key::sliding_window);
         if (m_family.default_sliding_window) return *m_family.default_sliding_window;
         m_problems.add(errc::missing_key, m_values.where + "sliding_window", "required and absent; null means none");
         return 0;
     }
 
-    [[nodiscard]] bool has_window(std::size_t block, const std::string& type) const {
+    /// The first block with a window, for families that have one from a block on.
+    [[nodiscard]] std::size_t first_window_block() {
+        if (m_family.windows != window_rule::from_block) return 0;
+        if (top().stated(model_key::max_window_layers)) return top().size(model_key::max_window_layers);
+        if (m_family.default_max_window_layers) return *m_family.default_max_window_layers;
+        m_problems.add(errc::missing_key, m_values.where + "max_window_layers", "required and absent");
+        return 0;
+    }
+
+    [[nodiscard]] bool has_window(std::size_t block, const std::string& type, std::size_t first) const {
         switch (m_family.windows) {
             case window_rule::none: return false;
             case window_rule::every_block: return true;
             case window_rule::layer_types: return type == "sliding_attention";
             case window_rule::period:
                 return m_family.window_period != 0 && block % m_family.window_period == m_family.window_offset;
+            case window_rule::from_block: return type.empty() ? block >= first : type == "sliding_attention";
         }
         return false;
     }

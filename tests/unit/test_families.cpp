@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families of plain attention: each against what transformers computed, from its own files and from GGUF, in one pass
+// and token by token; and the rules that their rows name.
+#include <larql/checkpoint.hpp>
+#include <support/gguf_builder.hpp>
+#include <support/tiny_model.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using larql::attention_form;
+using larql::checkpoint;
+using larql::errc;
+using larql::model_config;
+using larql::parse_model_config;
+using nlohmann::json;
+
+/// A tiny configuration of a model type, with what a test states beside.
+json config_of(const std::string& model_type, const json& more = json::object()) {
+    json config = larql::testing::tiny_llama_config(4);
+    config.erase("architectures");
+    config["model_type"] = model_type;
+    config.update(more);
+    return config;
+}
+
+std::vector<std::size_t> windows_of(const json& config, const larql::config_options& options = {}) {
+    std::vector<std::size_t> windows;
+    for (const larql::attention_spec& block : parse_model_config(config, {}, options).blocks)
+        windows.push_back(block.sliding_window);
+    return windows;
+}
+
+constexpr larql::model_family from_block[] = {{.name = "from_block",
+                                               .model_types = {"from_block"},
+                                               .classes = {"FromBlock"},
+                                               .gguf_architecture = "from_block",
+                                               .windows = larql::window_rule::from_block,
+                                               .window_by_default = false,
+                                               .default_rope_theta = 10000.0,
+                                               .default_sliding_window = 4096}};
+
+}  // namespace
+
+TEST_CASE("families: windows from a block on, if the configuration turns them on") {
+    const auto windows = [](const json& more) {
+        return windows_of(config_of("from_block", more), {.families = from_block});
+    };
+    const auto problem = [&](const json& more) { return larql::testing::error_of([&] { windows(more); }); };
+    using list = std::vector<std::size_t>;
+    const json two{{"use_sliding_window", true}, {"sliding_window", 7}, {"max_window_layers", 2}};
+    CHECK(windows(two) == list{0, 0, 7, 7});
+    CHECK(windows({{"sliding_window", 7}, {"max_window_layers", 2}}) ==
+          list{0, 0, 0, 0});  // absent: the family's default
+    CHECK(windows({{"use_sliding_window", true}, {"max_window_layers", 3}}) == list{0, 0, 0, 4096});
+    CHECK(windows({{"use_sliding_window", true}, {"sliding_window", nullptr}}) == list{0, 0, 0, 0});
+    CHECK(windows({{"use_sliding_window", true}, {"sliding_window", 7}, {"max_window_layers", 28}}) ==
+          list{0, 0, 0, 0});
+    LARQL_CHECK_ERROR_TEXT(problem({{"use_sliding_window", true}, {"sliding_window", 7}}), errc::missing_key,
+                           "max_window_layers: required and absent");
+    // Stated layer types go before the count.
+    json typed = two;
+    typed["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
+    CHECK(windows(typed) == list{7, 0, 7, 0});
+    typed["use_sliding_window"] = false;
+    LARQL_CHECK_ERROR_TEXT(problem(typed), errc::missing_key, "sliding_window: layer_types calls block 0");
+    // transformers' class for this rule has one rope for all layers.
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}}}}),
+                           errc::not_understood, "differs by layer type");
+    // GGUF has no key that says from which block on.
+    using larql::testing::gguf_builder;
+    using larql::testing::le;
+    gguf_builder file;
+    file.kv_string("general.architecture", "from_block");
+    const std::pair<const char*, unsigned> sizes[] = {{"block_count", 4},
+                                                      {"context_length", 64},
+                                                      {"embedding_length", 24},
+                                                      {"attention.head_count", 4},
+                                                      {"attention.sliding_window", 7}};
+    for (const auto& [key, value] : sizes) file.kv(std::string("from_block.") + key, gguf_builder::u32, le(value));
+    file.kv("from_block.attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-5F));
+    const larql::testing::temporary_folder folder;
+    const auto path = larql::testing::write_file(folder / "m.gguf", file.build());
+    LARQL_CHECK_ERROR(larql::read_model_config(larql::gguf_file::open(path), {.families = from_block}),
+                      errc::not_understood, "from_block.attention.sliding_window is stated, and no key says");
+}
