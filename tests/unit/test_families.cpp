@@ -48,7 +48,69 @@ constexpr larql::model_family from_block[] = {{.name = "from_block",
                                                .default_rope_theta = 10000.0,
                                                .default_sliding_window = 4096}};
 
+struct reference_case {
+    std::string name;  // of the folder in tests/data/hf
+    bool gguf;         // there is a GGUF of it, too, which is right without a caller's configuration
+};
+
+/// The worst error of a checkpoint's blocks against what transformers computed, in one pass and token by token.
+double worst_error(const checkpoint& model, const std::string& name) {
+    using larql::testing::relative_error;
+    const auto reference =
+        larql::safetensors_file::open(std::string(LARQL_TEST_DATA) + "/hf/" + name + "/reference.safetensors");
+    double worst = 0.0;
+    const auto note = [&](double error) {
+        if (!(error <= worst)) worst = error;
+    };
+    for (std::size_t block = 0; block < model.attention_blocks(); ++block) {
+        const std::string layer = "layer" + std::to_string(block) + ".";
+        const larql::tensor<float, 2> hidden = reference.read<2>(layer + "hidden"),
+                                      out = reference.read<2>(layer + "out");
+        const auto attention = model.attention(block, attention_form::factored);
+        const auto whole = attention.forward(hidden);
+        note(relative_error(whole.context, reference.read<2>(layer + "context")));
+        note(relative_error(whole.out, out));
+        auto cache = attention.make_cache(hidden.shape(0));
+        larql::tensor<float, 2> stepwise = xt::zeros_like(out);
+        const std::size_t width = hidden.shape(1);
+        for (std::size_t t = 0; t < hidden.shape(0); ++t) {
+            auto token = larql::tensor<float, 2>::from_shape({1, width});
+            std::copy_n(hidden.data() + t * width, width, token.data());
+            const auto result = attention.forward(token, cache);
+            std::copy_n(result.out.data(), width, stepwise.data() + t * width);
+        }
+        note(relative_error(stepwise, out));
+    }
+    return worst;
+}
+
 }  // namespace
+
+TEST_CASE("families: each computes what transformers computed, in one pass and token by token") {
+    const std::string data = LARQL_TEST_DATA;
+    const reference_case cases[] = {
+        {"qwen2", true},
+        {"qwen2_window", false},
+    };
+    for (const auto& [name, gguf] : cases) {
+        CAPTURE(name);
+        CHECK(worst_error(checkpoint::open(data + "/hf/" + name), name) <= 1e-5);
+        if (gguf) CHECK(worst_error(checkpoint::open(data + "/gguf/" + name + "-bf16.gguf"), name) <= 2e-5);
+    }
+}
+
+TEST_CASE("families: qwen2 has biases of q, k and v whatever its configuration says, and a window only if it says so") {
+    const model_config plain =
+        parse_model_config(config_of("qwen2", {{"sliding_window", 7}, {"max_window_layers", 1}}));
+    CHECK(plain.blocks[3].sliding_window == 0);
+    CHECK(plain.blocks[3].biases ==
+          larql::role_set{larql::tensor_role::q, larql::tensor_role::k, larql::tensor_role::v});
+    CHECK(windows_of(config_of("qwen2", {{"use_sliding_window", true}, {"num_hidden_layers", 30}})) == [] {
+        std::vector<std::size_t> w(30);
+        w[28] = w[29] = 4096;
+        return w;
+    }());
+}
 
 TEST_CASE("families: windows from a block on, if the configuration turns them on") {
     const auto windows = [](const json& more) {

@@ -67,8 +67,8 @@ inline constexpr name_row deepseek_names[] = {
 #undef LARQL_NAMES_AROUND_ATTENTION
 // clang-format on
 
-// Defaults are those of transformers 5.24's configuration classes: configuration_llama.py, configuration_mistral.py,
-// configuration_deepseek_v2.py, configuration_deepseek_v3.py, and default_theta of PreTrainedConfig.
+// Defaults are those of transformers 5.24's configuration classes (configuration_*.py: llama, mistral, qwen2,
+// deepseek_v2, deepseek_v3) and default_theta of PreTrainedConfig.
 inline constexpr model_family families[] = {
     {.name = "llama",
      .model_types = {"llama"},
@@ -92,6 +92,20 @@ inline constexpr model_family families[] = {
      .default_rms_norm_eps = 1e-6,
      .default_sliding_window = 4096,
      .stored = gguf_rows::interleaved,
+     .gguf_loses = "a sliding window, dynamic rope scaling"},
+    {.name = "qwen2",
+     .model_types = {"qwen2"},
+     .classes = {"Qwen2ForCausalLM", "Qwen2Model", "Qwen2ForSequenceClassification", "Qwen2ForTokenClassification",
+                 "Qwen2ForQuestionAnswering", "Qwen2ForRewardModel", "Qwen2ForProcessRewardModel"},
+     .gguf_architecture = "qwen2",
+     .names = llama_names,
+     .windows = window_rule::from_block,
+     .window_by_default = false,
+     .biases = {tensor_role::q, tensor_role::k, tensor_role::v},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .default_sliding_window = 4096,
+     .default_max_window_layers = 28,
      .gguf_loses = "a sliding window, dynamic rope scaling"},
     {.name = "deepseek_v2",
      .model_types = {"deepseek_v2"},
