@@ -84,6 +84,9 @@ double worst_error(const checkpoint& model, const std::string& name) {
     return worst;
 }
 
+constexpr larql::model_family wide_heads[] = {
+    {.name = "wide_heads", .model_types = {"wide_heads"}, .default_rope_theta = 10000.0, .default_head_dim = 128}};
+
 }  // namespace
 
 TEST_CASE("families: each computes what transformers computed, in one pass and token by token") {
@@ -153,4 +156,16 @@ TEST_CASE("families: windows from a block on, if the configuration turns them on
     const auto path = larql::testing::write_file(folder / "m.gguf", file.build());
     LARQL_CHECK_ERROR(larql::read_model_config(larql::gguf_file::open(path), {.families = from_block}),
                       errc::not_understood, "from_block.attention.sliding_window is stated, and no key says");
+}
+
+TEST_CASE("families: an absent head_dim is the family's, or else a share of the width") {
+    json config = config_of("wide_heads");
+    const auto head_dim = [](const json& c) {
+        return parse_model_config(c, {}, {.families = wide_heads}).blocks[0].geometry.v_head_dim;
+    };
+    CHECK(head_dim(config) == 8);
+    config.erase("head_dim");
+    CHECK(head_dim(config) == 128);
+    config["model_type"] = "llama";
+    CHECK(head_dim(config) == 6);
 }

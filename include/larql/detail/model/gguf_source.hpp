@@ -124,6 +124,7 @@ inline void read_gguf_temperature(const gguf_fields& fields, model_values& value
 inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
     const std::uint64_t heads = values.top.size(model_key::num_attention_heads);
     std::uint64_t head_dim = values.top.size(model_key::head_dim);
+    if (head_dim == 0) head_dim = values.family->default_head_dim;
     if (head_dim == 0 && heads != 0) head_dim = values.top.size(model_key::hidden_size) / heads;
     const auto require = [&](const char* key) {
         const auto stated = fields.integer(key);

@@ -110,6 +110,7 @@ private:
                            "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
                                std::to_string(g.num_kv_heads));
         std::size_t dim = top().size(model_key::head_dim);
+        if (dim == 0) dim = m_family.default_head_dim;
         if (dim == 0 && g.num_heads != 0) {
             if (g.hidden_size % g.num_heads != 0)
                 m_problems.add(errc::bad_value, top().name(model_key::hidden_size),
