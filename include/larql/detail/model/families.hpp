@@ -6,7 +6,9 @@
 
 #include <larql/model_family.hpp>
 
-#include <span>
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <string_view>
 
 namespace larql::detail {
@@ -35,6 +37,14 @@ inline constexpr name_row llama_names[] = {
     {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
     {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq",          "blk.{}.attn_rot_embd.weight"},
 };
+
+/// Two sets of names as one.
+template <std::size_t A, std::size_t B>
+constexpr std::array<name_row, A + B> joined(const name_row (&a)[A], const name_row (&b)[B]) {
+    std::array<name_row, A + B> all{};
+    std::copy_n(b, B, std::copy_n(a, A, all.begin()));
+    return all;
+}
 
 // Sources: transformers' modeling_deepseek_v3.py; llama.cpp's conversion/deepseek.py. k_b_proj and v_b_proj are larql's
 // latent form; q_proj, k_proj, v_proj and kv_a_proj beside q_a_proj its dense form.
