@@ -94,6 +94,7 @@ TEST_CASE("families: each computes what transformers computed, in one pass and t
     const reference_case cases[] = {
         {"qwen2", true},
         {"qwen2_window", false},
+        {"qwen3", true},
     };
     for (const auto& [name, gguf] : cases) {
         CAPTURE(name);
@@ -168,4 +169,13 @@ TEST_CASE("families: an absent head_dim is the family's, or else a share of the 
     CHECK(head_dim(config) == 128);
     config["model_type"] = "llama";
     CHECK(head_dim(config) == 6);
+}
+
+TEST_CASE("families: qwen3 norms query and key heads with the configuration's eps") {
+    const larql::attention_spec block = parse_model_config(config_of("qwen3", {{"rms_norm_eps", 0.25}})).blocks[0];
+    for (const larql::norm_spec& norm : {block.q_norm, block.k_norm}) {
+        CHECK(norm.kind == larql::norm_kind::rms);
+        CHECK(norm.per_head);
+        CHECK(norm.eps == 0.25);
+    }
 }

@@ -38,6 +38,11 @@ inline constexpr name_row llama_names[] = {
     {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq",          "blk.{}.attn_rot_embd.weight"},
 };
 
+inline constexpr name_row head_norm_names[] = {
+    {tensor_role::q_norm,              "layers.{}.self_attn.q_norm.weight",                "blk.{}.attn_q_norm.weight"},
+    {tensor_role::k_norm,              "layers.{}.self_attn.k_norm.weight",                "blk.{}.attn_k_norm.weight"},
+};
+
 /// Two sets of names as one.
 template <std::size_t A, std::size_t B>
 constexpr std::array<name_row, A + B> joined(const name_row (&a)[A], const name_row (&b)[B]) {
@@ -45,6 +50,7 @@ constexpr std::array<name_row, A + B> joined(const name_row (&a)[A], const name_
     std::copy_n(b, B, std::copy_n(a, A, all.begin()));
     return all;
 }
+inline constexpr auto qwen3_names = joined(llama_names, head_norm_names);  // modeling_qwen3.py
 
 // Sources: transformers' modeling_deepseek_v3.py; llama.cpp's conversion/deepseek.py. k_b_proj and v_b_proj are larql's
 // latent form; q_proj, k_proj, v_proj and kv_a_proj beside q_a_proj its dense form.
@@ -77,7 +83,7 @@ inline constexpr name_row deepseek_names[] = {
 #undef LARQL_NAMES_AROUND_ATTENTION
 // clang-format on
 
-// Defaults are those of transformers 5.24's configuration classes (configuration_*.py: llama, mistral, qwen2,
+// Defaults are those of transformers 5.24's configuration classes (configuration_*.py: llama, mistral, qwen2, qwen3,
 // deepseek_v2, deepseek_v3) and default_theta of PreTrainedConfig.
 inline constexpr model_family families[] = {
     {.name = "llama",
@@ -114,6 +120,23 @@ inline constexpr model_family families[] = {
      .biases = {tensor_role::q, tensor_role::k, tensor_role::v},
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
+     .default_sliding_window = 4096,
+     .default_max_window_layers = 28,
+     .gguf_loses = "a sliding window, dynamic rope scaling"},
+    {.name = "qwen3",
+     .model_types = {"qwen3"},
+     .classes = {"Qwen3ForCausalLM", "Qwen3Model", "Qwen3ForSequenceClassification", "Qwen3ForTokenClassification",
+                 "Qwen3ForQuestionAnswering"},
+     .gguf_architecture = "qwen3",
+     .names = qwen3_names,
+     .q_norm = {.kind = norm_kind::rms, .eps = 0.0},
+     .k_norm = {.kind = norm_kind::rms, .eps = 0.0},
+     .windows = window_rule::from_block,
+     .window_by_default = false,
+     .biases_by_key = {tensor_role::q, tensor_role::k, tensor_role::v, tensor_role::o},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .default_head_dim = 128,
      .default_sliding_window = 4096,
      .default_max_window_layers = 28,
      .gguf_loses = "a sliding window, dynamic rope scaling"},
