@@ -38,6 +38,7 @@ enum class model_key : std::uint8_t {
     max_window_layers,
     layer_types,
     softcap,
+    attention_multiplier,
     temperature_scale,
     temperature_length,
     rope_interleave,
@@ -102,6 +103,7 @@ struct key_alias {
 enum class scale_rule : std::uint8_t {
     inverse_sqrt_head,  ///< 1 / sqrt(D)
     yarn_mscale,        ///< the same times the square of YaRN's m (attention_mscale)
+    stated,             ///< `attention_multiplier`, which must be there
 };
 
 /// Which blocks see only a window of keys, of `sliding_window` tokens.

@@ -87,6 +87,9 @@ double worst_error(const checkpoint& model, const std::string& name) {
 constexpr larql::model_family wide_heads[] = {
     {.name = "wide_heads", .model_types = {"wide_heads"}, .default_rope_theta = 10000.0, .default_head_dim = 128}};
 
+constexpr larql::model_family scaled[] = {
+    {.name = "scaled", .model_types = {"scaled"}, .scale = larql::scale_rule::stated, .default_rope_theta = 10000.0}};
+
 }  // namespace
 
 TEST_CASE("families: each computes what transformers computed, in one pass and token by token") {
@@ -169,6 +172,17 @@ TEST_CASE("families: an absent head_dim is the family's, or else a share of the 
     CHECK(head_dim(config) == 128);
     config["model_type"] = "llama";
     CHECK(head_dim(config) == 6);
+}
+
+TEST_CASE("families: a stated scale takes the place of the usual one, and must be stated") {
+    const auto scale = [](const json& more) {
+        return parse_model_config(config_of("scaled", more), {}, {.families = scaled}).blocks[0].scale;
+    };
+    CHECK(scale({{"attention_multiplier", 0.11}}) == 0.11);
+    LARQL_CHECK_ERROR(scale(json::object()), errc::missing_key, "attention_multiplier: required and absent");
+    LARQL_CHECK_ERROR(scale({{"attention_multiplier", 0}}), errc::bad_value, "attention_multiplier: expected a finite");
+    LARQL_CHECK_ERROR(parse_model_config(config_of("llama", {{"attention_multiplier", 0.11}})), errc::not_understood,
+                      "attention_multiplier is 0.11, which \"llama\" does not have");
 }
 
 TEST_CASE("families: qwen3 norms query and key heads with the configuration's eps") {

@@ -48,6 +48,7 @@ constexpr bool reads_layer_types(const model_family& f) {
 }
 constexpr bool reads_layer_ropes(const model_family& f) { return f.windows == window_rule::layer_types; }
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
+constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
 constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
 constexpr bool reads_alpha(const model_family& f) { return f.dynamic_alpha; }
@@ -76,6 +77,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
     {model_key::layer_types,                value_type::texts,   0,          0,              {"layer_types"},                      {},                                   reads_layer_types},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
+    {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
     {model_key::rope_interleave,            value_type::flag,    0,          1,              {"rope_interleave"},                  {}},
     {model_key::rope_theta,                 value_type::number,  above_zero, any_finite,     {"rope_theta"},                       {"rope.freq_base"}},
     {model_key::partial_rotary_factor,      value_type::number,  above_zero, 1.0,            {"partial_rotary_factor"},            {},                                   reads_partial,     1.0},
@@ -197,7 +199,6 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"logit_scale", inert_key::when::one},
     {"embedding_multiplier", inert_key::when::one},
     {"residual_multiplier", inert_key::when::one},
-    {"attention_multiplier", inert_key::when::no},
     {"query_pre_attn_scalar", inert_key::when::no},
     {"use_cla", inert_key::when::no},
     {"kv_cache_dtype"},  // how an engine stores its cache
@@ -230,7 +231,6 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"logit_scale", inert_key::when::one},
     {"embedding_scale", inert_key::when::one},
     {"residual_scale", inert_key::when::one},
-    {"attention.scale", inert_key::when::no},
     {"attention.output_scale", inert_key::when::no},
     {"attention.value_scale", inert_key::when::no},
     {"attention.shared_kv_layers", inert_key::when::no},

@@ -280,6 +280,13 @@ private:
     // --- what multiplies ---
 
     void set_scale(attention_spec& spec) {
+        if (m_family.scale == scale_rule::stated) {
+            const auto stated = top().find<double>(model_key::attention_multiplier);
+            if (!stated && !top().refused(model_key::attention_multiplier))
+                m_problems.add(errc::missing_key, m_values.where + "attention_multiplier", "required and absent");
+            spec.scale = stated.value_or(1.0);
+            return;
+        }
         const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
         spec.scale = m * m / std::sqrt(static_cast<double>(std::max<std::size_t>(spec.geometry.qk_head_dim(), 1)));
         if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
