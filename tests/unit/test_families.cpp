@@ -98,6 +98,7 @@ TEST_CASE("families: each computes what transformers computed, in one pass and t
         {"qwen2", true},
         {"qwen2_window", false},
         {"qwen3", true},
+        {"granite", false},
     };
     for (const auto& [name, gguf] : cases) {
         CAPTURE(name);
@@ -183,6 +184,17 @@ TEST_CASE("families: a stated scale takes the place of the usual one, and must b
     LARQL_CHECK_ERROR(scale({{"attention_multiplier", 0}}), errc::bad_value, "attention_multiplier: expected a finite");
     LARQL_CHECK_ERROR(parse_model_config(config_of("llama", {{"attention_multiplier", 0.11}})), errc::not_understood,
                       "attention_multiplier is 0.11, which \"llama\" does not have");
+}
+
+TEST_CASE(
+    "families: granite's GGUF is refused where its metadata contradict its tensors, and right with what they lost") {
+    // llama.cpp's converter warns of a head_dim other than hidden_size / num_attention_heads, and drops it.
+    const std::string data = LARQL_TEST_DATA, path = data + "/gguf/granite-bf16.gguf";
+    LARQL_CHECK_ERROR(checkpoint::open(path).attention(0, attention_form::factored), errc::shape_mismatch,
+                      "blk.0.attn_q.weight: the configuration implies [64, 64], the tensor has [128, 64]");
+    const checkpoint model = checkpoint::open(path, {.config = {{"head_dim", 32}}});
+    CHECK(model.spec(0).scale == 0.11);
+    CHECK(worst_error(model, "granite") <= 2e-5);
 }
 
 TEST_CASE("families: qwen3 norms query and key heads with the configuration's eps") {

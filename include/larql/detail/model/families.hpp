@@ -83,8 +83,12 @@ inline constexpr name_row deepseek_names[] = {
 #undef LARQL_NAMES_AROUND_ATTENTION
 // clang-format on
 
+// What multiplies embeddings, the sum with the residual and logits is outside attention: modeling_granite.py.
+inline constexpr std::string_view granite_inert[] = {"embedding_multiplier", "residual_multiplier", "logits_scaling",
+                                                     "embedding_scale",      "residual_scale",      "logit_scale"};
+
 // Defaults are those of transformers 5.24's configuration classes (configuration_*.py: llama, mistral, qwen2, qwen3,
-// deepseek_v2, deepseek_v3) and default_theta of PreTrainedConfig.
+// granite, deepseek_v2, deepseek_v3) and default_theta of PreTrainedConfig.
 inline constexpr model_family families[] = {
     {.name = "llama",
      .model_types = {"llama"},
@@ -140,6 +144,18 @@ inline constexpr model_family families[] = {
      .default_sliding_window = 4096,
      .default_max_window_layers = 28,
      .gguf_loses = "a sliding window, dynamic rope scaling"},
+    {.name = "granite",
+     .model_types = {"granite"},
+     .classes = {"GraniteForCausalLM", "GraniteModel"},
+     .gguf_architecture = "granite",
+     .names = llama_names,
+     .scale = scale_rule::stated,
+     .biases_by_key = {tensor_role::q, tensor_role::k, tensor_role::v, tensor_role::o},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .stored = gguf_rows::interleaved,
+     .gguf_loses = "dynamic rope scaling, a head_dim other than hidden_size / num_attention_heads",
+     .inert_keys = granite_inert},
     {.name = "deepseek_v2",
      .model_types = {"deepseek_v2"},
      .classes = {"DeepseekV2ForCausalLM", "DeepseekV2Model", "DeepseekV2ForSequenceClassification"},
