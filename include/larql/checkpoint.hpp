@@ -142,7 +142,8 @@ public:
         return *m_state->family;
     }
     /// What stands before the names of the model's blocks: "model.", "language_model.model.", ... ; "" for GGUF.
-    [[nodiscard]] std::string name_prefix() const { return m_state->tensors.prefix(); }
+    [[nodiscard]] const std::string& name_prefix() const& noexcept { return m_state->tensors.prefix(); }
+    [[nodiscard]] std::string name_prefix() const&& { return m_state->tensors.prefix(); }
     /// The name that a block's tensor has in this checkpoint, or would have; "" if its names have no such tensor.
     [[nodiscard]] std::string tensor_name(tensor_role role, std::size_t block, bool bias = false) const {
         return m_state->tensors.name_of({role, bias, block, 0});

@@ -4,8 +4,7 @@
 #ifndef LARQL_DETAIL_CONVERT_SHARD_WRITER_HPP
 #define LARQL_DETAIL_CONVERT_SHARD_WRITER_HPP
 
-#include <larql/detail/convert/conversion_plan.hpp>
-#include <larql/detail/io/input_file.hpp>  // path_text
+#include <larql/detail/convert/conversion_job.hpp>
 #include <larql/detail/io/output_file.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
