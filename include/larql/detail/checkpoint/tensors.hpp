@@ -73,21 +73,25 @@ public:
         return m_matcher->spell(what, m_prefix).value_or("");
     }
 
-    /// Settles the prefix: the one under which all blocks have the roles that they need.
+    /// Settles the prefix: the one under which all blocks have the roles that they need. A well-known one that has a part
+    /// of them goes before an unknown one that has all: that may be a tower of the same sizes.
     /// @throws error not_understood if several have them and none is better known
     void choose_prefix(const model_config& model, const std::string& file) {
         std::vector<std::string> complete;
+        const std::size_t needed = count_missing("no such prefix", model);
         std::size_t fewest = std::numeric_limits<std::size_t>::max();
+        bool well_known_part = false;
         m_prefix = "model.";
-        for (const std::string& prefix : by_preference()) {
+        for (const std::string& prefix : by_preference()) {  // well-known ones first
             const std::size_t missing = count_missing(prefix, model);
             if (missing == 0) complete.push_back(prefix);
-            if (missing < fewest) m_prefix = prefix;
+            if (missing < fewest && !(well_known_part && !is_known(prefix))) m_prefix = prefix;
             fewest = std::min(fewest, missing);
+            well_known_part = well_known_part || (is_known(prefix) && missing < needed);
         }
         const bool known = !complete.empty() && is_known(complete.front());
         const auto rivals = std::ranges::count_if(complete, [&](const std::string& p) { return is_known(p) == known; });
-        if (rivals < 2) return;
+        if (rivals < 2 || (!known && well_known_part)) return;
         std::string all;
         for (const std::string& prefix : complete) all += (all.empty() ? "\"" : ", \"") + prefix + "\"";
         fail(errc::not_understood, "several sets of tensors are complete models of this kind, under " + all,

@@ -154,12 +154,13 @@ public:
         for (const std::string_view full : m_file.keys()) {
             if (!full.starts_with(m_fields.prefix())) continue;
             const std::string_view name = full.substr(m_fields.prefix().size());
-            if (!looks_like_attention(name) || claimed(name) || m_fields.says_none(name)) continue;
+            if (!looks_like_attention(name) || claimed(name)) continue;
             const auto known = std::ranges::find(gguf_inert_keys, name, &inert_key::name);
-            if (known == std::end(gguf_inert_keys))
+            if (known != std::end(gguf_inert_keys)) {
+                if (!allows(*known)) does_not_have(name);
+            } else if (!m_fields.says_none(name)) {
                 m_values.not_understood.push_back(std::string(full) + " is unknown");
-            else if (!allows(*known))
-                does_not_have(name);
+            }
         }
     }
 

@@ -68,7 +68,8 @@ inline std::vector<double> read_gguf_factors(const gguf_file& file, const tensor
 /// The rotary embedding, in the words of a rope dictionary.
 inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, const gguf_values_reader& reader,
                            const name_matcher& names, model_values& values) {
-    key_values rope;
+    rope_values result;
+    key_values& rope = result.keys;
     reader.read(rope_keys, rope);
     const auto set_type = [&](const char* type) {
         rope.set(model_key::rope_type, std::string(type), fields.key("rope.scaling.type"));
@@ -83,9 +84,19 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
     const double factor = rope.find<double>(model_key::rope_factor).value_or(1.0);
     if (type == "none" || (type == "linear" && factor == 1.0)) set_type("default");
     else if (!rope.stated(model_key::rope_type)) set_type("linear");
-    if (factors(tensor_role::rope_divisors, model_key::rope_divisors)) set_type("divisors");
+    const auto refuse = [&](const std::string& sentence) { result.not_understood.push_back(sentence); };
+    const auto name_of = [&](model_key key) { return rope.name(key, fields.key("rope.scaling.type")); };
+    if (type != "none" && type != "linear" && type != "yarn" && type != "longrope")
+        refuse(name_of(model_key::rope_type) + ": GGUF has no rope type \"" + type + "\"");
+    if (type == "yarn" && !rope.stated(model_key::rope_factor))  // transformers would derive it; llama.cpp does not scale
+        rope.set(model_key::rope_factor, 1.0, fields.key("rope.scaling.factor"));
+    const bool scaled = type == "yarn" || (type != "none" && factor != 1.0);
+    const bool divided = factors(tensor_role::rope_divisors, model_key::rope_divisors);
+    if (divided) set_type("divisors");
     const bool lengthening = factors(tensor_role::rope_long_factors, model_key::rope_long_factor);
     if (factors(tensor_role::rope_short_factors, model_key::rope_short_factor) || lengthening) {
+        if (divided) refuse("rope_freqs.weight stands beside rope_factors_long and rope_factors_short");
+        if (scaled) refuse(name_of(model_key::rope_factor) + " scales what rope_factors_long and rope_factors_short divide");
         set_type("longrope");
         // The magnitude is what attn_factor says, and 1 without it.
         rope.set(model_key::rope_attention_factor, 1.0, "rope_factors");
@@ -93,6 +104,11 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
             if (const config_value* context = values.top.value(model_key::max_position_embeddings))
                 rope.set(model_key::rope_original_max_position, *context, fields.key("context_length"));
     }
+    if (divided && scaled) refuse(name_of(model_key::rope_factor) + " scales what rope_freqs.weight divides");
+    if (values.family->scale == scale_rule::yarn_mscale &&
+        rope.find<double>(model_key::rope_magnitude_factor).value_or(1.0) != 1.0)  // llama.cpp scales the softmax by it, too
+        refuse(rope.name(model_key::rope_magnitude_factor) + " is stated, which \"" + std::string(values.family->name) +
+               "\" does not have");
     if (const auto multiplier = rope.find<double>(model_key::rope_mscale_all_dim)) {
         // mscale is never stored; it equals mscale_all_dim in every published model.
         const double mscale =
@@ -101,7 +117,7 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
         rope.set(model_key::rope_mscale, mscale, name);
         rope.set(model_key::rope_mscale_all_dim, mscale, name);
     }
-    values.ropes.push_back({"", std::move(rope)});
+    values.ropes.push_back(std::move(result));
 }
 
 /// The temperature of queries, where the architecture's graph applies it.

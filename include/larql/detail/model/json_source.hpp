@@ -194,7 +194,8 @@ private:
 
     /// A key that the family does not read may still be there, if it says "none".
     void require_none(const key_row& row, std::string_view name, const nlohmann::json& value) {
-        if (says_none(value, row.neutral)) return;
+        // Where another number than 0 is neutral, 0 is not.
+        if (says_none(value, row.neutral) && (row.neutral == 0.0 || !value.is_number() || value == row.neutral)) return;
         const auto turned_off = m_object.find("use_sliding_window");
         if (row.key == model_key::sliding_window && turned_off != m_object.end() && *turned_off == false) return;
         if (row.key == model_key::layer_types && value.is_array() &&

@@ -158,6 +158,8 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"_flash_attn_2_enabled"},
     {"flash_attn_bias_enabled", inert_key::when::no},
     {"output_attentions"},
+    {"is_causal", inert_key::when::yes},  // masking_utils.py
+    {"per_layer_config", inert_key::when::no},  // of HeterogeneousConfigMixin
     {"add_cross_attention", inert_key::when::no},
     {"cross_attention_hidden_size", inert_key::when::no},
     {"pruned_heads", inert_key::when::no},

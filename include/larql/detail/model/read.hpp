@@ -139,6 +139,8 @@ inline model_config resolve_model(model_values values, const std::optional<store
     model.architecture = values.architecture;
     model.attention = values.family->kind;
     std::vector<std::string> not_understood = values.not_understood;
+    for (const rope_values& rope : values.ropes)
+        not_understood.insert(not_understood.end(), rope.not_understood.begin(), rope.not_understood.end());
     spec_resolver resolver(values, problems, not_understood);
     model.num_hidden_layers = resolver.required(model_key::num_hidden_layers, "num_hidden_layers");
     model.blocks = resolver.blocks();
@@ -261,6 +263,7 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
     values.architecture = std::string(values.family->classes.front());
     read_gguf_values(file, *architecture, result.problems, values);
     if (stated) {
+        result.problems.add(stated->problems);
         values.top.overlay(stated->values.top);
         // A rope dictionary says all of the scaling: what the file says of it goes as a whole.
         if (!stated->values.ropes.empty() || over->contains("rope_scaling") || over->contains("rope_parameters"))

@@ -126,6 +126,8 @@ private:
 
     [[nodiscard]] rope_pairing pairing() {
         const auto interleave = top().find<bool>(model_key::rope_interleave);
+        if (!interleave && top().stated(model_key::rope_interleave) && m_family.interleave_key)
+            return rope_pairing::half_split;  // null is not the default, true, but as good as false
         if (!interleave) return m_values.stored_pairing;
         const rope_pairing stated = *interleave ? rope_pairing::interleaved : rope_pairing::half_split;
         if (stated == m_family.pairing) return m_values.stored_pairing;
@@ -234,7 +236,7 @@ private:
         rope.beta_slow = keys.find<double>(model_key::rope_beta_slow).value_or(1.0);
         rope.mscale = keys.find<double>(model_key::rope_mscale);
         rope.mscale_all_dim = keys.find<double>(model_key::rope_mscale_all_dim);
-        rope.truncate = keys.find<bool>(model_key::rope_truncate).value_or(true);
+        rope.truncate = keys.find<bool>(model_key::rope_truncate).value_or(!keys.stated(model_key::rope_truncate));
         if (rope.kind == rope_kind::llama3) {
             const auto low = keys.find<double>(model_key::rope_low_freq_factor);
             const auto high = keys.find<double>(model_key::rope_high_freq_factor);

@@ -24,6 +24,9 @@ public:
     void add(errc code, std::string subject, std::string problem) {
         m_items.push_back({code, std::move(subject), std::move(problem)});
     }
+    void add(const config_problems& others) {
+        m_items.insert(m_items.end(), others.m_items.begin(), others.m_items.end());
+    }
     [[nodiscard]] bool empty() const noexcept { return m_items.empty(); }
 
     /// Throws one error that lists everything that was added.
@@ -105,6 +108,7 @@ private:
 struct rope_values {
     std::string layer_type;  ///< "" for all layers
     key_values keys;
+    std::vector<std::string> not_understood{};  ///< goes with the dictionary, if a caller's replaces it
 };
 
 /// All that a configuration states.
