@@ -50,6 +50,7 @@ public:
     /// @throws error errc::missing_tensor, errc::shape_mismatch or errc::bad_value, naming the tensor
     attention_layer(attention_spec spec, attention_weights<T> weights)
         : m_spec(std::move(spec)), m_weights(std::move(weights)), m_rope(make_rope_table(m_spec.rope)) {
+        detail::require_valid(m_spec);
         detail::require_complete(m_spec, m_weights);
         if (m_spec.kind == attention_kind::mla &&
             (m_spec.q_norm.kind != norm_kind::none || m_spec.k_norm.kind != norm_kind::none))

@@ -107,6 +107,23 @@ attention_weights<T> to_attention_weights(latent_mla<T> layer, matrix_input<T> p
 
 namespace detail {
 
+/// Holds a spec's numbers against each other: one that was left at 0 would compute something else without a word.
+inline void require_valid(const attention_spec& spec) {
+    const mla_geometry& g = spec.geometry;
+    const auto refuse = [](const char* member, const std::string& problem) {
+        fail(errc::bad_value, problem, {.subject = std::string("attention_spec::") + member});
+    };
+    if (!(spec.scale > 0.0) || !(spec.scale <= 3e38)) refuse("scale", "expected a finite number above 0, got " + std::to_string(spec.scale));
+    if (g.num_heads == 0 || g.num_heads % g.kv_heads() != 0)
+        refuse("geometry", "expected kv heads to divide heads, got " + std::to_string(g.kv_heads()) + " and " +
+                               std::to_string(g.num_heads));
+    if (g.pairing != rope_pairing::none && spec.rope.rotary_dim != g.qk_rope_head_dim)
+        refuse("rope", "expected rotary_dim to be qk_rope_head_dim " + std::to_string(g.qk_rope_head_dim) + ", got " +
+                           std::to_string(spec.rope.rotary_dim));
+    if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))
+        refuse("temperature", "expected a length above 0, got " + std::to_string(spec.temperature.length));
+}
+
 /// Holds every tensor against the spec: what the form needs is there and fits, and nothing is given in vain.
 template <class T>
 void require_complete(const attention_spec& spec, const attention_weights<T>& w) {

@@ -159,7 +159,7 @@ struct model_family {
     std::optional<std::size_t> default_max_window_layers{};
 
     gguf_rows stored = gguf_rows::as_published;
-    double gguf_log_multiplier = 1.0;                 ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim
+    double gguf_log_multiplier = 0.0;                 ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
     bool gguf_temperature = false;                    ///< GGUF's `attention.temperature_*` are read
     std::string_view gguf_loses{};                    ///< what the GGUF architecture has no place for
 

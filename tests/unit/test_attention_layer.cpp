@@ -355,6 +355,17 @@ TEST_CASE("attention_layer: names the tensor that is missing or does not fit") {
     CHECK_NOTHROW((attention_layer<double>{biased, whole}));
     whole.bias(tensor_role::q_a) = {};
     CHECK_THROWS_WITH_AS((attention_layer<double>{biased, whole}), "q_a_bias: required and not given", larql::error);
+    const auto refused = [&](auto change) {
+        attention_spec s = b.spec;
+        change(s);
+        CHECK_THROWS_AS((attention_layer<double>{s, larql::to_attention_weights<double>(factors_of<double>(b.w), b.o)}),
+                        larql::error);
+    };
+    refused([](attention_spec& s) { s.scale = 0.0; });
+    refused([](attention_spec& s) { s.scale = 1e300; });
+    refused([](attention_spec& s) { s.rope.rotary_dim = 4; });
+    refused([](attention_spec& s) { s.temperature.scale = 0.1; });
+    refused([](attention_spec& s) { s.geometry.num_kv_heads = 2; });
     whole[tensor_role::q] = f.q_b;
     CHECK_THROWS_WITH_AS((attention_layer<double>{b.spec, whole}), "q: is given, and the block has no use for it",
                          larql::error);

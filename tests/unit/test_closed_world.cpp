@@ -79,6 +79,18 @@ TEST_CASE("closed world: a key that looks like attention and that no row claims 
         LARQL_CHECK_ERROR_TEXT(problem_of(with(key, value)), errc::not_understood,
                                std::string(key) + " (" + larql::detail::shown(value) + ") is unknown");
     }
+    for (const char* name : {"numKeyValueGroups", "ROPE_MODE", "useSlidingAttention", "bidirectional", "use_xpos",
+                             "layers_block_type", "hybrid_override_pattern", "positional_embedding_base"}) {
+        CAPTURE(std::string(name));
+        LARQL_CHECK_ERROR_TEXT(problem_of(with(name, "other")), errc::not_understood, name);
+    }
+    LARQL_CHECK_ERROR_TEXT(problem_of(with("blocks", json::array({{{"attn_window", 8}}}))), errc::not_understood,
+                           "blocks[0].attn_window (8) is unknown");
+    LARQL_CHECK_ERROR_TEXT(problem_of(with("decoder_config", {{"attn", 1}})), errc::not_understood,
+                           "decoder_config.attn (1) is unknown");
+    LARQL_CHECK_ERROR_TEXT(problem_of(with("is_causal", false)), errc::not_understood, "is_causal is false");
+    LARQL_CHECK_ERROR_TEXT(problem_of(with("per_layer_config", {{"1", {{"num_key_value_heads", 1}}}})),
+                           errc::not_understood, "per_layer_config");
     LARQL_CHECK_ERROR_TEXT(problem_of(with("modules", {{"first", {{"rope_offset", 3}}}})), errc::not_understood,
                            "modules.first.rope_offset (3) is unknown");
     // All of them in one message, with the way out.
@@ -232,6 +244,26 @@ TEST_CASE("closed world: absent keys have the family's default, which is transfo
     json no_length = with("rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}});
     no_length.erase("max_position_embeddings");
     LARQL_CHECK_ERROR_TEXT(problem_of(no_length), errc::missing_key, "max_position_embeddings");
+
+    // A required size that is null is none at all.
+    for (const char* key : {"hidden_size", "num_hidden_layers", "num_attention_heads"}) {
+        CAPTURE(std::string(key));
+        LARQL_CHECK_ERROR_TEXT(problem_of(with(key, nullptr)), errc::missing_key, std::string(key) + ": required and null");
+    }
+    json v3 = published("deepseek_v3");
+    v3["rope_interleave"] = nullptr;  // as good as false to transformers
+    CHECK(parse_model_config(v3).blocks[0].geometry.pairing == larql::rope_pairing::half_split);
+    v3 = published("deepseek_v3");
+    v3["rope_scaling"]["truncate"] = nullptr;
+    CHECK_FALSE(parse_model_config(v3).blocks[0].rope.truncate);
+
+    // transformers takes a Mistral with layer_types for another model, and does not read use_sliding_window.
+    json types = published("mistral_swa");
+    types["layer_types"] = {"full_attention", "full_attention"};
+    LARQL_CHECK_ERROR_TEXT(problem_of(types), errc::not_understood, "layer_types");
+    types.erase("layer_types");
+    types["use_sliding_window"] = false;
+    CHECK(parse_model_config(types).blocks[1].sliding_window == 7);
 
     // Mistral: an absent window is 4096, and null is none.
     json mistral = published("mistral_swa");
@@ -394,6 +426,25 @@ TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
                                       .floats("rope_factors_short.weight", {4}, {1, 1, 1, 1})
                                       .floats("rope_factors_long.weight", {4}, {1, 2, 4, 8})
                                       .kv("llama.rope.scaling.original_context_length", gguf_builder::u32, le(16u)));
+    // What llama.cpp would apply beside stored divisors, or does not know, is refused.
+    const auto scaled = [](const char* type, float factor) {
+        auto b = llama_metadata();
+        if (*type != 0) b.kv_string("llama.rope.scaling.type", type);
+        if (factor != 1.0F) b.kv("llama.rope.scaling.factor", gguf_builder::f32, le(factor));
+        return b;
+    };
+    LARQL_CHECK_ERROR_TEXT(gguf_problem(scaled("", 2.0F).floats("rope_freqs.weight", {4}, {1, 1, 2, 8})),
+                           errc::not_understood, "scales what rope_freqs.weight divides");
+    LARQL_CHECK_ERROR_TEXT(gguf_problem(scaled("dynamic", 2.0F)), errc::not_understood,
+                           "GGUF has no rope type \"dynamic\"");
+    LARQL_CHECK_ERROR_TEXT(gguf_problem(scaled("yarn", 4.0F).kv("llama.rope.scaling.yarn_log_multiplier",
+                                                                gguf_builder::f32, le(0.1F))),
+                           errc::not_understood, "llama.rope.scaling.yarn_log_multiplier is stated");
+    CHECK(rope_of(scaled("yarn", 1.0F).kv("llama.rope.scaling.original_context_length", gguf_builder::u32, le(16u)))
+              .factor == 1.0);
+    CHECK(rope_of(scaled("linear", 0.0F)).factor == 1.0);  // 0: not set
+    LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.attention.causal", gguf_builder::boolean, std::string(1, '\0'))),
+                           errc::not_understood, "llama.attention.causal");
     CHECK(longrope.kind == larql::rope_kind::longrope);
     CHECK(larql::make_rope_table(longrope, 17).frequencies[3] == doctest::Approx(1e-3 / 8.0));
     CHECK(larql::make_rope_table(longrope, 16).frequencies[3] == doctest::Approx(1e-3));

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/convert.hpp>
+#include <support/converted.hpp>
 #include <support/files.hpp>
-#include <support/gguf_builder.hpp>
 #include <support/reference_mla.hpp>
-#include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,24 +22,13 @@ using larql::convert_to_safetensors;
 using larql::dtype;
 using larql::errc;
 using larql::safetensors_file;
+using larql::testing::error_against;
+using larql::testing::names_of;
+using larql::testing::numbers;
 using larql::testing::relative_error;
+using larql::testing::rounded;
 
 const std::string data = LARQL_TEST_DATA;
-
-/// Worst error of context and output over the blocks, against what transformers computed.
-double error_against(const std::string& reference_case, const checkpoint& model, attention_form form) {
-    const safetensors_file reference =
-        safetensors_file::open(data + "/hf/" + reference_case + "/reference.safetensors");
-    double worst = 0.0;
-    for (std::size_t block = 0; block < model.attention_blocks(); ++block) {
-        const std::string layer = "layer" + std::to_string(block) + ".";
-        const auto result = model.attention(block, form).forward(reference.read<2>(layer + "hidden"));
-        for (const double e : {relative_error(result.context, reference.read<2>(layer + "context")),
-                               relative_error(result.out, reference.read<2>(layer + "out"))})
-            if (!(e <= worst)) worst = e;
-    }
-    return worst;
-}
 
 errc code_of(const auto& act) {
     try {
@@ -97,33 +85,133 @@ TEST_CASE("convert: bf16 and f16 hold what their precision holds, plain attentio
     CHECK(error_against("llama3", checkpoint::open(folder.path() / "d"), attention_form::factored) <= 1e-5);
 }
 
-TEST_CASE("convert: the other tensors arrive byte for byte, from GGUF under transformers' names") {
+TEST_CASE("convert: factored, every tensor is that of the published model, in name, shape, type and bits") {
     const larql::testing::temporary_folder folder;
-    const checkpoint hf = checkpoint::open(data + "/hf/deepseek_v3");
-    convert_to_safetensors(hf, folder.path() / "hf", {.form = attention_form::dense});
-    convert_to_safetensors(checkpoint::open(data + "/gguf/deepseek_v3-bf16.gguf"), folder.path() / "gguf",
-                           {.form = attention_form::dense});
-    const checkpoint from_hf = checkpoint::open(folder.path() / "hf"),
-                     from_gguf = checkpoint::open(folder.path() / "gguf");
-    std::size_t compared = 0;
-    for (const larql::tensor_info& info : hf.tensors()) {
-        if (info.name.find("self_attn") != std::string_view::npos) continue;
-        CAPTURE(info.name);
-        const larql::tensor_info& same = from_hf.safetensors()->at_tensor(info.name);
-        CHECK(same.type == info.type);
-        CHECK(same.shape == info.shape);
-        CHECK(std::ranges::equal(from_hf.bytes(same), hf.bytes(info)));
-        const larql::weight a = hf.weights().at(info.name), b = from_gguf.weights().at(info.name);
-        std::vector<float> x(info.element_count()), y(x.size());
-        REQUIRE(b.rows() == a.rows());
-        a.read_rows(0, a.rows(), x.data(), a.columns());
-        b.read_rows(0, b.rows(), y.data(), b.columns());
-        CHECK(x == y);
-        ++compared;
+    for (const std::string name : {"llama3", "deepseek_v2", "deepseek_v3", "kimi_k2"}) {
+        const checkpoint published = checkpoint::open(data + "/hf/" + name);
+        for (const std::string& source : {"/gguf/" + name + "-bf16.gguf", "/hf/" + name}) {
+            CAPTURE(source);
+            const fs::path out = folder.path() / fs::path(source.substr(1));
+            fs::create_directories(out.parent_path());
+            convert_to_safetensors(checkpoint::open(data + source), out,
+                                   {.form = attention_form::factored, .type = dtype::bf16});
+            const checkpoint converted = checkpoint::open(out);
+            CHECK(names_of(converted) == names_of(published));
+            for (const larql::tensor_info& info : published.tensors()) {
+                CAPTURE(info.name);
+                const larql::tensor_info& same = converted.safetensors()->at_tensor(info.name);
+                CHECK(same.type == info.type);
+                CHECK(same.shape == info.shape);
+                CHECK(std::ranges::equal(converted.bytes(same), published.bytes(info)));
+            }
+        }
     }
-    CHECK(compared >= 20);
-    for (const larql::tensor_info& info : from_hf.tensors())
-        CHECK(info.name.find("kv_b_proj") == std::string_view::npos);
+}
+
+TEST_CASE("convert: factored from a file that rounded, every tensor is the published one so rounded") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint published = checkpoint::open(data + "/hf/deepseek_v2");
+    convert_to_safetensors(checkpoint::open(data + "/gguf/deepseek_v2-old-f16.gguf"), folder.path(),
+                           {.form = attention_form::factored});
+    const checkpoint converted = checkpoint::open(folder.path());
+    CHECK(names_of(converted) == names_of(published));
+    for (const larql::tensor_info& info : published.tensors()) {
+        CAPTURE(info.name);
+        const bool matrix = info.shape.size() == 2 && !info.name.ends_with("mlp.gate.weight");
+        std::vector<float> want = numbers(published, info.name);
+        if (matrix) want = rounded(want, dtype::f16);
+        CHECK(numbers(converted, info.name) == want);
+    }
+}
+
+TEST_CASE("convert: quantised weights are decoded in every form, and nothing of the quantisation stays") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint published = checkpoint::open(data + "/hf/deepseek_v3_fp8");
+    for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
+        CAPTURE(larql::to_string(form));
+        const fs::path out = folder.path() / larql::to_string(form);
+        convert_to_safetensors(published, out, {.form = form, .type = dtype::bf16});
+        const checkpoint converted = checkpoint::open(out);
+        CHECK(!converted.config_json().contains("quantization_config"));
+        CHECK(converted.config_json().at("dtype") == "bfloat16");
+        std::set<std::string> left = names_of(converted);
+        for (const std::string& name : published.weights().names()) {
+            CAPTURE(name);
+            if (form != attention_form::factored && name.find("self_attn") != std::string::npos) continue;
+            REQUIRE(left.erase(name) == 1);
+            const larql::tensor_info& info = converted.safetensors()->at_tensor(name);
+            const larql::weight original = published.weights().at(name);
+            CHECK(info.type == (original.raw() != nullptr ? original.type() : dtype::bf16));
+            CHECK(numbers(converted, name) == rounded(numbers(published, name), info.type));
+        }
+        for (const std::string& name : left) CHECK(name.find("self_attn") != std::string::npos);
+        for (const larql::tensor_info& info : converted.tensors()) CHECK(info.type != dtype::f8_e4m3);
+        if (form == attention_form::factored) CHECK(left.empty());
+    }
+}
+
+TEST_CASE("convert: the other tensors arrive byte for byte in every form") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint published = checkpoint::open(data + "/hf/deepseek_v3");
+    for (const std::string source : {"hf/deepseek_v3", "gguf/deepseek_v3-bf16.gguf"})
+        for (const attention_form form : {attention_form::dense, attention_form::latent}) {
+            CAPTURE(source);
+            const fs::path out = folder.path() / (source.substr(0, 2) + std::string(larql::to_string(form)));
+            convert_to_safetensors(checkpoint::open(data + "/" + source), out, {.form = form, .type = dtype::bf16});
+            const checkpoint converted = checkpoint::open(out);
+            std::size_t compared = 0;
+            for (const larql::tensor_info& info : published.tensors()) {
+                if (info.name.find("self_attn") != std::string_view::npos) continue;
+                CAPTURE(info.name);
+                const larql::tensor_info& same = converted.safetensors()->at_tensor(info.name);
+                CHECK(same.type == info.type);
+                CHECK(same.shape == info.shape);
+                CHECK(std::ranges::equal(converted.bytes(same), published.bytes(info)));
+                ++compared;
+            }
+            CHECK(compared >= 20);
+            for (const larql::tensor_info& info : converted.tensors())
+                CHECK(info.name.find("kv_b_proj") == std::string_view::npos);
+        }
+}
+
+TEST_CASE("convert: config.json is the published one, or one that nobody takes for it") {
+    const larql::testing::temporary_folder folder;
+    const auto config_of = [&](const std::string& source, const larql::conversion_options& options) {
+        return larql::converted_config(checkpoint::open(data + "/" + source), options);
+    };
+    const nlohmann::json published = checkpoint::open(data + "/hf/deepseek_v3").config_json();
+    CHECK(config_of("hf/deepseek_v3", {.form = attention_form::factored, .type = dtype::bf16}) == published);
+
+    const nlohmann::json llama =
+        config_of("gguf/llama3-bf16.gguf", {.form = attention_form::factored, .type = dtype::f16});
+    CHECK(!llama.contains("larql"));
+    CHECK(llama.at("model_type") == "llama");
+    CHECK(llama.at("torch_dtype") == "float16");
+    for (const auto& [key, value] : checkpoint::open(data + "/hf/llama3").config_json().at("rope_scaling").items())
+        CHECK(llama.at("rope_scaling").at(key) == value);
+
+    nlohmann::json dense = config_of("hf/deepseek_v3", {.form = attention_form::dense, .type = dtype::f16});
+    CHECK(dense.at("larql") ==
+          nlohmann::json{
+              {"model_type", "deepseek_v3"}, {"row_order", "rope_nope"}, {"pairing", "half_split"}, {"dtype", "F16"}});
+    CHECK(dense.at("model_type") == "larql-dense");
+    CHECK(dense.at("architectures") == nlohmann::json::array({"LarqlDenseForCausalLM"}));
+    CHECK(dense.at("dtype") == "float16");
+    for (const char* own : {"larql", "model_type", "architectures", "dtype"})
+        dense[own] = published.value(own, nlohmann::json());
+    dense.erase("larql");
+    CHECK(dense == published);
+
+    const nlohmann::json latent = config_of("gguf/deepseek_v3-bf16.gguf", {.form = attention_form::latent});
+    CHECK(latent.at("model_type") == "larql-latent");
+    CHECK(latent.at("architectures") == nlohmann::json::array({"LarqlLatentForCausalLM"}));
+    const nlohmann::json part =
+        config_of("gguf/llama3-bf16.gguf", {.form = attention_form::factored, .layer_begin = 1});
+    CHECK(part.at("model_type") == "larql-factored");
+    CHECK(part.at("larql").at("layers") == nlohmann::json::array({1, 2}));
+    CHECK(part.at("larql").at("pairing") == "half_split");
+    CHECK(part.at("larql").at("row_order") == "rope_nope");
 }
 
 TEST_CASE("convert: a size limit gives shards with an index, a range of blocks gives these blocks") {
@@ -138,14 +226,20 @@ TEST_CASE("convert: a size limit gives shards with an index, a range of blocks g
     const larql::testing::temporary_folder other;
     convert_to_safetensors(model, other.path(), {.form = attention_form::dense, .layer_begin = 1, .layer_end = 2});
     const checkpoint part = checkpoint::open(other.path());
-    CHECK(part.config_json()["larql"]["layers"] == nlohmann::json{1, 2});
-    LARQL_CHECK_ERROR(part.attention(0, attention_form::dense), errc::bad_value,
-                      "block 0 was not converted: these files hold blocks 1 to 1");
-    CHECK(part.attention(1, attention_form::dense).spec().form == attention_form::dense);
-    const larql::testing::temporary_folder published;
-    convert_to_safetensors(model, published.path(), {.form = attention_form::factored, .layer_begin = 1});
-    CHECK(checkpoint::open(published.path()).config_json()["model_type"] == "larql-factored");
-    CHECK(checkpoint::open(published.path()).attention(1, attention_form::latent).spec().form == attention_form::latent);
+    LARQL_CHECK_ERROR((void)part.attention(0, attention_form::dense), errc::bad_value, "was not converted");
+    const auto hidden = safetensors_file::open(data + "/hf/deepseek_v3/reference.safetensors");
+    const auto result = part.attention(1, attention_form::dense).forward(hidden.read<2>("layer1.hidden"));
+    CHECK(relative_error(result.out, hidden.read<2>("layer1.out")) <= 1e-5);
+
+    // A part of a part has no more than the part; all blocks that it has are converted if none are named.
+    const larql::testing::temporary_folder again;
+    convert_to_safetensors(part, again.path() / "a", {.form = attention_form::dense});
+    const checkpoint copy = checkpoint::open(again.path() / "a");
+    CHECK(copy.config_json() == part.config_json());
+    CHECK(names_of(copy) == names_of(part));
+    CHECK(code_of([&] {
+              convert_to_safetensors(part, again.path() / "b", {.form = attention_form::dense, .layer_end = 1});
+          }) == errc::bad_value);
 }
 
 TEST_CASE("convert: leaves alone what is there unless told otherwise, and never writes over its source") {
@@ -167,133 +261,4 @@ TEST_CASE("convert: leaves alone what is there unless told otherwise, and never 
     CHECK(code_of([&] { convert_to_safetensors(model, folder.path() / "y", {.type = dtype::q4_k}); }) ==
           errc::unsupported_dtype);
     CHECK(code_of([&] { convert_to_safetensors(model, folder.path() / "y", {.layer_begin = 2}); }) == errc::bad_value);
-}
-
-TEST_CASE("convert: GGUF becomes the checkpoint that it was made from, value by value") {
-    const std::pair<std::string, std::string> cases[] = {{"llama3", "llama3-bf16.gguf"},
-                                                         {"deepseek_v2", "deepseek_v2-old-f16.gguf"},
-                                                         {"deepseek_v3", "deepseek_v3-bf16.gguf"},
-                                                         {"kimi_k2", "kimi_k2-bf16.gguf"},
-                                                         {"deepseek_v3_bias", "deepseek_v3_bias-bf16.gguf"}};
-    for (const auto& [name, file] : cases) {
-        CAPTURE(name);
-        const larql::testing::temporary_folder folder;
-        convert_to_safetensors(checkpoint::open(data + "/gguf/" + file), folder.path(),
-                               {.form = attention_form::factored, .type = dtype::f32});
-        const checkpoint original = checkpoint::open(data + "/hf/" + name), back = checkpoint::open(folder.path());
-        CHECK_FALSE(back.config_json().contains("larql"));
-        CHECK(back.config_json()["model_type"] == (name == "kimi_k2" ? "deepseek_v3" : original.config().model_type));
-        std::size_t compared = 0;
-        for (const std::string& tensor : original.weights().names()) {
-            if (tensor.find("layers.2.") != std::string::npos) continue;  // a prediction block, which GGUF leaves out
-            CAPTURE(tensor);
-            REQUIRE(back.weights().contains(tensor));
-            const larql::weight a = original.weights().at(tensor), b = back.weights().at(tensor);
-            CHECK(std::ranges::equal(a.shape(), b.shape()));
-            std::vector<float> x(a.rows() * a.columns()), y(x.size());
-            a.read_rows(0, a.rows(), x.data(), a.columns());
-            b.read_rows(0, b.rows(), y.data(), b.columns());
-            // bfloat16 is exact in what GGUF stores here, but for float16, which rounds the smallest numbers.
-            const double lost = file.find("f16") != std::string::npos && file.find("bf16") == std::string::npos ? 0x1p-25 : 0.0;
-            const auto close = [&](float p, float q) { return std::abs(double{p} - double{q}) <= lost; };
-            CHECK(std::ranges::equal(x, y, close));
-            ++compared;
-        }
-        CHECK(compared >= 20);
-        CHECK(back.weights().names().size() == compared);  // and nothing else
-        CHECK(error_against(name, back, attention_form::factored) <= 1e-5);
-    }
-}
-
-TEST_CASE("convert: a configuration says what the tensors are, and transformers' classes only where they are theirs") {
-    const larql::testing::temporary_folder folder;
-    const checkpoint v3 = checkpoint::open(data + "/hf/deepseek_v3");
-    const auto config_of = [&](const checkpoint& source, const std::string& name, larql::conversion_options options) {
-        convert_to_safetensors(source, folder / name, std::move(options));
-        return checkpoint::open(folder / name).config_json();
-    };
-    const auto factored = config_of(v3, "a", {.form = attention_form::factored, .type = dtype::bf16});
-    CHECK(factored["model_type"] == "deepseek_v3");
-    CHECK(factored["architectures"] == v3.config_json()["architectures"]);
-    CHECK(factored["dtype"] == "bfloat16");
-    CHECK_FALSE(factored.contains("larql"));
-    for (const attention_form form : {attention_form::dense, attention_form::latent}) {
-        const std::string name(larql::to_string(form));
-        const auto config = config_of(v3, name, {.form = form});
-        CHECK(config["model_type"] == "larql-" + name);
-        CHECK(config["architectures"] != v3.config_json()["architectures"]);
-        CHECK(config["larql"]["model_type"] == "deepseek_v3");
-        CHECK(config["dtype"] == "float32");
-        CHECK(checkpoint::open(folder / name).config().family == "deepseek_v3");
-        CHECK(checkpoint::open(folder / name).spec(0).scale == v3.spec(0).scale);
-    }
-    // A converted folder converts again, into its own form.
-    const checkpoint dense = checkpoint::open(folder / "dense");
-    const auto again = config_of(dense, "again", {.form = attention_form::dense, .type = dtype::bf16});
-    CHECK(again["larql"]["model_type"] == "deepseek_v3");
-    CHECK(error_against("deepseek_v3", checkpoint::open(folder / "again"), attention_form::dense) <= 3e-2);
-}
-
-TEST_CASE("convert: a quantisation leaves the configuration with the tensors that it described") {
-    const larql::testing::temporary_folder folder;
-    const checkpoint fp8 = checkpoint::open(data + "/hf/deepseek_v3_fp8");
-    REQUIRE(fp8.config_json().contains("quantization_config"));
-    for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
-        const auto out = folder / std::string(larql::to_string(form));
-        convert_to_safetensors(fp8, out, {.form = form, .type = dtype::bf16});
-        const checkpoint converted = checkpoint::open(out);
-        CHECK_FALSE(converted.config_json().contains("quantization_config"));
-        for (const larql::tensor_info& info : converted.tensors()) {
-            CAPTURE(info.name);
-            CHECK(larql::traits_of(info.type).block_bytes >= 2);  // no FP8 is left, and no scale of it
-            CHECK(info.name.find("scale") == std::string_view::npos);
-        }
-        // What is not attention has its values: FP8 times a power of two or a float, rounded to bf16 once.
-        const std::string name = "model.layers.0.mlp.down_proj.weight";
-        const larql::weight a = fp8.weights().at(name), b = converted.weights().at(name);
-        std::vector<float> x(a.rows() * a.columns()), y(x.size());
-        a.read_rows(0, a.rows(), x.data(), a.columns());
-        b.read_rows(0, b.rows(), y.data(), b.columns());
-        CHECK(relative_error(y, x) <= 0x1p-8);
-    }
-}
-
-TEST_CASE("convert: a GGUF tensor without a name in transformers is refused before anything is written") {
-    const larql::testing::temporary_folder folder;
-    larql::testing::gguf_builder b;
-    using gguf = larql::testing::gguf_builder;
-    using larql::testing::le;
-    b.kv_string("general.architecture", "llama")
-        .kv("llama.block_count", gguf::u32, le(1u))
-        .kv("llama.embedding_length", gguf::u32, le(8u))
-        .kv("llama.attention.head_count", gguf::u32, le(2u))
-        .kv("llama.attention.layer_norm_rms_epsilon", gguf::f32, le(1e-5F));
-    for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"})
-        b.tensor({.name = "blk.0." + std::string(name) + ".weight", .ne = {8, 8}, .bytes = 256});
-    b.tensor({.name = "blk.0.ffn_gate_exps.weight", .ne = {8, 8}, .bytes = 256});
-    b.tensor({.name = "mystery.weight", .ne = {8}, .bytes = 32});
-    const auto path = larql::testing::write_file(folder / "m.gguf", b.build());
-    const checkpoint model = checkpoint::open(path);
-    LARQL_CHECK_ERROR(convert_to_safetensors(model, folder / "out", {.form = attention_form::factored}),
-                      errc::unsupported_architecture,
-                      "transformers has no names for these tensors: blk.0.ffn_gate_exps.weight, mystery.weight");
-    CHECK_FALSE(fs::exists(folder / "out" / "config.json"));
-}
-
-TEST_CASE("convert: the language model of a wrapper keeps its names and its place") {
-    const larql::testing::temporary_folder folder;
-    larql::testing::tiny_model source;
-    source.config = {{"model_type", "seeing"}, {"text_config", larql::testing::tiny_llama_config()}};
-    larql::testing::add_llama_layer(source, "language_model.model.");
-    larql::testing::add_llama_layer(source, "vision.");
-    source.write(folder / "in");
-    const checkpoint in = checkpoint::open(folder / "in");
-    convert_to_safetensors(in, folder / "out", {.form = attention_form::factored, .type = dtype::f32});
-    const checkpoint out = checkpoint::open(folder / "out");
-    CHECK(out.config_json()["model_type"] == "seeing");
-    CHECK(out.name_prefix() == "language_model.model.");
-    for (const std::string& name : in.weights().names()) {
-        CAPTURE(name);
-        CHECK(std::ranges::equal(out.bytes(out.safetensors()->at_tensor(name)), in.bytes(in.safetensors()->at_tensor(name))));
-    }
 }

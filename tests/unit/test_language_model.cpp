@@ -110,6 +110,22 @@ TEST_CASE("language model: a tower that is complete where the model is not does 
                       "model.layers.1.self_attn.k_proj.weight");
 }
 
+TEST_CASE("language model: a tower alone, or beside a model that lacks a tensor, is not the model") {
+    const temporary_folder folder;
+    tiny_model source;
+    source.config = wrapper();
+    add_llama_layer(source, "audio_tower.");
+    source.write(folder.path());
+    LARQL_CHECK_ERROR(checkpoint::open(folder.path()).attention(0, attention_form::factored), errc::missing_tensor,
+                      "model.layers.0.self_attn.q_proj.weight");
+    add_llama_layer(source, "encoder.");
+    add_llama_layer(source, "language_model.model.");
+    source.remove("language_model.model.layers.0.self_attn.v_proj.weight");
+    source.write(folder.path());
+    LARQL_CHECK_ERROR(checkpoint::open(folder.path()).attention(0, attention_form::factored), errc::missing_tensor,
+                      "language_model.model.layers.0.self_attn.v_proj.weight");
+}
+
 TEST_CASE("language model: two complete models of equal standing are refused, not chosen from") {
     for (const auto& [one, other] : {std::pair<std::string, std::string>{"left.", "right."},
                                      std::pair<std::string, std::string>{"model.", "language_model.model."}}) {
@@ -215,6 +231,53 @@ TEST_CASE("tensors: biases must be those that the configuration states") {
     CHECK_FALSE(checkpoint::open(data + "/gguf/deepseek_v3-bf16.gguf").config().attention_bias);
 }
 
+TEST_CASE("tensors: a projection that the block does not use is refused, an engine's scales are not") {
+    const temporary_folder folder;
+    const auto source = std::filesystem::path(data) / "hf" / "deepseek_v2";
+    std::filesystem::copy_file(source / "model.safetensors", folder / "model-00001-of-00002.safetensors");
+    std::filesystem::copy_file(source / "config.json", folder / "config.json");
+    const auto add = [&](const std::string& name) {
+        larql::safetensors_writer file(folder / "model-00002-of-00002.safetensors", {.replace = true});
+        file.add_tensor(name, larql::dtype::f32, {1});
+        const std::vector<float> one{1.0F};
+        file.write(name, std::as_bytes(std::span(one)));
+        file.commit();
+    };
+    add("model.layers.0.self_attn.q_proj.weight");
+    LARQL_CHECK_ERROR(checkpoint::open(folder.path()).config(), errc::not_understood,
+                      "model.layers.0.self_attn.q_proj.weight has no use in this block");
+    for (const char* name : {"k_scale", "kv_b_proj.k_scale", "o_proj.input_scale", "v_scale"}) {
+        add("model.layers.0.self_attn." + std::string(name));
+        CHECK(worst_reference_error("deepseek_v2", checkpoint::open(folder.path())) <= 1e-5);
+    }
+}
+
+TEST_CASE("tensors: blocks of any name are closed, too") {
+    constexpr static larql::name_row names[] = {{tensor_role::q, "h.{}.attn.q.weight"},
+                                                {tensor_role::k, "h.{}.attn.k.weight"},
+                                                {tensor_role::v, "h.{}.attn.v.weight"},
+                                                {tensor_role::o, "h.{}.attn.o.weight"}};
+    constexpr static larql::model_family rows[] = {
+        {.name = "h", .model_types = {"h"}, .names = names, .default_rope_theta = 1e4, .default_rms_norm_eps = 1e-6}};
+    const temporary_folder folder;
+    tiny_model source;
+    source.config = tiny_llama_config();
+    source.config["model_type"] = "h";
+    source.config.erase("architectures");
+    for (const char* name : {"q", "k", "v", "o"}) {
+        const bool wide = *name == 'q';
+        source.add("transformer.h.0.attn." + std::string(name) + ".weight",
+                   *name == 'o' ? larql::testing::tiny_width : (wide ? 4 : 2) * larql::testing::tiny_dim,
+                   *name == 'o' ? 4 * larql::testing::tiny_dim : larql::testing::tiny_width);
+    }
+    source.write(folder.path());
+    CHECK_NOTHROW((void)checkpoint::open(folder.path(), {.families = rows}).attention(0, attention_form::factored));
+    source.add_vector("transformer.h.0.attn.mystery", 3);
+    source.write(folder.path());
+    LARQL_CHECK_ERROR(checkpoint::open(folder.path(), {.families = rows}).config(), errc::not_understood,
+                      "transformer.h.0.attn.mystery is unknown");
+}
+
 TEST_CASE("tensors: an absent q_lora_rank is settled by them") {
     for (const std::string name : {"deepseek_v2", "deepseek_v2_lite"}) {
         CAPTURE(name);
@@ -274,6 +337,32 @@ TEST_CASE("config: a caller's configuration goes before the file's") {
                       "is not stored as architecture \"llama\"");
     LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"sliding_window", 5}}}).config(), errc::not_understood,
                       "sliding_window is 5, which \"llama\" does not have");
+
+    // A base stated beside the dictionaries goes before that within them, and stays when a dictionary goes.
+    const temporary_folder modern;
+    tiny_model five;
+    five.config = tiny_llama_config();
+    five.config.erase("rope_theta");
+    five.config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 500000.0}};
+    add_llama_layer(five, "model.");
+    five.write(modern.path());
+    const auto rope_with = [&](const json& over) {
+        return checkpoint::open(modern.path(), {.config = over}).spec(0).rope;
+    };
+    CHECK(rope_with({{"rope_theta", 1000.0}}).theta == 1000.0);
+    CHECK(rope_with({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}}).theta == 500000.0);
+    CHECK(rope_with({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}}).kind == larql::rope_kind::linear);
+    CHECK(rope_with({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 7.0}}}}).theta == 7.0);
+    CHECK(rope_with({{"rope_scaling", nullptr}}).theta == 500000.0);
+    CHECK(rope_with({{"rope_scaling", nullptr}}).kind == larql::rope_kind::standard);
+    // What is wrong in it is an error over GGUF, too.
+    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"rms_norm_eps", -1}}}).config(), errc::bad_value, "rms_norm_eps");
+    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"model_type", "mistral"}, {"sliding_window", "8"}}}).config(),
+                      errc::wrong_type, "sliding_window");
+    LARQL_CHECK_ERROR(checkpoint::open(data + "/gguf/deepseek_v3-bf16.gguf",
+                                       {.config = {{"model_type", "larql-dense"}, {"larql", {{"model_type", "deepseek_v3"}}}}})
+                          .config(),
+                      errc::bad_value, "describes converted tensors");
 
     // Inside a wrapper, what is stated without it means the language model.
     const temporary_folder folder;

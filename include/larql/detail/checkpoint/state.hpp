@@ -19,6 +19,28 @@ namespace larql {
 
 namespace detail {
 
+/// What `over` states of rope takes the place of every statement of the same in `config`: a base beside the dictionaries
+/// that of one within them, a dictionary one of either name, but not the base or the context that it does not state.
+inline void lay_over_rope(nlohmann::json& config, const nlohmann::json& over) {
+    constexpr const char* dictionaries[] = {"rope_scaling", "rope_parameters"};
+    constexpr const char* beside[] = {"rope_theta", "partial_rotary_factor", "original_max_position_embeddings"};
+    const nlohmann::json* stated = nullptr;
+    for (const char* name : dictionaries)
+        if (over.contains(name)) stated = &over.at(name);
+    for (const char* key : beside)
+        for (const char* name : dictionaries) {
+            if (!config.contains(name) || !config[name].is_object() || !config[name].contains(key)) continue;
+            // Moved beside the dictionaries, where it holds until something else is stated.
+            if (!over.contains(key) && stated != nullptr && !config.contains(key)) config[key] = config[name][key];
+            if (over.contains(key)) config[name].erase(key);
+        }
+    if (stated == nullptr) return;
+    for (const char* name : dictionaries) config.erase(name);
+    if (!stated->is_object()) return;
+    for (const char* key : beside)
+        if (stated->contains(key)) config.erase(key);
+}
+
 /// `config` with what `over` states in its place. Objects that hold a language model's configuration are merged, others
 /// (rope dictionaries) replaced as a whole; a rope dictionary replaces one of either name.
 inline void lay_over(nlohmann::json& config, const nlohmann::json& over) {
@@ -28,10 +50,7 @@ inline void lay_over(nlohmann::json& config, const nlohmann::json& over) {
     const text_part text = find_text_part(config);
     if (!text.path.empty() && find_text_part(over).path.empty())  // stated for the language model without its wrapper
         target = const_cast<nlohmann::json*>(text.object);
-    if (over.contains("rope_scaling") || over.contains("rope_parameters")) {
-        target->erase("rope_scaling");
-        target->erase("rope_parameters");
-    }
+    lay_over_rope(*target, over);
     for (const auto& [key, value] : over.items()) {
         const auto there = target->find(key);
         const bool nested = std::ranges::find(text_objects, std::string_view(key)) != std::end(text_objects);

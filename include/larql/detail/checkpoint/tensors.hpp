@@ -83,6 +83,7 @@ public:
         bool well_known_part = false;
         m_prefix = "model.";
         for (const std::string& prefix : by_preference()) {  // well-known ones first
+            if (is_tower(prefix) && !is_known(prefix)) continue;
             const std::size_t missing = count_missing(prefix, model);
             if (missing == 0) complete.push_back(prefix);
             if (missing < fewest && !(well_known_part && !is_known(prefix))) m_prefix = prefix;
@@ -121,7 +122,7 @@ public:
         std::vector<std::string> sentences;
         for (const std::string& name : m_names) {
             const auto block = m_matcher->block_of_attention(name, m_prefix);
-            if (!block || *block >= model.blocks.size()) continue;
+            if (!block || *block >= model.blocks.size() || is_runtime_scale(name)) continue;
             const auto found = m_matcher->match(name);
             if (!found || found->prefix != m_prefix)
                 sentences.push_back(name + " is unknown");
@@ -132,6 +133,11 @@ public:
     }
 
 private:
+    /// Whether a prefix names something that sees or hears.
+    [[nodiscard]] static bool is_tower(std::string_view prefix) {
+        constexpr std::string_view words[] = {"audio", "vision", "visual", "image", "speech", "video"};
+        return std::ranges::any_of(words, [&](std::string_view word) { return prefix.find(word) != prefix.npos; });
+    }
     [[nodiscard]] static bool is_known(std::string_view prefix) {
         return std::ranges::find(language_prefixes, prefix) != std::end(language_prefixes);
     }
@@ -173,6 +179,14 @@ private:
                                  true};
         const std::size_t begin = rows_before(*made, spec);
         return tensor_recipe{{{*whole(made->from[0]), made->from[0], begin, begin + size_of(made->rows, spec)}}, false};
+    }
+
+    /// Scales of activations and of an engine's KV cache: they do not touch the weights.
+    [[nodiscard]] static bool is_runtime_scale(std::string_view name) {
+        constexpr std::string_view endings[] = {".input_scale", ".output_scale", ".q_scale",           ".k_scale",
+                                                ".v_scale",     ".kv_scale",     ".prob_output_scale", ".input_global_scale",
+                                                ".k_zero_point", ".v_zero_point", ".input_zero_point",  ".qscale_act"};
+        return std::ranges::any_of(endings, [&](std::string_view ending) { return name.ends_with(ending); });
     }
 
     /// Why a claimed tensor of a block has no use there, or "".

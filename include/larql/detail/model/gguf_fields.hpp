@@ -142,6 +142,7 @@ public:
         for (const key_row& row : rows) {
             const std::string_view name = stated_name(row);
             if (name.empty()) continue;
+            if (row.type == value_type::number && row.low > 0.0 && m_fields.says_none(name)) continue;  // 0: not set
             if (row.read_by != nullptr && !row.read_by(*m_values.family)) {
                 if (!m_fields.says_none(name, row.neutral)) does_not_have(name);
                 continue;

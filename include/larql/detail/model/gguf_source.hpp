@@ -110,9 +110,12 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
         refuse(rope.name(model_key::rope_magnitude_factor) + " is stated, which \"" + std::string(values.family->name) +
                "\" does not have");
     if (const auto multiplier = rope.find<double>(model_key::rope_mscale_all_dim)) {
+        if (values.family->gguf_log_multiplier == 0.0)
+            refuse(rope.name(model_key::rope_mscale_all_dim) + " is stated, which \"" +
+                   std::string(values.family->name) + "\" does not have");
         // mscale is never stored; it equals mscale_all_dim in every published model.
         const double mscale =
-            decimal_of_float(static_cast<float>(*multiplier / values.family->gguf_log_multiplier));
+            decimal_of_float(static_cast<float>(*multiplier / std::max(values.family->gguf_log_multiplier, 0.1)));
         const std::string name = rope.name(model_key::rope_mscale_all_dim);
         rope.set(model_key::rope_mscale, mscale, name);
         rope.set(model_key::rope_mscale_all_dim, mscale, name);

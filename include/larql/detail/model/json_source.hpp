@@ -177,12 +177,19 @@ public:
             if (is_foreign(name, value)) continue;
             if (suspicious)
                 m_not_understood.push_back(path + name + " (" + shown(value) + ") is unknown");
-            else if (value.is_object())
-                report_unclaimed(value, path + name + ".", {});
+            else
+                report_within(value, path + name);
         }
     }
 
 private:
+    /// Looks into the objects of an unclaimed value.
+    void report_within(const nlohmann::json& value, const std::string& path) {
+        if (value.is_object()) report_unclaimed(value, path + ".", {});
+        if (!value.is_array()) return;
+        for (std::size_t i = 0; i < value.size(); ++i) report_within(value[i], path + "[" + std::to_string(i) + "]");
+    }
+
     /// The name under which the object states a row, or "".
     [[nodiscard]] std::string_view stated_name(const key_row& row) const {
         for (const std::string_view name : row.hf)
@@ -198,7 +205,8 @@ private:
         if (says_none(value, row.neutral) && (row.neutral == 0.0 || !value.is_number() || value == row.neutral)) return;
         const auto turned_off = m_object.find("use_sliding_window");
         if (row.key == model_key::sliding_window && turned_off != m_object.end() && *turned_off == false) return;
-        if (row.key == model_key::layer_types && value.is_array() &&
+        // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a Ministral.
+        if (row.key == model_key::layer_types && !reads_window(m_family) && value.is_array() &&
             std::ranges::all_of(value, [](const nlohmann::json& type) { return type == "full_attention"; }))
             return;
         m_not_understood.push_back(m_path + std::string(name) + " is " + shown(value) + ", which \"" +
@@ -233,8 +241,10 @@ private:
 
     /// Objects about something else: listed ones, and configurations of towers ("vision_config").
     [[nodiscard]] static bool is_foreign(const std::string& name, const nlohmann::json& value) {
-        return std::ranges::find(foreign_objects, std::string_view(name)) != std::end(foreign_objects) ||
-               (value.is_object() && name.ends_with("_config") && !looks_like_attention(name));
+        if (std::ranges::find(foreign_objects, std::string_view(name)) != std::end(foreign_objects)) return true;
+        return value.is_object() && std::ranges::any_of(foreign_words, [&](std::string_view part) {
+                   return name.find(part) != std::string::npos;
+               });
     }
 
     const nlohmann::json& m_object;

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <string>
 #include <string_view>
 
 namespace larql::detail {
@@ -47,6 +48,9 @@ constexpr bool reads_layer_types(const model_family& f) {
     return f.windows == window_rule::layer_types || f.windows == window_rule::from_block;
 }
 constexpr bool reads_layer_ropes(const model_family& f) { return f.windows == window_rule::layer_types; }
+constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
+    return reads_window(f) && f.windows != window_rule::every_block;
+}
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
 constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
@@ -73,7 +77,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon"}},
     {model_key::attention_bias,             value_type::flag,    0,          1,              {"attention_bias"},                   {},                                   reads_biases},
     {model_key::sliding_window,             value_type::integer, 0,          max_length,     {"sliding_window"},                   {"attention.sliding_window"},         reads_window},
-    {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window},
+    {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window_switch},
     {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
     {model_key::layer_types,                value_type::texts,   0,          0,              {"layer_types"},                      {},                                   reads_layer_types},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
@@ -152,6 +156,10 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"_attn_implementation"},
     {"_attn_implementation_internal"},
     {"_attn_implementation_autoset"},
+    {"attn_impl"},
+    {"attention_implementation"},
+    {"attention_softmax_in_fp32"},
+    {"flash_attention"},
     {"use_flash_attn"},
     {"use_flash_attention"},
     {"use_flash_attention_2"},
@@ -169,6 +177,11 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"initializer_range"},
     {"chunk_size_feed_forward"},  // how the feed-forward part is computed
     {"temperature"},              // of sampling
+    {"guidance_scale"},
+    {"epsilon_cutoff"},
+    {"finetuned"},  // in old rope dictionaries: a note
+    {"attn_factor", inert_key::when::one},
+    {"extrapolation_factor", inert_key::when::one},
     {"top_k"},
     {"top_p"},
     {"use_mla", inert_key::when::yes},
@@ -192,10 +205,21 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"norm_type", inert_key::when::rms},
     {"normalization_type", inert_key::when::rms},
     {"use_rmsnorm", inert_key::when::yes},
+    {"use_rms_norm", inert_key::when::yes},
+    {"fused_rms_norm"},  // which kernel computes the same
+    {"use_fused_rms_norm"},
+    {"use_fused_rope"},
+    {"fuse_norm"},
+    {"residual_in_fp32"},
+    {"scale_attn_weights", inert_key::when::yes},
+    {"tie_lm_head"},
+    {"ignore_index"},  // of a loss
+    {"rotary_percent", inert_key::when::one},
+    {"causal", inert_key::when::yes},
+    {"bidirectional", inert_key::when::no},
     {"layer_norm_eps"},  // of a LayerNorm that these families do not have
     {"layer_norm_epsilon"},
     {"norm_eps"},
-    {"attn_logit_softcapping", inert_key::when::no},
     {"final_logit_softcapping", inert_key::when::no},
     {"logits_scaling", inert_key::when::one},
     {"logit_scale", inert_key::when::one},
@@ -249,9 +273,13 @@ inline constexpr inert_key gguf_inert_keys[] = {
 
 /// Objects of a config.json that describe something else than the language model's attention.
 inline constexpr std::string_view foreign_objects[] = {
-    "quantization_config", "compression_config", "quantization", "auto_map",    "id2label",    "label2id",
-    "larql",               "eagle_config",       "custom_pipelines", "generation_config",      "task_specific_params",
-    "transformers.js_config",
+    "quantization_config", "compression_config", "quantization",      "auto_map",         "id2label",
+    "label2id",            "larql",              "eagle_config",      "custom_pipelines", "generation_config",
+    "task_specific_params", "transformers.js_config",
+};
+/// Parts of names of objects that describe a tower or a tool.
+inline constexpr std::string_view foreign_words[] = {
+    "vision", "visual", "image", "audio", "speech", "video", "tokenizer", "quant", "training", "projector",
 };
 
 // clang-format off
@@ -259,17 +287,31 @@ inline constexpr std::string_view foreign_objects[] = {
 inline constexpr std::string_view attention_parts[] = {
     "attn", "attention", "rope", "rotary", "norm", "scale", "scaling", "window", "sliding", "softcap", "clip", "clamp",
     "mscale", "theta", "alibi", "yarn", "temperature", "multiplier", "sparse", "indexer", "layer_type", "layer_pattern",
-    "position_embedding", "query", "compress", "latent", "qkv", "sink",
+    "position_embedding", "positional_embedding", "query", "compress", "latent", "qkv", "sink", "causal", "directional",
+    "block_type", "mixer", "override_pattern",
 };
 inline constexpr std::string_view attention_words[] = {
     "q", "k", "v", "kv", "qk", "head", "heads", "lora", "ntk", "mla", "nope", "eps", "epsilon", "cross", "index", "cap",
-    "cla", "chunk", "gate", "residual",
+    "cla", "chunk", "gate", "residual", "xpos", "swa", "mqa", "gqa", "logn", "softmax",
 };
 // clang-format on
 
+/// "numKeyValueHeads" and "ROPE_SCALING" as "num_key_value_heads" and "rope_scaling".
+inline std::string in_snake_case(std::string_view name) {
+    std::string out;
+    for (std::size_t i = 0; i < name.size(); ++i) {
+        const bool upper = name[i] >= 'A' && name[i] <= 'Z';
+        const bool after_lower = i > 0 && name[i - 1] >= 'a' && name[i - 1] <= 'z';
+        if (upper && after_lower) out += '_';
+        out += upper ? static_cast<char>(name[i] - 'A' + 'a') : name[i];
+    }
+    return out;
+}
+
 inline bool looks_like_attention(std::string_view path) {
     if (path.starts_with("attention.") || path.starts_with("rope.")) return true;
-    const std::string_view name = path.substr(path.rfind('.') + 1);  // npos + 1 is 0
+    const std::string spelled = in_snake_case(path.substr(path.rfind('.') + 1));  // npos + 1 is 0
+    const std::string_view name = spelled;
     if (std::ranges::any_of(attention_parts, [&](auto part) { return name.find(part) != name.npos; })) return true;
     for (std::size_t begin = 0; begin <= name.size();) {
         const std::size_t end = std::min(name.find('_', begin), name.size());

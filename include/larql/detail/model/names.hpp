@@ -100,9 +100,11 @@ public:
     /// Whether a name lies in an attention block, claimed or not: what stands in the same module as a claimed tensor of
     /// attention, or in one whose name says attention.
     [[nodiscard]] std::optional<std::size_t> block_of_attention(std::string_view name, std::string_view prefix) const {
-        const std::string_view blocks = m_world == naming::gguf ? "blk." : "layers.";
-        if (!name.starts_with(prefix) || !name.substr(prefix.size()).starts_with(blocks)) return std::nullopt;
-        name.remove_prefix(prefix.size() + blocks.size());
+        if (!name.starts_with(prefix)) return std::nullopt;
+        name.remove_prefix(prefix.size());
+        const std::string_view blocks = blocks_of(name);
+        if (blocks.empty()) return std::nullopt;
+        name.remove_prefix(blocks.size());
         std::size_t block = 0;
         const auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), block);
         if (problem != std::errc{} || end == name.data() + name.size() || *end != '.') return std::nullopt;
@@ -110,7 +112,7 @@ public:
         const std::string_view first = module.substr(0, module.find('.'));
         const bool attention = first.find("attn") != first.npos || first.find("attention") != first.npos ||
                                first.find("indexer") != first.npos;
-        return attention || shares_module(first) ? std::optional(block) : std::nullopt;
+        return attention || shares_module(blocks, first) ? std::optional(block) : std::nullopt;
     }
 
 private:
@@ -171,10 +173,20 @@ private:
         return std::string(prefix) + spell(pattern_of(row, m_world), what);
     }
 
+    /// What the names of attention have before the block's number, if this name begins so: "layers.", "blk.".
+    [[nodiscard]] std::string_view blocks_of(std::string_view name) const {
+        for (const name_row& row : m_rows) {
+            const std::string_view pattern = pattern_of(row, m_world);
+            const std::string_view begin = pattern.substr(0, pattern.find("{}"));
+            if (is_attention_role(row.role) && begin.size() != pattern.size() && name.starts_with(begin)) return begin;
+        }
+        return {};
+    }
+
     /// Whether a claimed tensor of attention stands in this module of a block ("self_attn" for safetensors).
-    [[nodiscard]] bool shares_module(std::string_view module) const {
+    [[nodiscard]] bool shares_module(std::string_view blocks, std::string_view module) const {
         if (m_world == naming::gguf) return false;  // flat names: "attn_q" says attention itself
-        constexpr std::string_view begin = "layers.{}.";
+        const std::string begin = std::string(blocks) + "{}.";
         return std::ranges::any_of(m_rows, [&](const name_row& row) {
             if (!is_attention_role(row.role) || !row.hf.starts_with(begin)) return false;
             const std::string_view rest = row.hf.substr(begin.size());

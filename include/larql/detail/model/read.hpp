@@ -251,6 +251,8 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
         const error_where caller{.file = "--config"};
         stated = read_json_config(*over, caller, options, family);
         stated->problems.throw_if_any(caller);
+        if (stated->stored)
+            fail(errc::bad_value, "describes converted tensors, which GGUF does not hold", {.file = path, .subject = "larql"});
         if (stated->values.family->gguf_architecture != *architecture)
             fail(errc::bad_value,
                  "model_type \"" + stated->values.model_type + "\" is not stored as architecture \"" + *architecture +
@@ -263,10 +265,10 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
     values.architecture = std::string(values.family->classes.front());
     read_gguf_values(file, *architecture, result.problems, values);
     if (stated) {
-        result.problems.add(stated->problems);
         values.top.overlay(stated->values.top);
         // A rope dictionary says all of the scaling: what the file says of it goes as a whole.
-        if (!stated->values.ropes.empty() || over->contains("rope_scaling") || over->contains("rope_parameters"))
+        const nlohmann::json& text = *find_text_part(*over).object;
+        if (!stated->values.ropes.empty() || text.contains("rope_scaling") || text.contains("rope_parameters"))
             values.ropes = std::move(stated->values.ropes);
         for (std::string& sentence : stated->values.not_understood)
             values.not_understood.push_back(std::move(sentence));

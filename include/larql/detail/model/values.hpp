@@ -24,9 +24,6 @@ public:
     void add(errc code, std::string subject, std::string problem) {
         m_items.push_back({code, std::move(subject), std::move(problem)});
     }
-    void add(const config_problems& others) {
-        m_items.insert(m_items.end(), others.m_items.begin(), others.m_items.end());
-    }
     [[nodiscard]] bool empty() const noexcept { return m_items.empty(); }
 
     /// Throws one error that lists everything that was added.
