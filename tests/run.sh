@@ -5,6 +5,8 @@
 #   tests/run.sh              an optimised build in build/
 #   tests/run.sh --sanitize   address and undefined-behaviour sanitizers, in build-asan/
 #   tests/run.sh --threads    thread sanitizer, in build-tsan/: the tests of what shares work
+#
+# LARQL_PEER_PYTHON: a Python with transformers, torch and safetensors, for the test that reads larql's output with them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . cmake/setup.sh
@@ -20,7 +22,7 @@ case "${1:-}" in
         export OPENBLAS_NUM_THREADS=1 ;;  # its threads are not instrumented: every join would look like a race
     *) echo "usage: tests/run.sh [--sanitize | --threads]" >&2; exit 2 ;;
 esac
-cmake -C "$settings" -S . -B "$build" -G Ninja >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
+cmake -C "$settings" -S . -B "$build" -G Ninja ${LARQL_PEER_PYTHON:+"-DLARQL_PEER_PYTHON=$LARQL_PEER_PYTHON"} >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 rm -f "$build.log"
 cmake --build "$build" --parallel ${tests:+--target "${tests[@]}"}
 ctest --test-dir "$build" --output-on-failure --parallel 2 ${tests:+-R "^($(IFS='|'; echo "${tests[*]}"))\$"}
