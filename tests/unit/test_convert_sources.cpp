@@ -75,6 +75,32 @@ TEST_CASE("convert: a language model in a wrapper keeps its names; other forms h
     }
 }
 
+TEST_CASE("convert: prediction blocks are copied in their own form, scales of activations go with the quantisation") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint plain = checkpoint::open(data + "/hf/deepseek_v3_fp8");
+    larql::testing::write_file(folder / "config.json", plain.config_json().dump());
+    larql::safetensors_writer writer(folder / "model.safetensors");
+    const std::string mlp = "model.layers.0.mlp.up_proj.";
+    const std::string predicting = "model.layers.2.self_attn.kv_b_proj.weight";
+    const std::vector<float> numbers_of_it = {1.0F, 2.0F};
+    for (const larql::tensor_info& info : plain.tensors()) writer.add_tensor(info.name, info.type, info.shape);
+    writer.add_tensor(mlp + "input_scale", dtype::f32, {2});
+    writer.add_tensor(predicting, dtype::f32, {1, 2});
+    for (const larql::tensor_info& info : plain.tensors()) writer.write(info.name, plain.bytes(info));
+    for (const std::string& name : {mlp + "input_scale", predicting})
+        writer.write(name, std::as_bytes(std::span(numbers_of_it)));
+    writer.commit();
+    for (const attention_form form : {attention_form::factored, attention_form::dense}) {
+        CAPTURE(larql::to_string(form));
+        convert_to_safetensors(checkpoint::open(folder.path()), folder / larql::to_string(form), {.form = form});
+        const checkpoint converted = checkpoint::open(folder / larql::to_string(form));
+        CHECK(names_of(converted).contains(mlp + "weight"));
+        CHECK(!names_of(converted).contains(mlp + "input_scale"));
+        CHECK(numbers(converted, predicting) == numbers_of_it);
+        CHECK(error_against("deepseek_v3_fp8", converted, form) <= 1e-5);
+    }
+}
+
 namespace {
 
 /// llama's GGUF names, and safetensors in which the projections are fused.
