@@ -220,9 +220,8 @@ void print_tensors(const ordered_json& d) {
     if (!d.contains("tensor_list")) return;
     std::cout << '\n';
     for (const ordered_json& t : d["tensor_list"])
-        std::cout << larql::printable(t["name"].get<std::string>()) << "  " << t["type"].get<std::string>()
-                  << "  " << t["shape"].dump() << "  shard " << t["shard"].dump() << "  " << byte_text(t["bytes"])
-                  << '\n';
+        std::cout << larql::printable(t["name"].get<std::string>()) << "  " << t["type"].get<std::string>() << "  "
+                  << t["shape"].dump() << "  shard " << t["shard"].dump() << "  " << byte_text(t["bytes"]) << '\n';
 }
 
 void print_text(const ordered_json& d) {
@@ -305,8 +304,8 @@ void dump(const larql::checkpoint& model, const arguments& args) {
     writer.commit();
 }
 
-/// A model that larql does not implement can be looked at; anything else that is wrong with a configuration is an error,
-/// and so is a configuration without tensors that says nothing to larql.
+/// A model that larql does not implement can be looked at; anything else that is wrong with a configuration is an
+/// error, and so is a configuration without tensors that says nothing to larql.
 void require_understood(const larql::checkpoint& model) {
     std::cout.flush();
     try {

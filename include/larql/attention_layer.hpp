@@ -91,7 +91,8 @@ public:
     /// gives.
     ///
     /// @param cache  from make_cache; the first new token has position cache.size()
-    /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's. What
+    /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's.
+    /// What
     ///         is thrown, here or by a task of the executor, leaves the cache as it was.
     template <class Storage>
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,

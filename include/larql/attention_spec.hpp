@@ -42,7 +42,7 @@ struct norm_spec {
     bool has_gain = true;      ///< multiplied by stored gains
     bool after_rope = false;   ///< applied to rotated heads; false: before rotation
     double gain_offset = 0.0;  ///< added to the stored gains (Gemma: 1)
-    double eps = 1e-6;
+    double eps = 0.0;          ///< above 0 wherever there is a norm; in a model_family's row, 0 is the configuration's
 };
 
 /// A factor of the query that grows with its position p: 1 + scale * ln(1 + floor((p + offset) / length)).
@@ -82,9 +82,9 @@ struct attention_spec {
     output_gate gate = output_gate::none;
     query_temperature temperature{};
 
-    norm_spec q_norm{};                                ///< of the query heads: plain attention
-    norm_spec k_norm{};                                ///< of the key heads: plain attention
-    norm_spec latent_norm{.kind = norm_kind::rms};     ///< of both latents: latent attention; none: factors without norms
+    norm_spec q_norm{};                                          ///< of the query heads: plain attention
+    norm_spec k_norm{};                                          ///< of the key heads: plain attention
+    norm_spec latent_norm{.kind = norm_kind::rms, .eps = 1e-6};  ///< of both latents; none: factors without norms
 
     role_set biases{};           ///< tensors that have a bias; it is required, and refused elsewhere
     role_set possible_biases{};  ///< tensors that may have one: the file says so by having it

@@ -5,8 +5,8 @@
 #define LARQL_ATTENTION_WEIGHTS_HPP
 
 #include <larql/attention_spec.hpp>
-#include <larql/detail/model/roles.hpp>
 #include <larql/detail/mla/rows.hpp>
+#include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
@@ -50,7 +50,8 @@ private:
 
 /// A layer as published, which refers to what the factors refer to.
 template <class T>
-attention_weights<T> to_attention_weights(mla_factors<T> layer, matrix_input<T> projection, vector_input<T> projection_bias = {}) {
+attention_weights<T> to_attention_weights(mla_factors<T> layer, matrix_input<T> projection,
+                                          vector_input<T> projection_bias = {}) {
     using enum tensor_role;
     attention_weights<T> w;
     w[q] = std::move(layer.q);
@@ -69,7 +70,8 @@ attention_weights<T> to_attention_weights(mla_factors<T> layer, matrix_input<T> 
 
 /// An absorbed layer, whose tensors the result owns.
 template <class T>
-attention_weights<T> to_attention_weights(dense_mla<T> layer, matrix_input<T> projection, vector_input<T> projection_bias = {}) {
+attention_weights<T> to_attention_weights(dense_mla<T> layer, matrix_input<T> projection,
+                                          vector_input<T> projection_bias = {}) {
     using enum tensor_role;
     attention_weights<T> w;
     w[q] = std::move(layer.q);
@@ -89,7 +91,8 @@ attention_weights<T> to_attention_weights(dense_mla<T> layer, matrix_input<T> pr
 
 /// A layer in latent form, whose tensors the result owns.
 template <class T>
-attention_weights<T> to_attention_weights(latent_mla<T> layer, matrix_input<T> projection, vector_input<T> projection_bias = {}) {
+attention_weights<T> to_attention_weights(latent_mla<T> layer, matrix_input<T> projection,
+                                          vector_input<T> projection_bias = {}) {
     using enum tensor_role;
     attention_weights<T> w;
     if (layer.q.size() != 0) w[q] = std::move(layer.q);
@@ -113,13 +116,17 @@ inline void require_valid(const attention_spec& spec) {
     const auto refuse = [](const char* member, const std::string& problem) {
         fail(errc::bad_value, problem, {.subject = std::string("attention_spec::") + member});
     };
-    if (!(spec.scale > 0.0) || !(spec.scale <= 3e38)) refuse("scale", "expected a finite number above 0, got " + std::to_string(spec.scale));
+    if (!(spec.scale > 0.0) || !(spec.scale <= 3e38))
+        refuse("scale", "expected a finite number above 0, got " + std::to_string(spec.scale));
     if (g.num_heads == 0 || g.num_heads % g.kv_heads() != 0)
         refuse("geometry", "expected kv heads to divide heads, got " + std::to_string(g.kv_heads()) + " and " +
                                std::to_string(g.num_heads));
     if (g.pairing != rope_pairing::none && spec.rope.rotary_dim != g.qk_rope_head_dim)
         refuse("rope", "expected rotary_dim to be qk_rope_head_dim " + std::to_string(g.qk_rope_head_dim) + ", got " +
                            std::to_string(spec.rope.rotary_dim));
+    for (const norm_spec& norm : {spec.q_norm, spec.k_norm, spec.latent_norm})
+        if (norm.kind != norm_kind::none && !(norm.eps > 0.0))
+            refuse("norm_spec::eps", "expected a number above 0, got " + std::to_string(norm.eps));
     if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))
         refuse("temperature", "expected a length above 0, got " + std::to_string(spec.temperature.length));
 }

@@ -82,8 +82,8 @@ public:
     [[nodiscard]] const model_config* find_config() const noexcept {
         return m_state->config ? &*m_state->config : nullptr;
     }
-    /// config.json as it stands in the folder, or as GGUF's metadata imply it, with what the caller's `config` replaced;
-    /// null if neither is there.
+    /// config.json as it stands in the folder, or as GGUF's metadata imply it, with what the caller's `config`
+    /// replaced; null if neither is there.
     /// @throws error errc::unsupported_architecture for GGUF metadata that transformers has no words for
     [[nodiscard]] nlohmann::json config_json() const {
         if (!files().gguf) return m_state->config_json;
@@ -97,7 +97,9 @@ public:
     }
     std::span<const tensor_info> tensors() const&& = delete;
     [[nodiscard]] std::size_t shard_count() const noexcept {
-        return files().gguf ? files().gguf->shard_count() : files().safetensors ? files().safetensors->shard_count() : 0;
+        return files().gguf          ? files().gguf->shard_count()
+               : files().safetensors ? files().safetensors->shard_count()
+                                     : 0;
     }
     [[nodiscard]] std::string shard_path(std::size_t index) const {
         if (files().gguf) return files().gguf->shard_path(index);

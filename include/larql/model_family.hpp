@@ -88,9 +88,9 @@ inline constexpr std::size_t model_key_count = static_cast<std::size_t>(model_ke
 /// ".bias" for ".weight".
 struct name_row {
     tensor_role role;
-    std::string_view hf;         ///< after the model's prefix ("model." or another); "" if safetensors has none
-    std::string_view gguf{};     ///< "" if GGUF has none
-    bool beside_model = false;   ///< `hf` stands beside "model.", not in it (lm_head)
+    std::string_view hf;        ///< after the model's prefix ("model." or another); "" if safetensors has none
+    std::string_view gguf{};    ///< "" if GGUF has none
+    bool beside_model = false;  ///< `hf` stands beside "model.", not in it (lm_head)
 };
 
 /// Another name under which a family's config.json states a key.
@@ -125,49 +125,49 @@ struct model_config;
 
 /// One family. Text and rows are static data: they are referred to, not copied.
 struct model_family {
-    std::string_view name;                            ///< larql's own
-    std::array<std::string_view, 4> model_types{};    ///< config.json's `model_type`
-    std::array<std::string_view, 8> classes{};        ///< transformers' class names, with heads whose trunk is the same
-    std::string_view gguf_architecture{};             ///< general.architecture; "" if GGUF has none
-    std::string_view routing{};                       ///< tells families of one GGUF architecture apart: scoring_func
+    std::string_view name;                          ///< larql's own
+    std::array<std::string_view, 4> model_types{};  ///< config.json's `model_type`
+    std::array<std::string_view, 8> classes{};      ///< transformers' class names, with heads whose trunk is the same
+    std::string_view gguf_architecture{};           ///< general.architecture; "" if GGUF has none
+    std::string_view routing{};                     ///< tells families of one GGUF architecture apart: scoring_func
     std::span<const name_row> names{};
 
     attention_kind kind = attention_kind::gqa;
     rope_pairing pairing = rope_pairing::half_split;  ///< of the published rows
     bool interleave_key = false;                      ///< `rope_interleave: false` makes it half_split
     scale_rule scale = scale_rule::inverse_sqrt_head;
-    norm_spec q_norm{};                               ///< eps 0: the configuration's rms_norm_eps
+    norm_spec q_norm{};  ///< eps 0: the configuration's rms_norm_eps
     norm_spec k_norm{};
-    double latent_eps = 1e-6;                         ///< 0: the configuration's rms_norm_eps
+    double latent_eps = 1e-6;  ///< 0: the configuration's rms_norm_eps
     window_rule windows = window_rule::none;
     std::size_t window_period = 0, window_offset = 0;
-    bool window_by_default = true;                    ///< `use_sliding_window`, if it is absent
+    bool window_by_default = true;  ///< `use_sliding_window`, if it is absent
     output_gate gate = output_gate::none;
     bool sinks = false;
-    bool softcap = false;                             ///< `attn_logit_softcapping` is read
-    bool temperature = false;                         ///< `llama_4_scaling_beta` is read
-    bool partial_rotary = false;                      ///< `partial_rotary_factor` is read
-    bool dynamic_alpha = false;                       ///< `alpha` of dynamic scaling is read
-    role_set biases{};                                ///< tensors that always have a bias
-    role_set biases_by_key{};                         ///< tensors that have one if `attention_bias` is true
+    bool softcap = false;         ///< `attn_logit_softcapping` is read
+    bool temperature = false;     ///< `llama_4_scaling_beta` is read
+    bool partial_rotary = false;  ///< `partial_rotary_factor` is read
+    bool dynamic_alpha = false;   ///< `alpha` of dynamic scaling is read
+    role_set biases{};            ///< tensors that always have a bias
+    role_set biases_by_key{};     ///< tensors that have one if `attention_bias` is true
 
     /// Values of absent keys: the defaults of transformers' configuration class. None: an absent key is an error.
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
-    std::size_t default_head_dim = 0;                 ///< 0: hidden_size / num_attention_heads, as in most
+    std::size_t default_head_dim = 0;  ///< 0: hidden_size / num_attention_heads, as in most
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};
 
     gguf_rows stored = gguf_rows::as_published;
-    double gguf_log_multiplier = 0.0;                 ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
-    bool gguf_temperature = false;                    ///< GGUF's `attention.temperature_*` are read
-    std::string_view gguf_loses{};                    ///< what the GGUF architecture has no place for
+    double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
+    bool gguf_temperature = false;     ///< GGUF's `attention.temperature_*` are read
+    std::string_view gguf_loses{};     ///< what the GGUF architecture has no place for
 
-    std::span<const key_alias> aliases{};             ///< names beyond those of the key rows
-    std::span<const std::string_view> inert_keys{};   ///< keys that look like attention and are not: names of
-                                                      ///< config.json, and of GGUF below the architecture's prefix
+    std::span<const key_alias> aliases{};            ///< names beyond those of the key rows
+    std::span<const std::string_view> inert_keys{};  ///< keys that look like attention and are not: names of
+                                                     ///< config.json, and of GGUF below the architecture's prefix
 
-    std::string_view refused{};                       ///< not empty: known, not implemented, and why
+    std::string_view refused{};  ///< not empty: known, not implemented, and why
 
     /// Last resort, for what no column can say; called for each block.
     void (*adjust)(const model_config&, std::size_t block, attention_spec&) = nullptr;

@@ -190,8 +190,7 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
         case rope_kind::proportional: {
             detail::require_positive(rope.factor, "rope.factor");
             if (!(rope.partial_rotary_factor >= 0.0 && rope.partial_rotary_factor <= 1.0))
-                detail::fail(errc::bad_value,
-                             "expected 0 to 1, got " + std::to_string(rope.partial_rotary_factor),
+                detail::fail(errc::bad_value, "expected 0 to 1, got " + std::to_string(rope.partial_rotary_factor),
                              {.subject = "rope.partial_rotary_factor"});
             const auto rotated = static_cast<std::size_t>(rope.partial_rotary_factor * dim / 2.0);
             for (std::size_t j = 0; j < table.frequencies.size(); ++j)

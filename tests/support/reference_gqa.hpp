@@ -15,16 +15,16 @@
 namespace larql::testing {
 
 struct gqa_tensors {
-    matrix q{}, k{}, v{}, o{}, gate{};              // gate [H, E], or empty
-    vector q_bias{}, k_bias{}, v_bias{};        // or empty
-    vector q_norm{}, k_norm{};                // gains over each head, or empty
+    matrix q{}, k{}, v{}, o{}, gate{};    // gate [H, E], or empty
+    vector q_bias{}, k_bias{}, v_bias{};  // or empty
+    vector q_norm{}, k_norm{};            // gains over each head, or empty
     std::vector<float> sinks{};
 };
 
 struct gqa_rules {
     std::size_t heads = 0, groups = 0, dim = 0;
     double scale = 0.0, eps = 0.0;
-    std::vector<double> frequencies{};      // of the pairs (j, j + D/2)
+    std::vector<double> frequencies{};  // of the pairs (j, j + D/2)
     double magnitude = 1.0;
     std::size_t window = 0;
 };

@@ -17,11 +17,11 @@ using larql::attention_form;
 using larql::attention_layer;
 using larql::attention_spec;
 using larql::attention_weights;
-using larql::tensor_role;
 using larql::head_order;
 using larql::mla_geometry;
 using larql::rope_pairing;
 using larql::tensor;
+using larql::tensor_role;
 using larql::testing::factors_of;
 using larql::testing::layer_tensors;
 using larql::testing::matrix;
@@ -215,8 +215,7 @@ TEST_CASE("attention_layer: a query's temperature grows with its position, in ev
     matrix context = matrix::from_shape({9, geometry.num_heads * geometry.v_head_dim});
     for (std::size_t t = 0; t < 9; ++t)
         for (std::size_t h = 0; h < geometry.num_heads; ++h) {
-            const auto row =
-                larql::testing::reference_row<double>(p.q, p.k, p.v, {.scale = b.spec.scale}, t, h);
+            const auto row = larql::testing::reference_row<double>(p.q, p.k, p.v, {.scale = b.spec.scale}, t, h);
             for (std::size_t i = 0; i < geometry.v_head_dim; ++i) context(t, h * geometry.v_head_dim + i) = row[i];
         }
     block warm = b;
@@ -281,8 +280,7 @@ TEST_CASE("attention_layer: norms of heads, after rotation, over all heads, cent
         }
     for (std::size_t t = 0; t < tokens; ++t)
         for (std::size_t h = 0; h < heads; ++h) {
-            const auto row =
-                larql::testing::reference_row<double>(q3, k3, v3, {.scale = 0.7, .softcap = 5.0}, t, h);
+            const auto row = larql::testing::reference_row<double>(q3, k3, v3, {.scale = 0.7, .softcap = 5.0}, t, h);
             for (std::size_t i = 0; i < dim; ++i)
                 CHECK(got.context(t, h * dim + i) == doctest::Approx(row[i]).epsilon(1e-12));
         }

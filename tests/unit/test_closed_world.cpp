@@ -68,11 +68,20 @@ std::string gguf_problem(const gguf_builder& b) {
 
 TEST_CASE("closed world: a key that looks like attention and that no row claims is refused, at any level") {
     const std::pair<const char*, json> unknown[] = {
-        {"attn_temperature_tuning", 4},      {"rope_mode", "xpos"},    {"qk_clip", 8.0},
-        {"key_scale", 2.0},                  {"v_norm", true},         {"window_pattern", {1, 2}},
-        {"attn_config", {{"clip_qkv", 8}}},  {"kv_share_every", 2},    {"attention_chunk_size", 16},
-        {"num_sink_tokens", 4},              {"mup_attn", true},       {"use_head_gate", true},
-        {"sparse_block", 64},                {"scale_depth", 1.4},
+        {"attn_temperature_tuning", 4},
+        {"rope_mode", "xpos"},
+        {"qk_clip", 8.0},
+        {"key_scale", 2.0},
+        {"v_norm", true},
+        {"window_pattern", {1, 2}},
+        {"attn_config", {{"clip_qkv", 8}}},
+        {"kv_share_every", 2},
+        {"attention_chunk_size", 16},
+        {"num_sink_tokens", 4},
+        {"mup_attn", true},
+        {"use_head_gate", true},
+        {"sparse_block", 64},
+        {"scale_depth", 1.4},
     };
     for (const auto& [key, value] : unknown) {
         CAPTURE(key);
@@ -102,31 +111,51 @@ TEST_CASE("closed world: a key that looks like attention and that no row claims 
     CHECK(problem.find("--config") != std::string::npos);
     CHECK(problem.find("--unknown ignore") != std::string::npos);
     // A caller may know better, and is told what was passed over.
-    const model_config ignored =
-        parse_model_config(config, {}, {.unknown = larql::unknown_policy::ignore});
+    const model_config ignored = parse_model_config(config, {}, {.unknown = larql::unknown_policy::ignore});
     CHECK(ignored.warnings == std::vector<std::string>{"qk_clip (8) is unknown", "rope_mode (\"xpos\") is unknown"});
 }
 
 TEST_CASE("closed world: a known key of another family is refused unless it says none") {
     const std::pair<const char*, json> foreign[] = {
-        {"sliding_window", 4096},       {"attn_logit_softcapping", 50.0}, {"attention_multiplier", 0.5},
-        {"query_pre_attn_scalar", 256}, {"q_lora_rank", 16},              {"partial_rotary_factor", 0.5},
-        {"qk_norm", true},              {"use_qk_norm", true},            {"clip_qkv", 6.0},
-        {"alibi", true},                {"use_rope", false},              {"embedding_multiplier", 12.0},
-        {"norm_type", "layernorm"},     {"position_embedding_type", "absolute"},
-        {"rope_interleave", true},      {"layer_types", {"sliding_attention"}},
+        {"sliding_window", 4096},
+        {"attn_logit_softcapping", 50.0},
+        {"attention_multiplier", 0.5},
+        {"query_pre_attn_scalar", 256},
+        {"q_lora_rank", 16},
+        {"partial_rotary_factor", 0.5},
+        {"qk_norm", true},
+        {"use_qk_norm", true},
+        {"clip_qkv", 6.0},
+        {"alibi", true},
+        {"use_rope", false},
+        {"embedding_multiplier", 12.0},
+        {"norm_type", "layernorm"},
+        {"position_embedding_type", "absolute"},
+        {"rope_interleave", true},
+        {"layer_types", {"sliding_attention"}},
     };
     for (const auto& [key, value] : foreign) {
         CAPTURE(std::string(key));
         LARQL_CHECK_ERROR_TEXT(problem_of(with(key, value)), errc::not_understood, key);
     }
     const std::pair<const char*, json> none[] = {
-        {"sliding_window", nullptr},     {"attn_logit_softcapping", nullptr}, {"attention_multiplier", nullptr},
-        {"partial_rotary_factor", 1.0},  {"qk_norm", false},                  {"clip_qkv", nullptr},
-        {"use_rope", true},              {"embedding_multiplier", 1.0},       {"position_embedding_type", "rope"},
-        {"rope_interleave", false},      {"layer_types", {"full_attention"}}, {"use_sliding_window", false},
-        {"kv_share_every", nullptr},     {"attention_dropout", 0.1},          {"head_init", false},
-        {"rope_scaling", nullptr},       {"norm_topk_prob", true},
+        {"sliding_window", nullptr},
+        {"attn_logit_softcapping", nullptr},
+        {"attention_multiplier", nullptr},
+        {"partial_rotary_factor", 1.0},
+        {"qk_norm", false},
+        {"clip_qkv", nullptr},
+        {"use_rope", true},
+        {"embedding_multiplier", 1.0},
+        {"position_embedding_type", "rope"},
+        {"rope_interleave", false},
+        {"layer_types", {"full_attention"}},
+        {"use_sliding_window", false},
+        {"kv_share_every", nullptr},
+        {"attention_dropout", 0.1},
+        {"head_init", false},
+        {"rope_scaling", nullptr},
+        {"norm_topk_prob", true},
     };
     for (const auto& [key, value] : none) {
         CAPTURE(std::string(key));
@@ -219,9 +248,10 @@ TEST_CASE("closed world: absent keys have the family's default, which is transfo
     const model_config defaults = parse_model_config(config);
     CHECK(defaults.blocks[0].rope.theta == 10000.0);
     CHECK(defaults.rms_norm_eps == 1e-6);
-    constexpr larql::model_family strict[] = {{.name = "strict", .model_types = {"llama"}, .classes = {"LlamaForCausalLM"}}};
-    const std::string problem = larql::testing::error_of(
-        [&] { return parse_model_config(config, {}, {.families = strict}); });
+    constexpr larql::model_family strict[] = {
+        {.name = "strict", .model_types = {"llama"}, .classes = {"LlamaForCausalLM"}}};
+    const std::string problem =
+        larql::testing::error_of([&] { return parse_model_config(config, {}, {.families = strict}); });
     CHECK(problem.find("rope_theta: required and absent") != std::string::npos);
     CHECK(problem.find("rms_norm_eps: required and absent") != std::string::npos);
 
@@ -248,7 +278,8 @@ TEST_CASE("closed world: absent keys have the family's default, which is transfo
     // A required size that is null is none at all.
     for (const char* key : {"hidden_size", "num_hidden_layers", "num_attention_heads"}) {
         CAPTURE(std::string(key));
-        LARQL_CHECK_ERROR_TEXT(problem_of(with(key, nullptr)), errc::missing_key, std::string(key) + ": required and null");
+        LARQL_CHECK_ERROR_TEXT(problem_of(with(key, nullptr)), errc::missing_key,
+                               std::string(key) + ": required and null");
     }
     json v3 = published("deepseek_v3");
     v3["rope_interleave"] = nullptr;  // as good as false to transformers
@@ -276,7 +307,8 @@ TEST_CASE("closed world: absent keys have the family's default, which is transfo
 
 TEST_CASE("rope in config.json: statements of one thing in two places count as in transformers") {
     // The configuration's own original context goes before that of the dictionary.
-    json twice = with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 16}});
+    json twice =
+        with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 16}});
     CHECK(parse_model_config(twice).blocks[0].rope.original_max_position == 16);
     twice["original_max_position_embeddings"] = 32;
     CHECK(parse_model_config(twice).blocks[0].rope.original_max_position == 32);
@@ -300,10 +332,8 @@ TEST_CASE("rope in config.json: statements of one thing in two places count as i
 }
 
 TEST_CASE("rope in config.json: proportional scaling is applied once") {
-    constexpr larql::model_family partial[] = {{.name = "partial",
-                                                .model_types = {"partial"},
-                                                .partial_rotary = true,
-                                                .default_rms_norm_eps = 1e-6}};
+    constexpr larql::model_family partial[] = {
+        {.name = "partial", .model_types = {"partial"}, .partial_rotary = true, .default_rms_norm_eps = 1e-6}};
     json config = tiny_llama_config();
     config["model_type"] = "partial";
     config.erase("architectures");
@@ -334,9 +364,8 @@ TEST_CASE("rope: parameters that are good one by one and give numbers that are n
     CHECK(problem_of(v3) != "no error");
     v3["rope_scaling"]["mscale"] = -1.0;
     LARQL_CHECK_ERROR_TEXT(problem_of(v3), errc::bad_value, "rope_scaling.mscale");
-    CHECK_THROWS_AS(larql::make_rope_table({.kind = larql::rope_kind::proportional,
-                                            .rotary_dim = 8,
-                                            .partial_rotary_factor = 1e308}),
+    CHECK_THROWS_AS(larql::make_rope_table(
+                        {.kind = larql::rope_kind::proportional, .rotary_dim = 8, .partial_rotary_factor = 1e308}),
                     larql::error);
 }
 
@@ -410,10 +439,10 @@ TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
                                     .kv("llama.rope.scaling.attn_factor", gguf_builder::f32, le(0.5F)));
     CHECK(larql::make_rope_table(linear).magnitude == 0.5);
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.rope.dimension_count", gguf_builder::u32, le(4u))),
-                           errc::shape_mismatch,
-                           "llama.rope.dimension_count: is 4, and heads have 8 elements");
-    LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.attention.value_length", gguf_builder::u32, le(16u))),
-                           errc::shape_mismatch, "llama.attention.value_length: is 16");
+                           errc::shape_mismatch, "llama.rope.dimension_count: is 4, and heads have 8 elements");
+    LARQL_CHECK_ERROR_TEXT(
+        gguf_problem(llama_metadata().kv("llama.attention.value_length", gguf_builder::u32, le(16u))),
+        errc::shape_mismatch, "llama.attention.value_length: is 16");
     // One divisor too many is found before the tensor is decoded, and a tensor of millions is not decoded at all.
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().floats("rope_freqs.weight", {5}, {1, 1, 1, 1, 1})),
                            errc::shape_mismatch, "rope_freqs.weight: expected 4 numbers, got 5");
@@ -437,14 +466,15 @@ TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
                            errc::not_understood, "scales what rope_freqs.weight divides");
     LARQL_CHECK_ERROR_TEXT(gguf_problem(scaled("dynamic", 2.0F)), errc::not_understood,
                            "GGUF has no rope type \"dynamic\"");
-    LARQL_CHECK_ERROR_TEXT(gguf_problem(scaled("yarn", 4.0F).kv("llama.rope.scaling.yarn_log_multiplier",
-                                                                gguf_builder::f32, le(0.1F))),
-                           errc::not_understood, "llama.rope.scaling.yarn_log_multiplier is stated");
+    LARQL_CHECK_ERROR_TEXT(
+        gguf_problem(scaled("yarn", 4.0F).kv("llama.rope.scaling.yarn_log_multiplier", gguf_builder::f32, le(0.1F))),
+        errc::not_understood, "llama.rope.scaling.yarn_log_multiplier is stated");
     CHECK(rope_of(scaled("yarn", 1.0F).kv("llama.rope.scaling.original_context_length", gguf_builder::u32, le(16u)))
               .factor == 1.0);
     CHECK(rope_of(scaled("linear", 0.0F)).factor == 1.0);  // 0: not set
-    LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.attention.causal", gguf_builder::boolean, std::string(1, '\0'))),
-                           errc::not_understood, "llama.attention.causal");
+    LARQL_CHECK_ERROR_TEXT(
+        gguf_problem(llama_metadata().kv("llama.attention.causal", gguf_builder::boolean, std::string(1, '\0'))),
+        errc::not_understood, "llama.attention.causal");
     CHECK(longrope.kind == larql::rope_kind::longrope);
     CHECK(larql::make_rope_table(longrope, 17).frequencies[3] == doctest::Approx(1e-3 / 8.0));
     CHECK(larql::make_rope_table(longrope, 16).frequencies[3] == doctest::Approx(1e-3));
@@ -453,8 +483,7 @@ TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
 
 TEST_CASE("GGUF: the configuration that transformers would have") {
     const auto json_of = [](const std::string& name) {
-        return larql::to_config_json(
-            larql::gguf_file::open(std::string(LARQL_TEST_DATA) + "/gguf/" + name));
+        return larql::to_config_json(larql::gguf_file::open(std::string(LARQL_TEST_DATA) + "/gguf/" + name));
     };
     // Llama 3's scaling is recovered from the divisors.
     const json llama = json_of("llama3-bf16.gguf"), original = published("llama3");
@@ -498,12 +527,31 @@ TEST_CASE("GGUF: the configuration that transformers would have") {
     for (const std::string name : {"deepseek_v3", "deepseek_v2"}) {
         CAPTURE(name);
         const json config = json_of(name + "-bf16.gguf"), hf = published(name);
-        for (const char* key :
-             {"model_type", "architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "q_lora_rank",
-              "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "intermediate_size",
-              "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok",
-              "first_k_dense_replace", "routed_scaling_factor", "n_group", "topk_group", "scoring_func",
-              "tie_word_embeddings", "max_position_embeddings", "vocab_size", "norm_topk_prob", "rms_norm_eps"}) {
+        for (const char* key : {"model_type",
+                                "architectures",
+                                "hidden_size",
+                                "num_hidden_layers",
+                                "num_attention_heads",
+                                "q_lora_rank",
+                                "kv_lora_rank",
+                                "qk_nope_head_dim",
+                                "qk_rope_head_dim",
+                                "v_head_dim",
+                                "intermediate_size",
+                                "moe_intermediate_size",
+                                "n_routed_experts",
+                                "n_shared_experts",
+                                "num_experts_per_tok",
+                                "first_k_dense_replace",
+                                "routed_scaling_factor",
+                                "n_group",
+                                "topk_group",
+                                "scoring_func",
+                                "tie_word_embeddings",
+                                "max_position_embeddings",
+                                "vocab_size",
+                                "norm_topk_prob",
+                                "rms_norm_eps"}) {
             CAPTURE(key);
             if (hf.contains(key)) CHECK(config[key] == hf[key]);
         }

@@ -252,8 +252,7 @@ TEST_CASE("executor: one that says it has 0 threads has one") {
     CHECK(dense.k == larql::absorb(factors, g, {.threads = &serial}).k);
 
     const auto o = random_tensor<float, 2>({40, 30}, 8), x = random_tensor<float, 2>({12, 40}, 9);
-    const larql::attention_layer<float> layer(
-        {.geometry = g, .rope = {.rotary_dim = 8, .theta = 80.0}, .scale = 0.3},
-        larql::to_attention_weights<float>(factors, o));
+    const larql::attention_layer<float> layer({.geometry = g, .rope = {.rotary_dim = 8, .theta = 80.0}, .scale = 0.3},
+                                              larql::to_attention_weights<float>(factors, o));
     CHECK(layer.forward(x, &shy).out == layer.forward(x, &serial).out);
 }

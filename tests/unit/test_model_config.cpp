@@ -233,10 +233,8 @@ TEST_CASE("model_config: what larql wrote about a converted model is read back, 
     json config = published("deepseek_v3");
     config["model_type"] = "larql-dense";
     config["architectures"] = {"LarqlDenseForCausalLM"};
-    config["larql"] = {{"model_type", "deepseek_v3"},
-                       {"row_order", "rope_nope"},
-                       {"pairing", "half_split"},
-                       {"layers", {1, 2}}};
+    config["larql"] = {
+        {"model_type", "deepseek_v3"}, {"row_order", "rope_nope"}, {"pairing", "half_split"}, {"layers", {1, 2}}};
     const model_config c = parse_model_config(config);
     CHECK(c.family == "deepseek_v3");
     CHECK(c.form == larql::attention_form::dense);

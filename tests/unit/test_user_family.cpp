@@ -38,8 +38,8 @@ constexpr larql::model_family triad[] = {
      .model_types = {"triad"},
      .classes = {"TriadForCausalLM"},
      .names = triad_names,
-     .q_norm = {.kind = larql::norm_kind::rms, .eps = 0.0},
-     .k_norm = {.kind = larql::norm_kind::rms, .eps = 0.0},
+     .q_norm = {.kind = larql::norm_kind::rms},
+     .k_norm = {.kind = larql::norm_kind::rms},
      .windows = larql::window_rule::period,
      .window_period = 3,
      .window_offset = 2,
@@ -54,11 +54,16 @@ constexpr larql::model_family triad[] = {
 constexpr std::size_t layers = 4, width = 20, heads = 6, groups = 2, dim = 8;
 
 json config() {
-    return {{"model_type", "triad"},       {"architectures", {"TriadForCausalLM"}},
-            {"hidden_size", width},        {"num_hidden_layers", layers},
-            {"num_attention_heads", heads}, {"num_key_value_heads", groups},
-            {"head_dim", dim},             {"rms_norm_eps", 1e-2},
-            {"local_span", 3},             {"gate_init_std", 0.02}};
+    return {{"model_type", "triad"},
+            {"architectures", {"TriadForCausalLM"}},
+            {"hidden_size", width},
+            {"num_hidden_layers", layers},
+            {"num_attention_heads", heads},
+            {"num_key_value_heads", groups},
+            {"head_dim", dim},
+            {"rms_norm_eps", 1e-2},
+            {"local_span", 3},
+            {"gate_init_std", 0.02}};
 }
 
 /// Rows [begin, end) of the fused projection.

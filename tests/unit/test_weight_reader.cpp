@@ -301,9 +301,7 @@ void check_owned(std::shared_ptr<const File>&& file, weight_reader&& reader, con
     const std::weak_ptr<const File> watched = file;
     std::optional<weight> w = reader.at(name);
     file.reset();
-    {
-        const weight_reader ended = std::move(reader);
-    }
+    { const weight_reader ended = std::move(reader); }
     CHECK(!watched.expired());
     CHECK(count_differences(read_rows(*w, 0, w->rows()), expected) == 0);
     const weight copy = *w;

@@ -15,7 +15,7 @@ namespace larql::detail {
 /// Fills `weights` [S] for one token and head. `q` is a scratch row of D numbers, `key` another.
 template <class T, class K, class V>
 void softmax_weights_row(const attention_problem<T, K, V>& p, std::size_t token, std::size_t head, T* q, T* key,
-                           T* weights) {
+                         T* weights) {
     const key_range seen = p.mask.visible(token);
     std::fill_n(weights, p.keys, T(0));
     for (std::size_t d = 0; d < p.key_size; ++d) q[d] = p.q.row(token, head)[d] * static_cast<T>(p.scale);

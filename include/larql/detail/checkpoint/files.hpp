@@ -28,9 +28,7 @@ struct checkpoint_files {
 };
 
 /// A path from UTF-8 text, as path_text makes it.
-inline std::filesystem::path path_from_text(std::string_view text) {
-    return {std::u8string(text.begin(), text.end())};
-}
+inline std::filesystem::path path_from_text(std::string_view text) { return {std::u8string(text.begin(), text.end())}; }
 
 inline bool folder_has(const std::filesystem::path& folder, std::string_view extension) {
     for (const std::filesystem::path& file : list_files(folder))

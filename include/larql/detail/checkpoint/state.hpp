@@ -19,8 +19,9 @@ namespace larql {
 
 namespace detail {
 
-/// What `over` states of rope takes the place of every statement of the same in `config`: a base beside the dictionaries
-/// that of one within them, a dictionary one of either name, but not the base or the context that it does not state.
+/// What `over` states of rope takes the place of every statement of the same in `config`: a base beside the
+/// dictionaries that of one within them, a dictionary one of either name, but not the base or the context that it does
+/// not state.
 inline void lay_over_rope(nlohmann::json& config, const nlohmann::json& over) {
     constexpr const char* dictionaries[] = {"rope_scaling", "rope_parameters"};
     constexpr const char* beside[] = {"rope_theta", "partial_rotary_factor", "original_max_position_embeddings"};
@@ -95,8 +96,7 @@ inline void checkpoint::state::read_safetensors(const open_options& options) {
     const error_where where{.file = files.config_path};
     if (files.config_text) config_json = parse_config_json(*files.config_text, where);
     if (!options.config.is_null()) detail::lay_over(config_json, options.config);
-    if (files.safetensors)
-        reader.emplace(files.safetensors, quantization_config::find_in(config_json, where));
+    if (files.safetensors) reader.emplace(files.safetensors, quantization_config::find_in(config_json, where));
     if (config_json.is_null())
         detail::fail(errc::missing_key, "no config.json beside the tensors says what the model is",
                      {.file = files.path});
@@ -135,18 +135,19 @@ inline void checkpoint::state::place_tensors(const open_options& options) {
     for (std::size_t i = 0; i < std::min(unclaimed.size(), listed); ++i) all += (i == 0 ? "" : "; ") + unclaimed[i];
     if (unclaimed.size() > listed) all += "; and " + std::to_string(unclaimed.size() - listed) + " more";
     detail::fail(errc::not_understood,
-                 all + ". Tensors within attention that nothing reads change its results: pass over them with "
-                       "--unknown ignore (checkpoint::open's `unknown`) if you know better",
+                 all +
+                     ". Tensors within attention that nothing reads change its results: pass over them with "
+                     "--unknown ignore (checkpoint::open's `unknown`) if you know better",
                  {.file = files.path, .subject = "tensors"});
 }
 
 inline const attention_spec& checkpoint::state::spec(std::size_t block) const {
     const model_config& model = require_config();
     if (block >= model.blocks.size())
-        detail::fail(errc::bad_value,
-                     "expected a block from 0 to " + std::to_string(model.blocks.size() - 1) + ", got " +
-                         std::to_string(block),
-                     {.file = files.path, .subject = "layer"});
+        detail::fail(
+            errc::bad_value,
+            "expected a block from 0 to " + std::to_string(model.blocks.size() - 1) + ", got " + std::to_string(block),
+            {.file = files.path, .subject = "layer"});
     return model.blocks[block];
 }
 
@@ -175,11 +176,11 @@ inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, cons
                      "the configuration implies [" + std::to_string(want_rows) + ", " + std::to_string(want_cols) +
                          "], the tensor has " + detail::shape_text(found.shape()),
                      {.file = files.path, .subject = rows.name});
-    return matrix_input<float>(rows.end - rows.begin, want_cols,
-                               [found, first = rows.begin](std::size_t begin, std::size_t end, float* out,
-                                                           std::size_t stride) {
-                                   found.read_rows(first + begin, first + end, out, stride);
-                               });
+    return matrix_input<float>(
+        rows.end - rows.begin, want_cols,
+        [found, first = rows.begin](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
+            found.read_rows(first + begin, first + end, out, stride);
+        });
 }
 
 /// Elements [begin, end) of a stored vector of this length.
@@ -201,8 +202,7 @@ inline vector_input<float> checkpoint::state::vector(const std::string& name, st
 inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, std::size_t block) const {
     const attention_spec& block_spec = spec(block);
     const std::size_t length = detail::size_of(row.rows, block_spec);
-    if (const std::string* stored = tensors.find({row.role, true, block, 0}))
-        return vector(*stored, 0, length, length);
+    if (const std::string* stored = tensors.find({row.role, true, block, 0})) return vector(*stored, 0, length, length);
     for (const detail::recipe_row& recipe : detail::recipes) {
         if (recipe.made != row.role || recipe.op != detail::row_op::as_is) continue;
         const std::string* fused = tensors.find({recipe.from[0], true, block, 0});
@@ -211,7 +211,8 @@ inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, 
         if (fused != nullptr) return vector(*fused, begin, begin + length, whole);
     }
     if (block_spec.biases.contains(row.role))
-        detail::fail(errc::missing_tensor, "the configuration states biases (attention_bias), and the tensor is not there",
+        detail::fail(errc::missing_tensor,
+                     "a bias is required here (attention_bias, or the family always has it), and is not there",
                      {.file = files.path, .subject = tensors.name_of({row.role, true, block, 0})});
     return {};
 }
@@ -231,10 +232,9 @@ inline void checkpoint::state::read_role(const detail::role_row& row, std::size_
         weights_by_role.vector(row.role) = vector(recipe->parts.front().name, 0, length, length);
         return;
     }
-    weights_by_role[row.role] = recipe->joins_kv_b
-                                    ? merge_kv_b(part(recipe->parts[0], block_spec), part(recipe->parts[1], block_spec),
-                                                 block_spec.geometry)
-                                    : part(recipe->parts.front(), block_spec);
+    weights_by_role[row.role] = recipe->joins_kv_b ? merge_kv_b(part(recipe->parts[0], block_spec),
+                                                                part(recipe->parts[1], block_spec), block_spec.geometry)
+                                                   : part(recipe->parts.front(), block_spec);
     weights_by_role.bias(row.role) = bias(row, block);
 }
 
@@ -298,9 +298,9 @@ inline attention_layer<float> checkpoint::attention(std::size_t block, attention
     const auto converted = [&](auto made) {
         layer.geometry.order = made.order;
         layer.geometry.pairing = made.pairing;
-        return attention_layer<float>(
-            std::move(layer),
-            to_attention_weights(std::move(made), std::move(stored[tensor_role::o]), std::move(stored.bias(tensor_role::o))));
+        return attention_layer<float>(std::move(layer),
+                                      to_attention_weights(std::move(made), std::move(stored[tensor_role::o]),
+                                                           std::move(stored.bias(tensor_role::o))));
     };
     if (form == attention_form::dense) return converted(absorb(factors, published, options));
     return converted(absorb_latent(factors, published, options));

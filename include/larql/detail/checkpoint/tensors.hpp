@@ -42,8 +42,18 @@ namespace detail {
 
 /// Prefixes under which published checkpoints have their language model, in the order of preference.
 inline constexpr std::string_view language_prefixes[] = {
-    "model.",      "",           "language_model.model.", "model.language_model.", "model.language_model.model.",
-    "language_model.", "text_model.", "model.text_model.", "llm.model.", "llm.", "thinker.model.", "model.model.",
+    "model.",
+    "",
+    "language_model.model.",
+    "model.language_model.",
+    "model.language_model.model.",
+    "language_model.",
+    "text_model.",
+    "model.text_model.",
+    "llm.model.",
+    "llm.",
+    "thinker.model.",
+    "model.model.",
 };
 
 /// The tensors of one checkpoint in a family's terms.
@@ -61,8 +71,6 @@ public:
     model_tensors& operator=(model_tensors&&) = default;
 
     [[nodiscard]] const std::string& prefix() const noexcept { return m_prefix; }
-    [[nodiscard]] const name_matcher& matcher() const { return *m_matcher; }
-    [[nodiscard]] std::span<const std::string> names() const noexcept { return m_names; }
 
     /// The stored name of a tensor, or null.
     [[nodiscard]] const std::string* find(const tensor_identity& what) const { return m_map.find(m_prefix, what); }
@@ -73,8 +81,8 @@ public:
         return m_matcher->spell(what, m_prefix).value_or("");
     }
 
-    /// Settles the prefix: the one under which all blocks have the roles that they need. A well-known one that has a part
-    /// of them goes before an unknown one that has all: that may be a tower of the same sizes.
+    /// Settles the prefix: the one under which all blocks have the roles that they need. A well-known one that has a
+    /// part of them goes before an unknown one that has all: that may be a tower of the same sizes.
     /// @throws error not_understood if several have them and none is better known
     void choose_prefix(const model_config& model, const std::string& file) {
         std::vector<std::string> complete;
@@ -183,9 +191,10 @@ private:
 
     /// Scales of activations and of an engine's KV cache: they do not touch the weights.
     [[nodiscard]] static bool is_runtime_scale(std::string_view name) {
-        constexpr std::string_view endings[] = {".input_scale", ".output_scale", ".q_scale",           ".k_scale",
-                                                ".v_scale",     ".kv_scale",     ".prob_output_scale", ".input_global_scale",
-                                                ".k_zero_point", ".v_zero_point", ".input_zero_point",  ".qscale_act"};
+        constexpr std::string_view endings[] = {
+            ".input_scale",  ".output_scale", ".q_scale",           ".k_scale",
+            ".v_scale",      ".kv_scale",     ".prob_output_scale", ".input_global_scale",
+            ".k_zero_point", ".v_zero_point", ".input_zero_point",  ".qscale_act"};
         return std::ranges::any_of(endings, [&](std::string_view ending) { return name.ends_with(ending); });
     }
 

@@ -155,8 +155,8 @@ private:
         if (!bias.empty() && bias.size() != size_of(fused.rows, spec))
             fail(errc::missing_tensor, "some of the projections have a bias, and the output has them fused",
                  {.file = m_source.shard_path(0), .subject = std::string(to_string(fused.role))});
-        jobs.push_back(
-            matrix_job(planned(fused, spec, m_names.at({fused.role, false, block, 0}, to_string(fused.role))), std::move(parts)));
+        jobs.push_back(matrix_job(
+            planned(fused, spec, m_names.at({fused.role, false, block, 0}, to_string(fused.role))), std::move(parts)));
         plan_bias(fused, block, bias, jobs);
     }
 

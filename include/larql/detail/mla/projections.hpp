@@ -167,7 +167,8 @@ private:
         for (T* row = x.data(); row != x.data() + x.size(); row += width) {
             double mean = 0.0, squares = 0.0;
             if (norm.kind == norm_kind::layer)
-                for (std::size_t i = 0; i < width; ++i) mean += static_cast<double>(row[i]) / static_cast<double>(width);
+                for (std::size_t i = 0; i < width; ++i)
+                    mean += static_cast<double>(row[i]) / static_cast<double>(width);
             for (std::size_t i = 0; i < width; ++i) {
                 const double centred = static_cast<double>(row[i]) - mean;
                 squares += centred * centred;
@@ -214,7 +215,8 @@ private:
         const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, nope = m_g.qk_nope_head_dim;
         const std::size_t value = m_g.v_head_dim, heads = m_g.kv_heads(), tokens = x.rows();
         tensor<T, 2> latent = linear(x, tensor_role::kv_a);
-        normalise(latent, rank, m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::kv_a_norm));
+        normalise(latent, rank,
+                  m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::kv_a_norm));
         if (m_form == attention_form::latent) {
             r.k = heads_of(std::move(latent), 1);
             return;
@@ -259,7 +261,8 @@ private:
         auto out = tensor<T, 3>::from_shape({tokens, m_g.num_heads, rank + rope});
         for (std::size_t h = 0; h < m_g.num_heads; ++h) {
             const std::size_t kv = kv_head(h);
-            multiply_head(q, h, rope_first ? rope : 0, m_w[tensor_role::k_b].row_range(kv * rank, (kv + 1) * rank), out, h, 0);
+            multiply_head(q, h, rope_first ? rope : 0, m_w[tensor_role::k_b].row_range(kv * rank, (kv + 1) * rank), out,
+                          h, 0);
             for (std::size_t t = 0; t < tokens; ++t)
                 std::copy_n(q.data() + (t * m_g.num_heads + h) * q.shape(2) + rotated, rope,
                             out.data() + (t * m_g.num_heads + h) * (rank + rope) + rank);

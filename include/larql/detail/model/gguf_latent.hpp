@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sizes of latent attention in a GGUF file. One metadata key has two meanings in different dialects (key_length is 192 or
-// 576 for DeepSeek-V3), so the sizes come from the tensors, with the metadata held against them.
+// Sizes of latent attention in a GGUF file. One metadata key has two meanings in different dialects (key_length is 192
+// or 576 for DeepSeek-V3), so the sizes come from the tensors, with the metadata held against them.
 #ifndef LARQL_DETAIL_MODEL_GGUF_LATENT_HPP
 #define LARQL_DETAIL_MODEL_GGUF_LATENT_HPP
 
@@ -130,9 +130,9 @@ inline void read_gguf_latent_sizes(const gguf_file& file, const gguf_fields& fie
     const auto set = [&](model_key key, std::uint64_t value, const char* name) {
         const auto row = std::ranges::find(top_keys, key, &key_row::key);
         if (static_cast<double>(value) < row->low || static_cast<double>(value) > row->high)
-            fields.problems().add(errc::bad_value, fields.key(name),
-                                  "expected " + shown(row->low) + " to " + shown(row->high) + ", got " +
-                                      std::to_string(value));
+            fields.problems().add(
+                errc::bad_value, fields.key(name),
+                "expected " + shown(row->low) + " to " + shown(row->high) + ", got " + std::to_string(value));
         else
             top.set(key, value, fields.key(name));
     };

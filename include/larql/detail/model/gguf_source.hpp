@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A GGUF file's metadata as stated values: the key rows, and what they cannot say. Scaling of Llama 3 and of longrope is
-// stored as tensors; what config.json says in words, GGUF says by having a tensor.
+// A GGUF file's metadata as stated values: the key rows, and what they cannot say. Scaling of Llama 3 and of longrope
+// is stored as tensors; what config.json says in words, GGUF says by having a tensor.
 #ifndef LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 #define LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 
@@ -82,13 +82,16 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
     };
     const std::string type = rope.find<std::string>(model_key::rope_type).value_or("linear");  // llama.cpp's default
     const double factor = rope.find<double>(model_key::rope_factor).value_or(1.0);
-    if (type == "none" || (type == "linear" && factor == 1.0)) set_type("default");
-    else if (!rope.stated(model_key::rope_type)) set_type("linear");
+    if (type == "none" || (type == "linear" && factor == 1.0))
+        set_type("default");
+    else if (!rope.stated(model_key::rope_type))
+        set_type("linear");
     const auto refuse = [&](const std::string& sentence) { result.not_understood.push_back(sentence); };
     const auto name_of = [&](model_key key) { return rope.name(key, fields.key("rope.scaling.type")); };
     if (type != "none" && type != "linear" && type != "yarn" && type != "longrope")
         refuse(name_of(model_key::rope_type) + ": GGUF has no rope type \"" + type + "\"");
-    if (type == "yarn" && !rope.stated(model_key::rope_factor))  // transformers would derive it; llama.cpp does not scale
+    if (type == "yarn" &&
+        !rope.stated(model_key::rope_factor))  // transformers would derive it; llama.cpp does not scale
         rope.set(model_key::rope_factor, 1.0, fields.key("rope.scaling.factor"));
     const bool scaled = type == "yarn" || (type != "none" && factor != 1.0);
     const bool divided = factors(tensor_role::rope_divisors, model_key::rope_divisors);
@@ -96,7 +99,8 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
     const bool lengthening = factors(tensor_role::rope_long_factors, model_key::rope_long_factor);
     if (factors(tensor_role::rope_short_factors, model_key::rope_short_factor) || lengthening) {
         if (divided) refuse("rope_freqs.weight stands beside rope_factors_long and rope_factors_short");
-        if (scaled) refuse(name_of(model_key::rope_factor) + " scales what rope_factors_long and rope_factors_short divide");
+        if (scaled)
+            refuse(name_of(model_key::rope_factor) + " scales what rope_factors_long and rope_factors_short divide");
         set_type("longrope");
         // The magnitude is what attn_factor says, and 1 without it.
         rope.set(model_key::rope_attention_factor, 1.0, "rope_factors");
@@ -106,7 +110,8 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
     }
     if (divided && scaled) refuse(name_of(model_key::rope_factor) + " scales what rope_freqs.weight divides");
     if (values.family->scale == scale_rule::yarn_mscale &&
-        rope.find<double>(model_key::rope_magnitude_factor).value_or(1.0) != 1.0)  // llama.cpp scales the softmax by it, too
+        rope.find<double>(model_key::rope_magnitude_factor).value_or(1.0) !=
+            1.0)  // llama.cpp scales the softmax by it, too
         refuse(rope.name(model_key::rope_magnitude_factor) + " is stated, which \"" + std::string(values.family->name) +
                "\" does not have");
     if (const auto multiplier = rope.find<double>(model_key::rope_mscale_all_dim)) {
@@ -150,7 +155,8 @@ inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
         if (!stated || *stated == head_dim || head_dim == 0) return;
         fields.problems().add(errc::shape_mismatch, fields.key(key),
                               "is " + std::to_string(*stated) + ", and heads have " + std::to_string(head_dim) +
-                                  " elements: \"" + std::string(values.family->name) + "\" rotates and weighs all of them");
+                                  " elements: \"" + std::string(values.family->name) +
+                                  "\" rotates and weighs all of them");
     };
     if (!values.family->partial_rotary) require("rope.dimension_count");
     require("attention.value_length");

@@ -205,7 +205,8 @@ private:
         if (says_none(value, row.neutral) && (row.neutral == 0.0 || !value.is_number() || value == row.neutral)) return;
         const auto turned_off = m_object.find("use_sliding_window");
         if (row.key == model_key::sliding_window && turned_off != m_object.end() && *turned_off == false) return;
-        // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a Ministral.
+        // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a
+        // Ministral.
         if (row.key == model_key::layer_types && !reads_window(m_family) && value.is_array() &&
             std::ranges::all_of(value, [](const nlohmann::json& type) { return type == "full_attention"; }))
             return;
@@ -302,7 +303,7 @@ inline void read_json_values(const nlohmann::json& text, const std::string& path
 }
 
 /// Where wrappers put the configuration of their language model.
-inline constexpr std::string_view text_objects[] = {"text_config",     "llm_config",    "language_config",
+inline constexpr std::string_view text_objects[] = {"text_config",    "llm_config",     "language_config",
                                                     "thinker_config", "language_model", "text_model"};
 
 /// A language model's configuration, and the path to it.

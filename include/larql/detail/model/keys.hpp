@@ -27,18 +27,18 @@ inline constexpr double max_dimension = 1 << 20;
 inline constexpr double max_layers = 4096;
 inline constexpr double max_vocabulary = 1 << 28;
 inline constexpr double max_length = 1099511627776.0;  // 2^40 tokens
-inline constexpr double above_zero = 1e-300;                 // a number that must be above 0 and whose inverse is finite
+inline constexpr double above_zero = 1e-300;           // a number that must be above 0 and whose inverse is finite
 inline constexpr double any_finite = 1e300;
 
 /// One key.
 struct key_row {
     model_key key;
     value_type type;
-    double low, high;                         ///< bounds of an integer or a number, inclusive
-    std::array<std::string_view, 3> hf;       ///< the first that is there counts
-    std::array<std::string_view, 2> gguf{};   ///< below "<architecture>."; the first that is there counts
+    double low, high;                                ///< bounds of an integer or a number, inclusive
+    std::array<std::string_view, 3> hf;              ///< the first that is there counts
+    std::array<std::string_view, 2> gguf{};          ///< below "<architecture>."; the first that is there counts
     bool (*read_by)(const model_family&) = nullptr;  ///< null: by every family
-    double neutral = 0.0;                     ///< what a family that does not read it may find all the same
+    double neutral = 0.0;                            ///< what a family that does not read it may find all the same
 };
 
 constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kind::mla; }
@@ -137,12 +137,12 @@ inline constexpr key_row rope_keys[] = {
 struct inert_key {
     std::string_view name;
     enum class when : std::uint8_t {
-        always,   ///< whatever its value
-        no,       ///< null, false, 0, "" or an empty list
-        yes,      ///< null, true or 1
-        one,      ///< null or 1
-        rotary,   ///< "rope", "rotary": another position embedding is not
-        rms,      ///< "rms", "rmsnorm": another norm is not
+        always,  ///< whatever its value
+        no,      ///< null, false, 0, "" or an empty list
+        yes,     ///< null, true or 1
+        one,     ///< null or 1
+        rotary,  ///< "rope", "rotary": another position embedding is not
+        rms,     ///< "rms", "rmsnorm": another norm is not
     } allowed = when::always;
 };
 
@@ -166,7 +166,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"_flash_attn_2_enabled"},
     {"flash_attn_bias_enabled", inert_key::when::no},
     {"output_attentions"},
-    {"is_causal", inert_key::when::yes},  // masking_utils.py
+    {"is_causal", inert_key::when::yes},        // masking_utils.py
     {"per_layer_config", inert_key::when::no},  // of HeterogeneousConfigMixin
     {"add_cross_attention", inert_key::when::no},
     {"cross_attention_hidden_size", inert_key::when::no},
@@ -235,7 +235,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"qk_head_dim"},  // the sum of two sizes that are read
     {"q_head_dim"},
     {"decoder_sparse_step"},  // which layers have experts
-    {"prefill_chunk_size"},  // of MLC's compiler
+    {"prefill_chunk_size"},   // of MLC's compiler
     {"context_window_size"},
     {"sliding_window_size", inert_key::when::no},
     {"attention_sink_size", inert_key::when::no},
@@ -273,9 +273,18 @@ inline constexpr inert_key gguf_inert_keys[] = {
 
 /// Objects of a config.json that describe something else than the language model's attention.
 inline constexpr std::string_view foreign_objects[] = {
-    "quantization_config", "compression_config", "quantization",      "auto_map",         "id2label",
-    "label2id",            "larql",              "eagle_config",      "custom_pipelines", "generation_config",
-    "task_specific_params", "transformers.js_config",
+    "quantization_config",
+    "compression_config",
+    "quantization",
+    "auto_map",
+    "id2label",
+    "label2id",
+    "larql",
+    "eagle_config",
+    "custom_pipelines",
+    "generation_config",
+    "task_specific_params",
+    "transformers.js_config",
 };
 /// Parts of names of objects that describe a tower or a tool.
 inline constexpr std::string_view foreign_words[] = {
@@ -291,7 +300,7 @@ inline constexpr std::string_view attention_parts[] = {
     "block_type", "mixer", "override_pattern",
 };
 inline constexpr std::string_view attention_words[] = {
-    "q", "k", "v", "kv", "qk", "head", "heads", "lora", "ntk", "mla", "nope", "eps", "epsilon", "cross", "index", "cap",
+    "q", "k", "v", "kv", "qk", "key", "head", "heads", "lora", "ntk", "mla", "nope", "eps", "epsilon", "cross", "index", "cap",
     "cla", "chunk", "gate", "residual", "xpos", "swa", "mqa", "gqa", "logn", "softmax",
 };
 // clang-format on
@@ -315,7 +324,8 @@ inline bool looks_like_attention(std::string_view path) {
     if (std::ranges::any_of(attention_parts, [&](auto part) { return name.find(part) != name.npos; })) return true;
     for (std::size_t begin = 0; begin <= name.size();) {
         const std::size_t end = std::min(name.find('_', begin), name.size());
-        if (std::ranges::find(attention_words, name.substr(begin, end - begin)) != std::end(attention_words)) return true;
+        if (std::ranges::find(attention_words, name.substr(begin, end - begin)) != std::end(attention_words))
+            return true;
         begin = end + 1;
     }
     return false;

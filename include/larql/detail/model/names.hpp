@@ -59,7 +59,8 @@ public:
         // The texts must not move once they are referred to.
         std::size_t next = 0;
         for (std::size_t i = 0; i < rows.size(); ++i)
-            if (pattern_of(rows[i], world).ends_with(weight_ending)) m_patterns.emplace(m_biases[next++], entry{i, true});
+            if (pattern_of(rows[i], world).ends_with(weight_ending))
+                m_patterns.emplace(m_biases[next++], entry{i, true});
     }
 
     // The patterns refer to texts of this object.

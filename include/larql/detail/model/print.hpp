@@ -118,7 +118,8 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
     const model_family& family = *values.family;
     nlohmann::json config = {{"model_type", family.model_types.front()}, {"architectures", {family.classes.front()}}};
     for (const key_row& row : top_keys)
-        if (const config_value* value = values.top.value(row.key)) config[std::string(row.hf.front())] = json_of(*value);
+        if (const config_value* value = values.top.value(row.key))
+            config[std::string(row.hf.front())] = json_of(*value);
     if (values.top.stated(model_key::temperature_scale))
         fail(errc::unsupported_architecture, "transformers' " + std::string(family.classes.front()) + " has none",
              {.file = where.file, .subject = values.top.name(model_key::temperature_scale)});

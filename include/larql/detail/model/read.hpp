@@ -54,8 +54,7 @@ inline const model_family& require_family(const model_family* family, const std:
                                           const std::string& file) {
     const error_where where{.file = file, .subject = key};
     if (name.empty()) fail(errc::unsupported_architecture, "no model_type says what this model is", where);
-    if (family == nullptr)
-        fail(errc::unsupported_architecture, "larql does not implement \"" + name + "\"", where);
+    if (family == nullptr) fail(errc::unsupported_architecture, "larql does not implement \"" + name + "\"", where);
     if (!family->refused.empty())
         fail(errc::unsupported_architecture,
              "larql does not implement \"" + name + "\": " + std::string(family->refused), where);
@@ -76,9 +75,9 @@ struct stored_form {
 
 inline std::optional<stored_form> read_stored_form(const nlohmann::json& config, config_problems& problems) {
     const auto type = config.find("model_type");
-    const bool ours = type != config.end() && type->is_string() &&
-                      std::ranges::find(larql_model_types, type->get_ref<const std::string&>()) !=
-                          std::end(larql_model_types);
+    const bool ours =
+        type != config.end() && type->is_string() &&
+        std::ranges::find(larql_model_types, type->get_ref<const std::string&>()) != std::end(larql_model_types);
     const auto object = config.find("larql");
     if (!ours) {
         if (object != config.end())
@@ -103,7 +102,8 @@ inline std::optional<stored_form> read_stored_form(const nlohmann::json& config,
     };
     text("row_order", head_order_from_name, stored.order);
     text("pairing", rope_pairing_from_name, stored.pairing);
-    text("model_type", [](std::string name) { return std::optional(std::move(name)); }, stored.model_type);
+    text(
+        "model_type", [](std::string name) { return std::optional(std::move(name)); }, stored.model_type);
     if (const auto layers = object->find("layers"); layers != object->end()) {
         const auto number = [&](std::size_t i) { return layers->at(i).get<std::size_t>(); };
         if (layers->is_array() && layers->size() == 2 && layers->at(0).is_number_integer() && layers->at(0) >= 0 &&
@@ -173,8 +173,9 @@ inline model_config resolve_model(model_values values, const std::optional<store
         std::string all;
         for (const std::string& sentence : not_understood) all += (all.empty() ? "" : "; ") + sentence;
         problems.add(errc::not_understood, "configuration",
-                     all + ". What changes attention and is not understood is refused: state what is meant with "
-                           "--config (checkpoint::open's `config`), or pass over it with --unknown ignore");
+                     all +
+                         ". What changes attention and is not understood is refused: state what is meant with "
+                         "--config (checkpoint::open's `config`), or pass over it with --unknown ignore");
     }
     problems.throw_if_any(where);
     return model;
@@ -204,8 +205,7 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
     values.family = known != nullptr && values.model_type.empty()
                         ? known
                         : &require_family(named, values.model_type, "model_type", where.file);
-    if (!result.stored)
-        check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
+    if (!result.stored) check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
     read_json_values(*text.object, text.path, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);
     return result;
@@ -221,8 +221,8 @@ inline void expect_biases_in_tensors(model_config& model, const model_family& fa
             continue;
         }
         spec.biases = {};
-        spec.possible_biases = {tensor_role::q, tensor_role::q_a, tensor_role::kv_a, tensor_role::k,
-                                tensor_role::kv_a_latent, tensor_role::v, tensor_role::o};
+        spec.possible_biases = {tensor_role::q,           tensor_role::q_a, tensor_role::kv_a, tensor_role::k,
+                                tensor_role::kv_a_latent, tensor_role::v,   tensor_role::o};
     }
 }
 
@@ -241,9 +241,8 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
     const auto architecture = file.find<std::string>("general.architecture");
     if (!architecture)
         fail(errc::missing_key, "required and absent", {.file = path, .subject = "general.architecture"});
-    const model_family* family = find_family(options, [&](std::span<const model_family> rows) {
-        return find_gguf_family(rows, file, *architecture);
-    });
+    const model_family* family = find_family(
+        options, [&](std::span<const model_family> rows) { return find_gguf_family(rows, file, *architecture); });
     read_config result;
     model_values& values = result.values;
     std::optional<read_config> stated;
@@ -252,7 +251,8 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
         stated = read_json_config(*over, caller, options, family);
         stated->problems.throw_if_any(caller);
         if (stated->stored)
-            fail(errc::bad_value, "describes converted tensors, which GGUF does not hold", {.file = path, .subject = "larql"});
+            fail(errc::bad_value, "describes converted tensors, which GGUF does not hold",
+                 {.file = path, .subject = "larql"});
         if (stated->values.family->gguf_architecture != *architecture)
             fail(errc::bad_value,
                  "model_type \"" + stated->values.model_type + "\" is not stored as architecture \"" + *architecture +
@@ -279,8 +279,8 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
 inline model_config finish_gguf_config(read_config read, const gguf_file& file, const config_options& options) {
     const model_family& family = *read.values.family;
     const bool loses = !family.gguf_loses.empty();
-    model_config model =
-        resolve_model(std::move(read.values), std::nullopt, options, std::move(read.problems), {.file = file.shard_path(0)});
+    model_config model = resolve_model(std::move(read.values), std::nullopt, options, std::move(read.problems),
+                                       {.file = file.shard_path(0)});
     expect_biases_in_tensors(model, family);
     if (loses) model.container_loses = std::string(family.gguf_loses);
     return model;

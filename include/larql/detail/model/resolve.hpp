@@ -36,7 +36,7 @@ public:
         for (std::size_t block = 0; block < all.size(); ++block) {
             const std::string type = block < types.size() ? types[block] : "";
             if (has_window(block, type, first)) all[block].sliding_window = window;
-            if (type == "sliding_attention" && window == 0 && m_reported_types.insert(type))
+            if (type == "sliding_attention" && window == 0 && m_reported.insert(type))
                 m_problems.add(errc::missing_key, m_values.where + "sliding_window",
                                "layer_types calls block " + std::to_string(block) + " \"" + type +
                                    "\", and no window is stated or it is turned off");
@@ -55,7 +55,7 @@ public:
 
     [[nodiscard]] double rms_norm_eps() {
         const auto stated = top().find<double>(model_key::rms_norm_eps);
-        if (!stated && !m_family.default_rms_norm_eps)
+        if (!stated && !m_family.default_rms_norm_eps && m_reported.insert("rms_norm_eps"))
             m_problems.add(errc::missing_key, m_values.where + "rms_norm_eps", "required and absent");
         return stated.value_or(m_family.default_rms_norm_eps.value_or(1e-6));
     }
@@ -150,7 +150,7 @@ private:
         const key_values* keys = m_values.ropes.size() == 1 ? &m_values.ropes.front().keys : &nothing;
         for (const rope_values& rope : m_values.ropes)
             if (rope.layer_type == layer_type) keys = &rope.keys;
-        if (m_values.ropes.size() > 1 && keys == &nothing && m_reported_types.insert(layer_type))
+        if (m_values.ropes.size() > 1 && keys == &nothing && m_reported.insert(layer_type))
             m_not_understood.push_back("rope parameters by layer type have none for \"" + layer_type + "\"");
         set_rope(spec, *keys);
     }
@@ -200,15 +200,15 @@ private:
             return rope_kind::standard;
         }
         const auto known = rope_kind_from_name(*name);
-        if (!known && m_reported_types.insert(*name))
+        if (!known && m_reported.insert(*name))
             m_not_understood.push_back(keys.name(model_key::rope_type) + ": rope type \"" + *name + "\" is unknown");
         return known.value_or(rope_kind::standard);
     }
 
     /// Absent members have the values that transformers gives them: modeling_rope_utils.py.
     void read_scaling(const key_values& keys, rope_config& rope) {
-        const bool over_original = rope.kind == rope_kind::yarn || rope.kind == rope_kind::llama3 ||
-                                   rope.kind == rope_kind::longrope;
+        const bool over_original =
+            rope.kind == rope_kind::yarn || rope.kind == rope_kind::llama3 || rope.kind == rope_kind::longrope;
         rope.max_position = static_cast<double>(top().size(model_key::max_position_embeddings));
         if (over_original) {
             // The configuration's own statement goes before that of the dictionary.
@@ -256,9 +256,9 @@ private:
         if (rope.kind != needed_by) return {};
         if (!stated) missing(keys, rope, name);
         if (stated && stated->size() != rope.rotary_dim / 2)
-            m_problems.add(errc::shape_mismatch, keys.name(key),
-                           "expected " + std::to_string(rope.rotary_dim / 2) + " numbers, got " +
-                               std::to_string(stated->size()));
+            m_problems.add(
+                errc::shape_mismatch, keys.name(key),
+                "expected " + std::to_string(rope.rotary_dim / 2) + " numbers, got " + std::to_string(stated->size()));
         return stated.value_or(std::vector<double>{});
     }
 
@@ -354,7 +354,7 @@ private:
             m_problems.add(errc::bad_value, name,
                            "expected " + std::to_string(layers) + " entries, got " + std::to_string(types->size()));
         for (const std::string& type : *types)
-            if (type != "full_attention" && type != "sliding_attention" && m_reported_types.insert(type))
+            if (type != "full_attention" && type != "sliding_attention" && m_reported.insert(type))
                 m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
         return *types;
     }
@@ -373,7 +373,7 @@ private:
     const model_family& m_family;
     config_problems& m_problems;
     std::vector<std::string>& m_not_understood;
-    once m_reported_types;
+    once m_reported;
 };
 
 }  // namespace larql::detail

@@ -115,8 +115,8 @@ struct model_values {
     std::string architecture;
     std::string where;  ///< what precedes the keys' names: "text_config."
     key_values top;
-    std::vector<rope_values> ropes;       ///< empty: no scaling is stated
-    std::vector<std::string> not_understood;  ///< one sentence each
+    std::vector<rope_values> ropes;                          ///< empty: no scaling is stated
+    std::vector<std::string> not_understood;                 ///< one sentence each
     rope_pairing stored_pairing = rope_pairing::half_split;  ///< of the rows in this file
 };
 
