@@ -69,7 +69,7 @@ find_archive() {
 
 unmount() {
     local place
-    for place in dev/shm dev proc; do
+    for place in dev/shm dev/pts dev proc; do
         if mountpoint -q "$1/$place"; then umount -l "$1/$place"; fi
     done
 }
@@ -92,6 +92,7 @@ make_machine() {  # suite archive
     apt_settings >"$machine/etc/apt/apt.conf.d/99host"
     mount -t proc proc "$machine/proc" || return 1
     mount --bind /dev "$machine/dev" || return 1
+    mount -t devpts devpts "$machine/dev/pts" || return 1  # apt writes its log through a terminal
     mount -t tmpfs tmpfs "$machine/dev/shm" || return 1
     git -c safe.directory='*' clone --quiet --no-hardlinks "$repository" "$machine/larql"
 }
