@@ -241,8 +241,8 @@ inline std::uint64_t encode_q8_0(const float* in, std::byte* out, std::size_t co
 
 inline std::uint64_t encode_q4_0_block(const float* in, std::byte* out) noexcept {
     const auto [bits, inverse] = store_scale(extreme_of(in, 32) / -8.0F, out);
-    const auto code = [inverse = inverse](float value) {
-        const float x = rounded_product(value, inverse) + 8.5F;
+    const auto code = [factor = inverse](float value) {
+        const float x = rounded_product(value, factor) + 8.5F;
         return is_finite(x) ? (x < 15.0F ? static_cast<unsigned>(x) : 15U) : 0U;  // not finite: see encode_q8_0_block
     };
     for (std::size_t i = 0; i < 16; ++i) out[2 + i] = static_cast<std::byte>(code(in[i]) | code(in[i + 16]) << 4);
