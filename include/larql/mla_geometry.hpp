@@ -9,7 +9,8 @@
 
 namespace larql {
 
-/// Sizes of a latent-attention layer, in elements, and how its stored rows are ordered.
+/// Sizes of an attention layer, in elements, and how its stored rows are ordered. Plain attention has the two ranks 0,
+/// and heads of qk_rope_head_dim rotated and qk_nope_head_dim other elements.
 struct mla_geometry {
     std::size_t hidden_size = 0;                       ///< E
     std::size_t num_heads = 0;                         ///< H, query heads

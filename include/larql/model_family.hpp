@@ -123,13 +123,14 @@ enum class gguf_rows : std::uint8_t {
 
 struct model_config;
 
-/// One family. Text and rows are static data: they are referred to, not copied.
+/// One family. Texts and spans are referred to, not copied: rows of a caller's own, and the arrays that they name, must
+/// be static (`constexpr` at namespace scope, or `static constexpr` in a function).
 struct model_family {
     std::string_view name;                          ///< larql's own
     std::array<std::string_view, 4> model_types{};  ///< config.json's `model_type`
     std::array<std::string_view, 8> classes{};      ///< transformers' class names, with heads whose trunk is the same
     std::string_view gguf_architecture{};           ///< general.architecture; "" if GGUF has none
-    std::string_view routing{};                     ///< tells families of one GGUF architecture apart: scoring_func
+    std::string_view routing{};                     ///< scoring_func: tells families of one GGUF architecture apart
     std::span<const name_row> names{};
 
     attention_kind kind = attention_kind::gqa;

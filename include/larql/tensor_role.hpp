@@ -18,7 +18,7 @@ enum class tensor_role : std::uint8_t {
     q_a,          ///< [Rq, E] query latent
     q_a_norm,     ///< [Rq] gains of the query latent's norm
     q_b,          ///< [H*D, Rq]
-    q_norm,       ///< gains of the norm of the query heads
+    q_norm,       ///< [D] gains of the norm of each query head, or [H*D]
     kv_a,         ///< [R + P, E] latent of keys and values, then the shared rotated rows
     kv_a_latent,  ///< [R, E] the latent rows alone: larql's dense form
     kv_a_norm,    ///< [R] gains of the latent's norm
@@ -26,7 +26,7 @@ enum class tensor_role : std::uint8_t {
     k_b,          ///< [G, R, N] the key rows of kv_b, transposed per head
     v_b,          ///< [G, V, R] the value rows of kv_b
     k,            ///< [G*D, E] key projection
-    k_norm,       ///< gains of the norm of the key heads
+    k_norm,       ///< [D] gains of the norm of each key head, or [G*D]
     v,            ///< [G*V, E] value projection
     qkv,          ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
     gate,         ///< [H, E] or [H*V, E] gate of the heads' outputs

@@ -87,6 +87,21 @@ inline constexpr name_row deepseek_names[] = {
 inline constexpr std::string_view granite_inert[] = {"embedding_multiplier", "residual_multiplier", "logits_scaling",
                                                      "embedding_scale",      "residual_scale",      "logit_scale"};
 
+/// What DeepSeek-V2, V3 and their relatives share.
+constexpr model_family deepseek(model_family row) {
+    row.gguf_architecture = "deepseek2";
+    row.names = deepseek_names;
+    row.kind = attention_kind::mla;
+    row.pairing = rope_pairing::interleaved;
+    row.scale = scale_rule::yarn_mscale;
+    row.biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o};
+    row.default_rope_theta = 10000.0;
+    row.default_rms_norm_eps = 1e-6;
+    row.gguf_log_multiplier = 0.1;
+    row.gguf_temperature = true;
+    return row;
+}
+
 // Defaults are those of transformers 5.24's configuration classes (configuration_*.py: llama, mistral, qwen2, qwen3,
 // granite, deepseek_v2, deepseek_v3) and default_theta of PreTrainedConfig.
 inline constexpr model_family families[] = {
@@ -156,51 +171,21 @@ inline constexpr model_family families[] = {
      .stored = gguf_rows::interleaved,
      .gguf_loses = "dynamic rope scaling, a head_dim other than hidden_size / num_attention_heads",
      .inert_keys = granite_inert},
-    {.name = "deepseek_v2",
-     .model_types = {"deepseek_v2"},
-     .classes = {"DeepseekV2ForCausalLM", "DeepseekV2Model", "DeepseekV2ForSequenceClassification"},
-     .gguf_architecture = "deepseek2",
-     .routing = "softmax",
-     .names = deepseek_names,
-     .kind = attention_kind::mla,
-     .pairing = rope_pairing::interleaved,
-     .scale = scale_rule::yarn_mscale,
-     .biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o},
-     .default_rope_theta = 10000.0,
-     .default_rms_norm_eps = 1e-6,
-     .gguf_log_multiplier = 0.1,
-     .gguf_temperature = true},
-    {.name = "deepseek_v3",
-     .model_types = {"deepseek_v3"},
-     .classes = {"DeepseekV3ForCausalLM", "DeepseekV3Model", "DeepseekV3ForSequenceClassification",
-                 "DeepseekV3ForTokenClassification"},
-     .gguf_architecture = "deepseek2",
-     .routing = "sigmoid",
-     .names = deepseek_names,
-     .kind = attention_kind::mla,
-     .pairing = rope_pairing::interleaved,
-     .interleave_key = true,
-     .scale = scale_rule::yarn_mscale,
-     .biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o},
-     .default_rope_theta = 10000.0,
-     .default_rms_norm_eps = 1e-6,
-     .gguf_log_multiplier = 0.1,
-     .gguf_temperature = true},
-    {.name = "kimi_k2",  // runs DeepSeek-V3's class
-     .model_types = {"kimi_k2"},
-     .classes = {"DeepseekV3ForCausalLM", "KimiK2ForCausalLM"},
-     .gguf_architecture = "deepseek2",
-     .routing = "sigmoid",
-     .names = deepseek_names,
-     .kind = attention_kind::mla,
-     .pairing = rope_pairing::interleaved,
-     .interleave_key = true,
-     .scale = scale_rule::yarn_mscale,
-     .biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o},
-     .default_rope_theta = 10000.0,
-     .default_rms_norm_eps = 1e-6,
-     .gguf_log_multiplier = 0.1,
-     .gguf_temperature = true},
+    deepseek({.name = "deepseek_v2",
+              .model_types = {"deepseek_v2"},
+              .classes = {"DeepseekV2ForCausalLM", "DeepseekV2Model", "DeepseekV2ForSequenceClassification"},
+              .routing = "softmax"}),
+    deepseek({.name = "deepseek_v3",
+              .model_types = {"deepseek_v3"},
+              .classes = {"DeepseekV3ForCausalLM", "DeepseekV3Model", "DeepseekV3ForSequenceClassification",
+                          "DeepseekV3ForTokenClassification"},
+              .routing = "sigmoid",
+              .interleave_key = true}),
+    deepseek({.name = "kimi_k2",  // runs DeepSeek-V3's class
+              .model_types = {"kimi_k2"},
+              .classes = {"DeepseekV3ForCausalLM", "KimiK2ForCausalLM"},
+              .routing = "sigmoid",
+              .interleave_key = true}),
 };
 
 }  // namespace larql::detail
