@@ -152,6 +152,10 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"attention_dropout"},  // training only
     {"attn_pdrop"},
     {"attn_dropout"},
+    {"attn_dropout_prob"},
+    {"attention_probs_dropout_prob"},
+    {"residual_dropout"},
+    {"ffn_dim_multiplier"},  // of the feed-forward part
     {"attn_implementation"},  // which kernel computes the same
     {"_attn_implementation"},
     {"_attn_implementation_internal"},
