@@ -188,8 +188,8 @@ TEST_CASE("convert: config.json is the published one, or one that nobody takes f
     CHECK(!llama.contains("larql"));
     CHECK(llama.at("model_type") == "llama");
     CHECK(llama.at("torch_dtype") == "float16");
-    const nlohmann::json published = checkpoint::open(data + "/hf/llama3").config_json();
-    for (const auto& [key, value] : published.at("rope_scaling").items())
+    const nlohmann::json original = checkpoint::open(data + "/hf/llama3").config_json();
+    for (const auto& [key, value] : original.at("rope_scaling").items())
         CHECK(llama.at("rope_scaling").at(key) == value);
 
     nlohmann::json dense = config_of("hf/deepseek_v3", {.form = attention_form::dense, .type = dtype::f16});
