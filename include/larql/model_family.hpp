@@ -168,7 +168,7 @@ struct model_family {
     std::span<const std::string_view> inert_keys{};  ///< keys that look like attention and are not: names of
                                                      ///< config.json, and of GGUF below the architecture's prefix
 
-    std::string_view refused{};  ///< not empty: known, not implemented, and why
+    std::string_view refused{};  ///< not empty: such models are recognised and refused, for this reason
 
     /// Last resort, for what no column can say; called for each block.
     void (*adjust)(const model_config&, std::size_t block, attention_spec&) = nullptr;

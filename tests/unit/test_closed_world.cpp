@@ -55,6 +55,28 @@ gguf_builder llama_metadata() {
     return b;
 }
 
+/// A DeepSeek-V2's.
+gguf_builder deepseek2_metadata() {
+    gguf_builder b;
+    b.kv_string("general.architecture", "deepseek2")
+        .kv("deepseek2.attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-6F))
+        .kv("deepseek2.rope.freq_base", gguf_builder::f32, le(1e4F));
+    const std::pair<const char*, std::uint32_t> sizes[] = {{"block_count", 1},
+                                                           {"context_length", 64},
+                                                           {"embedding_length", 24},
+                                                           {"attention.head_count", 2},
+                                                           {"attention.head_count_kv", 1},
+                                                           {"attention.q_lora_rank", 0},
+                                                           {"attention.kv_lora_rank", 16},
+                                                           {"attention.key_length", 24},
+                                                           {"attention.value_length", 16},
+                                                           {"attention.key_length_mla", 12},
+                                                           {"attention.value_length_mla", 8},
+                                                           {"rope.dimension_count", 8}};
+    for (const auto& [key, value] : sizes) b.kv("deepseek2." + std::string(key), gguf_builder::u32, le(value));
+    return b;
+}
+
 model_config read_gguf(const gguf_builder& b, const larql::config_options& options = {}) {
     const larql::testing::temporary_folder folder;
     const auto path = larql::testing::write_file(folder / "m.gguf", b.build());
@@ -351,6 +373,13 @@ TEST_CASE("rope in config.json: proportional scaling is applied once") {
     CHECK(larql::make_rope_table(half.rope).frequencies.size() == 8);
     CHECK(larql::make_rope_table(half.rope).frequencies[1] == doctest::Approx(std::pow(10000.0, -2.0 / 16.0)));
     CHECK(half.geometry.qk_nope_head_dim == 16);
+    for (const double none : {0.0, -0.5}) {  // nothing rotated is another model
+        CAPTURE(none);
+        config["partial_rotary_factor"] = none;
+        LARQL_CHECK_ERROR_TEXT(
+            larql::testing::error_of([&] { return parse_model_config(config, {}, {.families = partial}); }),
+            errc::bad_value, "partial_rotary_factor");
+    }
 }
 
 TEST_CASE("rope: parameters that are good one by one and give numbers that are not") {
@@ -472,6 +501,11 @@ TEST_CASE("GGUF: old and rare keys of rope, as llama.cpp reads them") {
     CHECK(rope_of(scaled("yarn", 1.0F).kv("llama.rope.scaling.original_context_length", gguf_builder::u32, le(16u)))
               .factor == 1.0);
     CHECK(rope_of(scaled("linear", 0.0F)).factor == 1.0);  // 0: not set
+    // llama.cpp would scale the softmax of multi-head latent attention by it as well, which no published model means.
+    CHECK(gguf_problem(deepseek2_metadata()) == "no error");
+    LARQL_CHECK_ERROR_TEXT(
+        gguf_problem(deepseek2_metadata().kv("deepseek2.rope.scaling.attn_factor", gguf_builder::f32, le(0.5F))),
+        errc::not_understood, "deepseek2.rope.scaling.attn_factor is stated, which \"deepseek_v2\" does not have");
     LARQL_CHECK_ERROR_TEXT(
         gguf_problem(llama_metadata().kv("llama.attention.causal", gguf_builder::boolean, std::string(1, '\0'))),
         errc::not_understood, "llama.attention.causal");

@@ -2,6 +2,7 @@
 //
 // A family that exists nowhere, added by a user: rows alone, without a change in larql.
 #include <larql/checkpoint.hpp>
+#include <support/gguf_builder.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -156,4 +157,26 @@ TEST_CASE("families: a caller's row goes before larql's own") {
     llama["architectures"] = {"MyLlama"};
     CHECK(larql::parse_model_config(llama, {}, {.families = own}).family == "my_llama");
     CHECK(larql::parse_model_config(larql::testing::tiny_llama_config()).family == "llama");
+}
+
+TEST_CASE("families: a row can say that its models are refused, and why") {
+    static constexpr larql::model_family rows[] = {
+        {.name = "tetrad",
+         .model_types = {"tetrad"},
+         .gguf_architecture = "tetrad",
+         .refused = "its scores are divided by a learned temperature"},
+    };
+    const larql::testing::temporary_folder folder;
+    tiny_model source(5);
+    source.config = config();
+    source.config["model_type"] = "tetrad";
+    add_layer(source, 0);
+    source.write(folder.path());
+    LARQL_CHECK_ERROR(checkpoint::open(folder.path(), {.families = rows}).config(),
+                      larql::errc::unsupported_architecture,
+                      "larql does not implement \"tetrad\": its scores are divided by a learned temperature");
+    const auto file = larql::testing::write_file(
+        folder / "m.gguf", larql::testing::gguf_builder{}.kv_string("general.architecture", "tetrad").build());
+    LARQL_CHECK_ERROR(checkpoint::open(file, {.families = rows}).config(), larql::errc::unsupported_architecture,
+                      "larql does not implement \"tetrad\": its scores are divided by a learned temperature");
 }
