@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DROOT=... -P: warnings are errors in CI and nowhere else, in every ready-made setting.
 cmake_minimum_required(VERSION 3.18)
-set(settings "${ROOT}/cmake/dev.cmake" "${ROOT}/cmake/asan.cmake")
+set(settings "${ROOT}/cmake/dev.cmake" "${ROOT}/cmake/asan.cmake" "${ROOT}/cmake/tsan.cmake")
 foreach(file IN LISTS settings)
   foreach(ci IN ITEMS "" "true")
     set(ENV{CI} "${ci}")
