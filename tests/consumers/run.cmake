@@ -82,7 +82,10 @@ elseif(WAY STREQUAL "readme_install")
   set(ENV{DESTDIR} "${folder}/root")  # instead of the machine's own /usr/local
   run(sh -c "cd '${folder}/larql' && ${command}")
   unset(ENV{DESTDIR})
-  look_in("${folder}/root/usr/local")
+  # CMake's default prefix differs from system to system.
+  file(STRINGS "${folder}/larql/build/CMakeCache.txt" prefix REGEX "^CMAKE_INSTALL_PREFIX:")
+  string(REGEX REPLACE "^[^=]*=" "" prefix "${prefix}")
+  look_in("${folder}/root${prefix}")
   configure("${CONSUMERS}/find_package")
   build_and_run()
 
