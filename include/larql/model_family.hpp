@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A family of models as a row of data: what its files are called, what its attention does beyond the sizes that its
-// configuration states, and what an absent key means. detail/model/families.hpp holds larql's own rows; a caller adds
+// configuration states, and what an absent key means. detail/model/families/ holds larql's own rows; a caller adds
 // more through `checkpoint::open(path, {.families = rows})`.
 #ifndef LARQL_MODEL_FAMILY_HPP
 #define LARQL_MODEL_FAMILY_HPP
