@@ -87,6 +87,9 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["qk_rope_head_dim"] = g.qk_rope_head_dim;
         out["row_order"] = larql::to_string(g.order);
         out["latent_norm_eps"] = spec.latent_norm.eps;
+        if (spec.q_latent_scale != 1.0) out["q_latent_scale"] = spec.q_latent_scale;
+        if (spec.kv_latent_scale != 1.0) out["kv_latent_scale"] = spec.kv_latent_scale;
+        if (spec.k_rope_norm.kind != larql::norm_kind::none) out["k_rope_norm"] = norm_json(spec.k_rope_norm);
     }
     out["attention_scale"] = spec.scale;
     if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
@@ -126,12 +129,14 @@ ordered_json config_json(const larql::model_config& c) {
         if (stated[key] == blocks.size()) out[key] = value;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         ordered_json own = {{"block", i}};
+        if (c.blocks[i].layer != i) own["layer"] = c.blocks[i].layer;  // some layers have none, or two
         for (const auto& [key, value] : blocks[i].items())
             if (stated[key] != blocks.size()) own[key] = value;
         layers.push_back(std::move(own));
     }
     const auto differs = [&](const auto& item) { return item.second != blocks.size(); };
-    if (std::ranges::any_of(stated, differs)) out["layers"] = std::move(layers);
+    const auto moved = [](const ordered_json& own) { return own.contains("layer"); };
+    if (std::ranges::any_of(stated, differs) || std::ranges::any_of(layers, moved)) out["layers"] = std::move(layers);
     return out;
 }
 
