@@ -227,3 +227,19 @@ TEST_CASE("Mistral's own files: params.json in place of config.json") {
     const checkpoint both = checkpoint::open(folder / "both" / "consolidated.safetensors");
     CHECK(parse_model_config(both.config_json()).family == "mistral4");
 }
+
+TEST_CASE("families that larql knows and does not compute are refused with the reason") {
+    const auto problem = [](const char* model_type) {
+        json config = config_of("deepseek_v3");
+        config["model_type"] = model_type;
+        config.erase("architectures");
+        return larql::testing::error_of([&] { return parse_model_config(config); });
+    };
+    LARQL_CHECK_ERROR_TEXT(problem("deepseek_v41"), errc::unsupported_architecture, "its layers share compressors");
+    LARQL_CHECK_ERROR_TEXT(problem("mistral_large4_text"), errc::unsupported_architecture,
+                           "larql does not implement \"mistral_large4_text\": its frequencies are learned");
+    for (const larql::model_family& row : larql::detail::refused_families) {
+        CHECK_FALSE(row.refused.empty());
+        CHECK(problem(std::string(row.model_types.front()).c_str()).find(row.refused) != std::string::npos);
+    }
+}
