@@ -4,12 +4,13 @@
 #ifndef LARQL_DETAIL_MODEL_FAMILIES_HPP
 #define LARQL_DETAIL_MODEL_FAMILIES_HPP
 
+#include <larql/detail/model/families/compressed.hpp>
 #include <larql/detail/model/families/gqa.hpp>
 #include <larql/detail/model/families/mla.hpp>
 
 namespace larql::detail {
 
-inline constexpr auto families = joined(gqa_families, mla_families);
+inline constexpr auto families = joined(gqa_families, mla_families, compressed_families);
 
 }  // namespace larql::detail
 
