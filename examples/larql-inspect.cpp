@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -154,7 +155,7 @@ ordered_json config_json(const larql::model_config& c) {
 /// What a block caches however long the sequence is: windows and open entries of compressed attention.
 std::uint64_t constant_cache_bytes(const larql::attention_spec& spec) {
     if (spec.kind != larql::attention_kind::compressed) return 0;
-    constexpr std::size_t no_limit = std::size_t{1} << 40;
+    constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max() / 2;
     return larql::compressed_cache_shape_of(spec, no_limit, 0).constant_bytes(assumed_bytes_per_number);
 }
 

@@ -164,6 +164,8 @@ struct model_family {
     /// Values of absent keys: the defaults of transformers' configuration class. None: an absent key is an error.
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
+    std::optional<double> default_compress_rope_theta{};
+    std::optional<double> default_partial_rotary_factor{};
     std::size_t default_head_dim = 0;  ///< 0: hidden_size / num_attention_heads, as in most
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};

@@ -144,15 +144,20 @@ private:
         const std::size_t half = m_shape.row_size(entry_size(which)) / 2, width = 2 * half;
         const tensor<T, 2> summed = m_project.linear(x, index ? indexer_compressor_kv : compressor_kv),
                            gates = m_project.linear(x, index ? indexer_compressor_gate : compressor_gate);
-        std::vector<T> position(m_shape.ratio * half);
-        m_w[index ? indexer_compressor_position : compressor_position].source().read_rows(0, m_shape.ratio,
-                                                                                          position.data(), half);
+        // What is added repeats after `ratio` tokens; a decoding step reads the one row that it needs.
+        const auto& source = m_w[index ? indexer_compressor_position : compressor_position];
+        const std::size_t period = std::min(m_tokens, m_shape.ratio);
+        std::vector<T> position(period * half);
+        for (std::size_t t = 0; t < period; ++t) {
+            const std::size_t slot = (m_first + t) % m_shape.ratio;
+            source.source().read_rows(slot, slot + 1, position.data() + t * half, half);
+        }
         std::vector<T>& rows = m_rows[which];
         rows.resize((m_first + m_tokens - first_row()) * width);
         if (m_state != nullptr) m_state->read_rows(which, first_row(), rows.data());
         T* to = rows.data() + (m_first - first_row()) * width;
         for (std::size_t t = 0; t < m_tokens; ++t, to += width) {
-            const T* added = position.data() + (m_first + t) % m_shape.ratio * half;
+            const T* added = position.data() + t % period * half;
             std::copy_n(summed.data() + t * half, half, to);
             for (std::size_t i = 0; i < half; ++i) to[half + i] = gates.data()[t * half + i] + added[i];
         }

@@ -35,8 +35,6 @@ inline constexpr compressed_layer compressed_layers[] = {
     {"compressed_sparse_attention", 4, model_key::compress_rate_csa, true},
     {"heavily_compressed_attention", 128, model_key::compress_rate_hca, false},
 };
-inline constexpr double default_compress_rope_theta = 160000.0;
-inline constexpr double default_compressed_rotary_share = 64.0 / 512.0;
 
 /// Reads what the blocks of a model compress. Problems are collected, and the result is then of no use.
 class compression_reader {
@@ -74,10 +72,13 @@ public:
             nested = nested || !rope.layer_type.empty();
             if (rope.layer_type == label || (rope.layer_type.empty() && compresses)) keys = rope.keys;
         }
-        if (!nested) {
-            if (const auto theta = top().find<double>(model_key::compress_rope_theta); compresses)
-                keys.set(model_key::rope_theta, theta.value_or(default_compress_rope_theta),
-                         top().name(model_key::compress_rope_theta, m_values.where + "compress_rope_theta"));
+        if (!nested && compresses) {
+            auto theta = top().find<double>(model_key::compress_rope_theta);
+            if (!theta) theta = m_values.family->default_compress_rope_theta;
+            const std::string name = top().name(model_key::compress_rope_theta, m_values.where + "compress_rope_theta");
+            if (!theta && !top().refused(model_key::compress_rope_theta))
+                m_problems.add(errc::missing_key, name, "required and absent");
+            keys.set(model_key::rope_theta, theta.value_or(1.0), name);
         }
         // The magnitude of YaRN is 1 unless it is stated: transformers sets attention_factor so.
         if (keys.find<std::string>(model_key::rope_type) == "yarn" && !keys.stated(model_key::rope_attention_factor))
@@ -85,11 +86,9 @@ public:
         const std::size_t rotated = top().size(model_key::qk_rope_head_dim);
         const bool stated =
             keys.find<double>(model_key::partial_rotary_factor) || top().find<double>(model_key::partial_rotary_factor);
-        const double head = static_cast<double>(head_dim());
-        if (!stated)
-            keys.set(model_key::partial_rotary_factor,
-                     rotated == 0 ? default_compressed_rotary_share : static_cast<double>(rotated) / head,
-                     m_values.where + "partial_rotary_factor");
+        const double share = rotated == 0 ? m_values.family->default_partial_rotary_factor.value_or(1.0)
+                                          : static_cast<double>(rotated) / static_cast<double>(head_dim());
+        if (!stated) keys.set(model_key::partial_rotary_factor, share, m_values.where + "partial_rotary_factor");
         return keys;
     }
 
