@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -73,6 +74,13 @@ ordered_json norm_json(const larql::norm_spec& norm) {
     return out;
 }
 
+ordered_json compression_json(const larql::compression_spec& c) {
+    ordered_json out = {{"ratio", c.ratio}, {"overlapping", c.overlapping}, {"norm", norm_json(c.norm)}};
+    if (c.index_heads != 0)
+        out["indexer"] = {{"heads", c.index_heads}, {"head_dim", c.index_head_dim}, {"top_k", c.index_top_k}};
+    return out;
+}
+
 /// Every field of a spec that is not "none".
 ordered_json spec_json(const larql::attention_spec& spec) {
     const larql::mla_geometry& g = spec.geometry;
@@ -91,6 +99,15 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         if (spec.kv_latent_scale != 1.0) out["kv_latent_scale"] = spec.kv_latent_scale;
         if (spec.k_rope_norm.kind != larql::norm_kind::none) out["k_rope_norm"] = norm_json(spec.k_rope_norm);
     }
+    if (spec.kind == larql::attention_kind::compressed) {
+        out["q_lora_rank"] = g.q_lora_rank;
+        out["qk_nope_head_dim"] = g.qk_nope_head_dim;
+        out["qk_rope_head_dim"] = g.qk_rope_head_dim;
+        out["row_order"] = larql::to_string(g.order);
+        out["latent_norm_eps"] = spec.latent_norm.eps;
+        if (spec.compression.ratio != 0) out["compression"] = compression_json(spec.compression);
+    }
+    if (spec.output_groups != 0) out["output"] = {{"groups", spec.output_groups}, {"rank", spec.output_rank}};
     out["attention_scale"] = spec.scale;
     if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
     if (spec.sliding_window != 0) out["sliding_window"] = spec.sliding_window;
@@ -140,6 +157,13 @@ ordered_json config_json(const larql::model_config& c) {
     return out;
 }
 
+/// What a block caches however long the sequence is: windows and open entries of compressed attention.
+std::uint64_t constant_cache_bytes(const larql::attention_spec& spec) {
+    if (spec.kind != larql::attention_kind::compressed) return 0;
+    constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max() / 2;
+    return larql::compressed_cache_shape_of(spec, no_limit, 0).constant_bytes(assumed_bytes_per_number);
+}
+
 ordered_json forms_json(const larql::checkpoint& model) {
     ordered_json forms = ordered_json::object();
     const larql::model_config& config = model.config();
@@ -147,20 +171,23 @@ ordered_json forms_json(const larql::checkpoint& model) {
          {larql::attention_form::factored, larql::attention_form::dense, larql::attention_form::latent}) {
         if (!model.supports(form)) continue;
         larql::attention_cost sum;
+        std::uint64_t most_cached = 0, constant_bytes = 0;
         for (std::size_t block = config.block_begin; block < config.block_end; ++block) {
             const larql::attention_cost cost = larql::cost_of(config.blocks[block], form);
             sum.weights += cost.weights;
             sum.cached_per_token += cost.cached_per_token;
             sum.flops_per_token += cost.flops_per_token;
             sum.flops_per_cached_token += cost.flops_per_cached_token;
+            most_cached = std::max(most_cached, cost.cached_per_token);
+            constant_bytes += constant_cache_bytes(config.blocks[block]);
         }
         forms[std::string(larql::to_string(form))] = {
             {"weight_bytes", sum.weights * assumed_bytes_per_number},
-            {"kv_cache_numbers_per_token_per_layer",
-             larql::cost_of(config.blocks[config.block_begin], form).cached_per_token},
+            {"kv_cache_numbers_per_token_per_layer", most_cached},
             {"kv_cache_bytes_per_token", sum.cached_per_token * assumed_bytes_per_number},
             {"flops_per_token", sum.flops_per_token},
             {"flops_per_token_per_cached_token", sum.flops_per_cached_token}};
+        if (constant_bytes != 0) forms[std::string(larql::to_string(form))]["kv_cache_constant_bytes"] = constant_bytes;
     }
     return forms;
 }
@@ -267,6 +294,9 @@ void print_text(const ordered_json& d) {
                       byte_text(cost["kv_cache_bytes_per_token"]).c_str(), flop_text(cost["flops_per_token"]).c_str(),
                       flop_text(cost["flops_per_token_per_cached_token"]).c_str());
         std::cout << row;
+        if (cost.contains("kv_cache_constant_bytes"))
+            std::cout << "         and at any length a cache of " << byte_text(cost["kv_cache_constant_bytes"])
+                      << " for windows and open entries\n";
     }
     print_tensors(d);
 }

@@ -6,8 +6,10 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
+#include <larql/detail/compressed/shape.hpp>
 #include <larql/mla_geometry.hpp>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace larql {
@@ -51,9 +53,30 @@ inline attention_cost cost_of(const mla_geometry& g, attention_form form) noexce
     return cost;
 }
 
+/// The costs of compressed attention. A token adds a share of an entry to the cache, rounded up, and what an indexer
+/// leaves of the entries counts as cached tokens.
+inline attention_cost compressed_cost_of(const attention_spec& spec) noexcept {
+    const mla_geometry& g = spec.geometry;
+    const compression_spec& c = spec.compression;
+    const std::uint64_t width = g.hidden_size, heads = g.num_heads, dim = g.qk_head_dim(), rank = g.q_lora_rank;
+    const std::uint64_t joined = spec.output_groups * spec.output_rank, attended = heads * dim;
+    const std::uint64_t halves = c.overlapping ? 2 : 1, index = c.index_heads == 0 ? 0 : c.index_head_dim;
+    attention_cost cost;
+    cost.weights = rank * width + attended * rank + dim * width;
+    cost.weights += joined == 0 ? attended * width : attended * spec.output_rank + joined * width;
+    if (c.ratio != 0) {
+        cost.weights += 2 * halves * (dim + index) * width + c.index_heads * (index * rank + width);
+        cost.cached_per_token = (dim + index + c.ratio - 1) / c.ratio;
+    }
+    cost.flops_per_token = 2 * cost.weights;
+    cost.flops_per_cached_token = 4 * attended;
+    return cost;
+}
+
 /// The costs of a block in a form, with what its spec adds to the projections. A sliding window bounds the tokens that
 /// flops_per_cached_token counts, not the number for each.
 inline attention_cost cost_of(const attention_spec& spec, attention_form form) noexcept {
+    if (spec.kind == attention_kind::compressed) return compressed_cost_of(spec);
     attention_cost cost = cost_of(spec.geometry, form);
     if (spec.gate == output_gate::none) return cost;
     const mla_geometry& g = spec.geometry;
@@ -61,6 +84,30 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
     cost.weights += rows * g.hidden_size;
     cost.flops_per_token += 2 * rows * g.hidden_size;
     return cost;
+}
+
+/// Sizes of the cache that a block of compressed attention needs.
+/// @param capacity  tokens
+/// @param rollback  tokens that can always be taken back, see attention_layer::make_cache
+inline compressed_cache_shape compressed_cache_shape_of(const attention_spec& spec, std::size_t capacity,
+                                                        std::size_t rollback = default_rollback) noexcept {
+    const compression_spec& c = spec.compression;
+    return {.capacity = capacity,
+            .head_dim = spec.geometry.qk_head_dim(),
+            .window = spec.sliding_window,
+            .ratio = c.ratio,
+            .overlapping = c.overlapping,
+            .index_head_dim = c.ratio != 0 && c.index_heads != 0 ? c.index_head_dim : 0,
+            .rollback = rollback};
+}
+
+/// Bytes of a block's cache for so many tokens, whatever kind of attention it is.
+/// @param element_bytes  of a cached element: 4 for float, 2 for bf16 and f16
+inline std::uint64_t cache_bytes(const attention_spec& spec, attention_form form, std::size_t capacity,
+                                 std::size_t element_bytes, std::size_t rollback = default_rollback) noexcept {
+    if (spec.kind == attention_kind::compressed)
+        return compressed_cache_shape_of(spec, capacity, rollback).bytes(capacity, element_bytes);
+    return cost_of(spec, form).cached_per_token * capacity * element_bytes;
 }
 
 }  // namespace larql

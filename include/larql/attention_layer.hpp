@@ -4,13 +4,15 @@
 // cache. It is what ties the rest together and the definition of what the forms mean:
 //     factored, dense: q, k, v of every head, then attention
 //     latent:          keys and values stay in the latent; the query is carried there (k_b) and the result back (v_b)
-// Plain grouped-query attention is the factored form without latents.
+// Plain grouped-query attention is the factored form without latents; compressed attention has that form alone.
 #ifndef LARQL_ATTENTION_LAYER_HPP
 #define LARQL_ATTENTION_LAYER_HPP
 
+#include <larql/attention_cost.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
+#include <larql/detail/compressed/attention.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/mla/projections.hpp>
 #include <larql/detail/xtensor.hpp>
@@ -32,7 +34,7 @@ namespace larql {
 template <class T>
 struct attention_result {
     tensor<T, 3> q{};        ///< [T, H, D], rotated; latent form: [T, H, R + P]
-    tensor<T, 3> k{};        ///< [T, G, D], rotated; latent form: [T, 1, R + P]
+    tensor<T, 3> k{};        ///< [T, G, D], rotated, without entries; latent form: [T, 1, R + P]
     tensor<T, 3> v{};        ///< [T, G, V]; latent form: [T, 1, R]
     tensor<T, 2> context{};  ///< [T, H*V], before the output projection
     tensor<T, 2> out{};      ///< [T, E]
@@ -65,8 +67,12 @@ public:
     /// A cache of the layout that this layer's form needs.
     /// @tparam Storage   float, bf16 or f16
     /// @param  capacity  tokens; memory is touched as tokens arrive
+    /// @param  rollback  tokens that `truncate` can always take back, such as a draft that is rejected; only compressed
+    ///                   attention, which leaves its window behind, has a limit and takes memory for it
     template <class Storage = float>
-    [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity) const {
+    [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity, std::size_t rollback = default_rollback) const {
+        if (m_spec.kind == attention_kind::compressed)
+            return kv_cache<Storage>::compressed(compressed_cache_shape_of(m_spec, capacity, rollback));
         const kv_cache_shape shape = cache_shape(capacity);
         if (m_spec.form == attention_form::latent)
             return kv_cache<Storage>::latent(capacity, shape.value_size, shape.key_size - shape.value_size);
@@ -80,6 +86,7 @@ public:
     /// @return         every intermediate that a comparison wants
     /// @throws error errc::shape_mismatch if x is not E wide
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, executor* threads = nullptr) const {
+        if (m_spec.kind == attention_kind::compressed) return run_compressed<T>(x, nullptr, threads);
         return run(
             x, 0, threads, [](attention_result<T>&) {},
             [&](const attention_result<T>& r, const attention_options& options) {
@@ -98,6 +105,7 @@ public:
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
                                               executor* threads = nullptr) const {
         require_own(cache);
+        if (m_spec.kind == attention_kind::compressed) return run_compressed(x, cache.compressed_state(), threads);
         const std::size_t held = cache.size();
         try {
             return run(
@@ -127,6 +135,19 @@ private:
 
     template <class Storage>
     void require_own(const kv_cache<Storage>& cache) const {
+        const bool compressed = m_spec.kind == attention_kind::compressed;
+        if (cache.is_compressed() != compressed)
+            detail::fail(errc::shape_mismatch,
+                         std::string("the layer's attention is ") + (compressed ? "" : "not ") +
+                             "compressed, and the cache is another's",
+                         {.subject = "cache"});
+        if (compressed) {
+            const compressed_cache_shape& got = cache.compressed_state()->shape();
+            if (got != compressed_cache_shape_of(m_spec, got.capacity, got.rollback))
+                detail::fail(errc::shape_mismatch, "its window, entries or head size are not this layer's",
+                             {.subject = "cache"});
+            return;
+        }
         const kv_cache_shape &got = cache.shape(), want = cache_shape(got.capacity);
         const auto text = [](const kv_cache_shape& s) {
             return std::to_string(s.kv_heads) + " heads of " + std::to_string(s.key_size) + "/" +
@@ -141,15 +162,38 @@ private:
                          {.subject = "cache"});
     }
 
+    void require_width(const matrix_input<T>& x) const {
+        const std::size_t width = m_spec.geometry.hidden_size;
+        if (x.cols() != width)
+            detail::fail(
+                errc::shape_mismatch,
+                "expected hidden states of width " + std::to_string(width) + ", got " + std::to_string(x.cols()),
+                {.subject = "x"});
+    }
+
+    /// @param state  null: these tokens alone. It changes after everything is computed, so that what is thrown leaves
+    ///               it as it was.
+    template <class Storage>
+    attention_result<T> run_compressed(const matrix_input<T>& x, detail::compressed_state<Storage>* state,
+                                       executor* given) const {
+        const mla_geometry& g = m_spec.geometry;
+        require_width(x);
+        if (state != nullptr) state->require_room(x.rows());
+        attention_result<T> r;
+        const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
+        detail::with_executor(given, worth_threads, [&](executor& threads) {
+            detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
+            block.forward(x, r);
+            if (state != nullptr) state->append(block.added());
+        });
+        return r;
+    }
+
     template <class Append, class Attend>
     attention_result<T> run(const matrix_input<T>& x, std::size_t first_position, executor* given, Append append,
                             Attend attend) const {
         const mla_geometry& g = m_spec.geometry;
-        if (x.cols() != g.hidden_size)
-            detail::fail(errc::shape_mismatch,
-                         "expected hidden states of width " + std::to_string(g.hidden_size) + ", got " +
-                             std::to_string(x.cols()),
-                         {.subject = "x"});
+        require_width(x);
         attention_result<T> r;
         rope_table of_length;
         if (depends_on_length(m_spec.rope))

@@ -17,12 +17,13 @@
 namespace larql {
 
 enum class attention_kind : std::uint8_t {
-    mla,  ///< multi-head latent attention
-    gqa,  ///< multi-head, grouped-query or multi-query attention
+    mla,         ///< multi-head latent attention
+    gqa,         ///< multi-head, grouped-query or multi-query attention
+    compressed,  ///< one key/value head with K = V, seen in a window and beyond it as compressed entries
 };
 
 constexpr std::string_view to_string(attention_kind kind) noexcept {
-    return kind == attention_kind::mla ? "mla" : "gqa";
+    return kind == attention_kind::mla ? "mla" : kind == attention_kind::gqa ? "gqa" : "compressed";
 }
 
 enum class norm_kind : std::uint8_t {
@@ -65,6 +66,21 @@ constexpr std::string_view to_string(output_gate gate) noexcept {
     return gate == output_gate::none ? "none" : gate == output_gate::per_head ? "per_head" : "per_element";
 }
 
+/// Entries of compressed attention: each stands for `ratio` consecutive tokens, and a token sees those whose tokens are
+/// all at or before it, beside its window. Entry w is the sum of the tokens' rows weighted by a softmax over their
+/// gates in every channel, normed, and rotated at position w * ratio.
+/// @source transformers 5.24 modeling_deepseek_v4.py DeepseekV4HCACompressor, DeepseekV4CSACompressor
+struct compression_spec {
+    std::size_t ratio = 0;  ///< m, tokens of an entry; 0: no entries, the window alone
+    /// Tokens have two rows: the second halves of an entry's own tokens and the first halves of the m tokens before
+    /// them make it.
+    bool overlapping = false;
+    std::size_t index_heads = 0;     ///< nI, heads that choose entries; 0: a token sees all
+    std::size_t index_head_dim = 0;  ///< dI
+    std::size_t index_top_k = 0;     ///< kI, entries that a token sees at most
+    norm_spec norm{};                ///< of entries and of the indexer's keys
+};
+
 /// One attention block. Sizes are in elements; 0 means "has none".
 struct attention_spec {
     attention_kind kind = attention_kind::mla;
@@ -83,9 +99,14 @@ struct attention_spec {
     bool sinks = false;              ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;
     query_temperature temperature{};
+    compression_spec compression{};  ///< compressed attention alone
+    /// The output projection is o_b times o_a, which multiplies each of `output_groups` equal parts of the heads'
+    /// outputs with rows of its own; 0: a single projection o.
+    std::size_t output_groups = 0;
+    std::size_t output_rank = 0;  ///< Ro, rows of o_a for each group
 
-    norm_spec q_norm{};                                          ///< of the query heads: plain attention
-    norm_spec k_norm{};                                          ///< of the key heads: plain attention
+    norm_spec q_norm{};                                          ///< of the query heads: not latent attention
+    norm_spec k_norm{};                                          ///< of the key heads: not latent attention
     norm_spec latent_norm{.kind = norm_kind::rms, .eps = 1e-6};  ///< of both latents; none: factors without norms
     double q_latent_scale = 1.0;                                 ///< multiplies the query latent after its norm
     double kv_latent_scale = 1.0;                                ///< multiplies the latent of keys and values likewise
@@ -98,6 +119,9 @@ struct attention_spec {
 /// Why a block cannot be computed in a form, or "" if it can.
 constexpr std::string_view why_not(const attention_spec& spec, attention_form form) noexcept {
     if (form == spec.form) return "";
+    if (spec.kind == attention_kind::compressed)
+        return "stores one key/value head that all query heads share, with K = V: there is nothing to absorb, and no "
+               "form but the factored one";
     if (spec.kind != attention_kind::mla) return "has no latent attention: only the factored form";
     if (spec.form != attention_form::factored) return "is stored in another form; only published factors make others";
     return "";

@@ -110,6 +110,33 @@ attention_weights<T> to_attention_weights(latent_mla<T> layer, matrix_input<T> p
 
 namespace detail {
 
+/// What compressed attention is: one key/value head, a window, and nothing that other kinds add to a softmax.
+inline void require_valid_compressed(const attention_spec& spec) {
+    const mla_geometry& g = spec.geometry;
+    const compression_spec& c = spec.compression;
+    const auto require = [](bool good, const char* member, const char* wanted) {
+        if (!good)
+            fail(errc::bad_value, std::string("compressed attention wants ") + wanted,
+                 {.subject = std::string("attention_spec::") + member});
+    };
+    const auto rms = [](const norm_spec& norm) {
+        return norm.kind == norm_kind::rms && norm.per_head && !norm.after_rope;
+    };
+    require(spec.form == attention_form::factored, "form", "the factored form");
+    require(g.kv_heads() == 1 && g.v_head_dim == g.qk_head_dim(), "geometry", "one key/value head with K = V");
+    require(g.q_lora_rank != 0 && rms(spec.latent_norm), "geometry", "a query latent and its norm");
+    require(g.order == head_order::nope_rope, "geometry", "heads whose last elements rotate");
+    require(!depends_on_length(spec.rope), "rope", "frequencies that do not follow the sequence's length");
+    require(spec.sliding_window != 0, "sliding_window", "a window");
+    require(spec.softcap == 0.0 && spec.gate == output_gate::none && spec.temperature.scale == 0.0, "softcap",
+            "no softcap, gate or temperature");
+    require(spec.q_norm.kind == norm_kind::none || rms(spec.q_norm), "q_norm", "an RMSNorm of heads before rotation");
+    require(spec.k_norm.kind == norm_kind::none || rms(spec.k_norm), "k_norm", "an RMSNorm of heads before rotation");
+    require(c.ratio == 0 || rms(c.norm), "compression", "an RMSNorm of entries");
+    require(c.index_heads == 0 || (c.ratio != 0 && c.index_top_k != 0 && c.index_head_dim >= g.qk_rope_head_dim),
+            "compression", "an indexer with entries, a top_k, and heads at least as long as what rotates");
+}
+
 /// Holds a spec's numbers against each other: one that was left at 0 would compute something else without a word.
 inline void require_valid(const attention_spec& spec) {
     const mla_geometry& g = spec.geometry;
@@ -124,7 +151,15 @@ inline void require_valid(const attention_spec& spec) {
     if (g.pairing != rope_pairing::none && spec.rope.rotary_dim != g.qk_rope_head_dim)
         refuse("rope", "expected rotary_dim to be qk_rope_head_dim " + std::to_string(g.qk_rope_head_dim) + ", got " +
                            std::to_string(spec.rope.rotary_dim));
-    for (const norm_spec& norm : {spec.q_norm, spec.k_norm, spec.latent_norm})
+    if (spec.output_groups != 0 && (spec.output_rank == 0 || g.num_heads * g.v_head_dim % spec.output_groups != 0))
+        refuse("output_groups", "expected a rank and a divisor of the heads' outputs " +
+                                    std::to_string(g.num_heads * g.v_head_dim) + ", got " +
+                                    std::to_string(spec.output_groups));
+    if (spec.kind == attention_kind::compressed)
+        require_valid_compressed(spec);
+    else if (spec.compression.ratio != 0)
+        refuse("compression", "belongs to compressed attention");
+    for (const norm_spec& norm : {spec.q_norm, spec.k_norm, spec.latent_norm, spec.compression.norm})
         if (norm.kind != norm_kind::none && !(norm.eps > 0.0))
             refuse("norm_spec::eps", "expected a number above 0, got " + std::to_string(norm.eps));
     if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))

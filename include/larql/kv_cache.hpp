@@ -6,6 +6,8 @@
 #define LARQL_KV_CACHE_HPP
 
 #include <larql/detail/attention/operand.hpp>
+#include <larql/detail/compressed/shape.hpp>
+#include <larql/detail/compressed/state.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -35,6 +37,8 @@ struct kv_cache_shape {
 /// [capacity, 1, R + P] whose first R columns are also the values. Either way keys() and values() are views for
 /// gqa_attention, valid until the cache is moved from or destroyed; appending does not invalidate them, but they keep
 /// the length they were made with.
+///
+/// Compressed attention has a third layout, which attention_layer alone fills: see compressed_cache_shape.
 ///
 /// All memory is reserved at the start and not touched before it is used: where the system hands out memory on first
 /// use, a large capacity costs nothing. Nothing is allocated afterwards. Move-only: copying gigabytes by accident would
@@ -71,16 +75,26 @@ public:
         return cache;
     }
 
+    /// A cache of compressed attention.
+    [[nodiscard]] static kv_cache compressed(const compressed_cache_shape& shape) {
+        kv_cache cache;
+        cache.m_shape = {shape.capacity, 1, shape.head_dim, shape.head_dim};
+        cache.m_compressed = std::make_unique<detail::compressed_state<T>>(shape);
+        return cache;
+    }
+
     kv_cache(kv_cache&& other) noexcept
         : m_shape(std::exchange(other.m_shape, {})),
           m_size(std::exchange(other.m_size, 0)),
           m_keys(std::move(other.m_keys)),
-          m_values(std::move(other.m_values)) {}
+          m_values(std::move(other.m_values)),
+          m_compressed(std::move(other.m_compressed)) {}
     kv_cache& operator=(kv_cache&& other) noexcept {
         m_shape = std::exchange(other.m_shape, {});
         m_size = std::exchange(other.m_size, 0);
         m_keys = std::move(other.m_keys);
         m_values = std::move(other.m_values);
+        m_compressed = std::move(other.m_compressed);
         return *this;
     }
     kv_cache(const kv_cache&) = delete;
@@ -88,14 +102,24 @@ public:
     ~kv_cache() = default;
 
     /// Tokens held, and tokens that fit.
-    [[nodiscard]] std::size_t size() const noexcept { return m_size; }
+    [[nodiscard]] std::size_t size() const noexcept { return is_compressed() ? m_compressed->size() : m_size; }
     [[nodiscard]] std::size_t capacity() const noexcept { return m_shape.capacity; }
-    [[nodiscard]] bool empty() const noexcept { return m_size == 0; }
+    [[nodiscard]] bool empty() const noexcept { return size() == 0; }
     [[nodiscard]] const kv_cache_shape& shape() const noexcept { return m_shape; }
-    [[nodiscard]] bool is_latent() const noexcept { return m_values == nullptr; }
-    /// Bytes that one token takes.
+    [[nodiscard]] bool is_latent() const noexcept { return m_values == nullptr && !is_compressed(); }
+    [[nodiscard]] bool is_compressed() const noexcept { return m_compressed != nullptr; }
+    /// Bytes that one token takes; of compressed attention its share of an entry, rounded up.
     [[nodiscard]] std::size_t bytes_per_token() const noexcept {
+        if (is_compressed()) {
+            const compressed_cache_shape& shape = m_compressed->shape();
+            return shape.ratio == 0 ? 0 : (shape.entry_bytes(shape.ratio, sizeof(T)) + shape.ratio - 1) / shape.ratio;
+        }
         return m_shape.kv_heads * (m_shape.key_size + (is_latent() ? 0 : m_shape.value_size)) * sizeof(T);
+    }
+
+    /// Bytes that the cache has reserved.
+    [[nodiscard]] std::size_t size_bytes() const noexcept {
+        return is_compressed() ? m_compressed->size_bytes() : m_shape.capacity * bytes_per_token();
     }
 
     /// Adds N tokens, rounding to T. Either all are added or, on an error, none.
@@ -106,6 +130,7 @@ public:
     ///         cache is latent
     template <class K, class V>
     void append(const K& k, const V& v) {
+        require_rows();
         if (is_latent())
             detail::fail(errc::shape_mismatch, "is latent: append takes one tensor", {.subject = "kv_cache"});
         const std::size_t tokens = check_rows(k, "k", m_shape.key_size);
@@ -123,6 +148,7 @@ public:
     /// @param rows  [N, 1, R + P] or [N, R + P]
     template <class K>
     void append(const K& rows) {
+        require_rows();
         if (!is_latent())
             detail::fail(errc::shape_mismatch, "is not latent: append takes keys and values", {.subject = "kv_cache"});
         const std::size_t tokens = check_rows(rows, "rows", m_shape.key_size);
@@ -132,23 +158,34 @@ public:
     }
 
     /// Keys of the tokens held, [size(), G, D].
-    [[nodiscard]] view keys() const { return rows(m_keys.get(), m_shape.key_size, m_shape.key_size); }
+    /// @throws error errc::shape_mismatch if the cache is compressed, as then there is no row for each token
+    [[nodiscard]] view keys() const {
+        require_rows();
+        return rows(m_keys.get(), m_shape.key_size, m_shape.key_size);
+    }
     /// Values of the tokens held, [size(), G, V]; a prefix of each key when latent.
     [[nodiscard]] view values() const {
+        require_rows();
         return is_latent() ? rows(m_keys.get(), m_shape.key_size, m_shape.value_size)
                            : rows(m_values.get(), m_shape.value_size, m_shape.value_size);
     }
 
     /// Forgets the tokens from `size` on, as when a draft is rejected.
-    /// @throws error errc::limit_exceeded if fewer are held
+    /// @throws error errc::limit_exceeded if fewer are held, or if the cache is compressed and does not reach back so
+    ///         far; it can always be emptied
     void truncate(std::size_t size) {
-        if (size > m_size)
+        if (size > this->size())
             detail::fail(errc::limit_exceeded,
-                         "truncate to " + std::to_string(size) + " tokens, holds " + std::to_string(m_size),
+                         "truncate to " + std::to_string(size) + " tokens, holds " + std::to_string(this->size()),
                          {.subject = "kv_cache"});
+        if (is_compressed()) return m_compressed->truncate(size);
         m_size = size;
     }
-    void clear() noexcept { m_size = 0; }
+    void clear() noexcept { truncate(0); }
+
+    /// For attention_layer: the state of compressed attention, or null.
+    [[nodiscard]] detail::compressed_state<T>* compressed_state() noexcept { return m_compressed.get(); }
+    [[nodiscard]] const detail::compressed_state<T>* compressed_state() const noexcept { return m_compressed.get(); }
 
 private:
     struct release {
@@ -170,6 +207,13 @@ private:
             bytes *= n;
         }
         return memory(static_cast<T*>(::operator new(bytes == 0 ? 1 : bytes, std::align_val_t{64})));
+    }
+
+    void require_rows() const {
+        if (is_compressed())
+            detail::fail(errc::shape_mismatch,
+                         "is compressed: it has no row for each token, and attention_layer::forward alone fills it",
+                         {.subject = "kv_cache"});
     }
 
     view rows(const T* data, std::size_t row_size, std::size_t columns) const {
@@ -214,6 +258,7 @@ private:
     std::size_t m_size = 0;
     memory m_keys{};
     memory m_values{};  // null when latent
+    std::unique_ptr<detail::compressed_state<T>> m_compressed{};
 };
 
 }  // namespace larql

@@ -51,6 +51,15 @@ enum class model_key : std::uint8_t {
     rope_interleave,
     rope_theta,
     partial_rotary_factor,
+    o_groups,
+    o_lora_rank,
+    compress_ratios,
+    compress_rate_csa,
+    compress_rate_hca,
+    compress_rope_theta,
+    index_n_heads,
+    index_head_dim,
+    index_topk,
 
     vocab_size,
     num_nextn_predict_layers,
@@ -171,6 +180,8 @@ struct model_family {
     /// Values of absent keys: the defaults of transformers' configuration class. None: an absent key is an error.
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
+    std::optional<double> default_compress_rope_theta{};
+    std::optional<double> default_partial_rotary_factor{};
     std::size_t default_head_dim = 0;                  ///< 0: hidden_size / num_attention_heads, as in most
     std::optional<std::size_t> default_q_lora_rank{};  ///< where no tensors settle it; 0: a single q_proj
     std::optional<std::size_t> default_sliding_window{};

@@ -33,7 +33,21 @@ enum class tensor_role : std::uint8_t {
     gate,         ///< [H, E] or [H*V, E] gate of the heads' outputs
     sinks,        ///< [H] one logit per head that takes part in the softmax
     o,            ///< [E, H*V] output projection
-    inert,        ///< stored within attention and without influence on it
+    o_a,          ///< [Go*Ro, H*V / Go] first factor of a grouped output projection
+    o_b,          ///< [E, Go*Ro] its second factor
+
+    // Compressed attention: m tokens an entry; c is 2 where entries overlap, else 1.
+    compressor_kv,                ///< [c*D, E] rows that entries are made of
+    compressor_gate,              ///< [c*D, E] their gates
+    compressor_position,          ///< [m, c*D] added to the gates, by the token's place in its entry
+    compressor_norm,              ///< [D] gains of the entries' norm
+    indexer_q,                    ///< [nI*dI, Rq] queries of the indexer, from the query latent
+    indexer_weights,              ///< [nI, E] factors of its heads
+    indexer_compressor_kv,        ///< [c*dI, E] as compressor_kv, for the indexer's keys
+    indexer_compressor_gate,      ///< [c*dI, E]
+    indexer_compressor_position,  ///< [m, c*dI]
+    indexer_compressor_norm,      ///< [dI]
+    inert,                        ///< stored within attention and without influence on it
 
     embedding,
     output_norm,
@@ -80,6 +94,18 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "gate",
         "sinks",
         "o",
+        "o_a",
+        "o_b",
+        "compressor_kv",
+        "compressor_gate",
+        "compressor_position",
+        "compressor_norm",
+        "indexer_q",
+        "indexer_weights",
+        "indexer_compressor_kv",
+        "indexer_compressor_gate",
+        "indexer_compressor_position",
+        "indexer_compressor_norm",
         "inert",
         "embedding",
         "output_norm",

@@ -203,9 +203,9 @@ TEST_CASE("model_config: integers are integer tokens in range") {
 
 TEST_CASE("model_config: refuses unknown families, rope types and impossible head counts by name") {
     json config = published("llama3");
-    config["model_type"] = "deepseek_v4";
+    config["model_type"] = "mamba2";
     CHECK(problem_of(config) ==
-          "unsupported_architecture: config.json: model_type: larql does not implement \"deepseek_v4\"");
+          "unsupported_architecture: config.json: model_type: larql does not implement \"mamba2\"");
     config = published("llama3");
     config["rope_scaling"]["rope_type"] = "spiral";
     CHECK(problem_of(config).find("rope type \"spiral\" is unknown") != std::string::npos);

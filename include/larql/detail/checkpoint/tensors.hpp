@@ -148,6 +148,9 @@ public:
                 sentences.push_back(name + " is unknown");
             else if (const std::string_view why = unused(found->identity, model.blocks[*block]); !why.empty())
                 sentences.push_back(name + " " + std::string(why));
+            else if (const std::string* read = m_map.find(m_prefix, found->identity);
+                     found->identity.role != tensor_role::inert && read != &name)
+                sentences.push_back(name + " is another name for " + *read + ", which is there, too");
         }
         return sentences;
     }

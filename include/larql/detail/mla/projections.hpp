@@ -81,11 +81,20 @@ public:
             context.data()[i] *= T(1) / (T(1) + std::exp(-gate.data()[i / shared]));
     }
 
-    [[nodiscard]] tensor<T, 2> output(const tensor<T, 2>& context) const { return linear(context, tensor_role::o); }
-
-private:
-    [[nodiscard]] std::size_t kv_head(std::size_t head) const noexcept {
-        return head / (m_g.num_heads / m_g.kv_heads());
+    /// Context [T, H*V] to the block's output [T, E]: by o, or by o_b after o_a, whose groups of rows each multiply
+    /// their part of the context.
+    [[nodiscard]] tensor<T, 2> output(const tensor<T, 2>& context) const {
+        if (!grouped_output(m_spec)) return linear(context, tensor_role::o);
+        const std::size_t groups = m_spec.output_groups, rank = m_spec.output_rank, cols = context.shape(1) / groups;
+        auto joined = tensor<T, 2>::from_shape({context.shape(0), groups * rank});
+        for (std::size_t g = 0; g < groups; ++g) {
+            const matrix_input<T> rows = m_w[tensor_role::o_a].row_range(g * rank, (g + 1) * rank);
+            const dense_rows<T> part{context.data() + g * cols, context.shape(0), cols, context.shape(1)};
+            gemm_nt<T>(
+                part.source(), rows.source(), [&](std::size_t t) { return joined.data() + (t * groups + g) * rank; },
+                m_threads);
+        }
+        return linear(joined, tensor_role::o_b);
     }
 
     /// x w^T + bias.
@@ -100,6 +109,11 @@ private:
             for (std::size_t t = 0; t < x.rows(); ++t)
                 for (std::size_t i = 0; i < cols; ++i) y.data()[t * cols + i] += bias.data()[i];
         return y;
+    }
+
+private:
+    [[nodiscard]] std::size_t kv_head(std::size_t head) const noexcept {
+        return head / (m_g.num_heads / m_g.kv_heads());
     }
 
     /// scale / sqrt(mean(row^2) + eps) of the first `width` elements of every row; `scale` for a model without norms.

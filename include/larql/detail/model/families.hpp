@@ -4,13 +4,14 @@
 #ifndef LARQL_DETAIL_MODEL_FAMILIES_HPP
 #define LARQL_DETAIL_MODEL_FAMILIES_HPP
 
+#include <larql/detail/model/families/compressed.hpp>
 #include <larql/detail/model/families/gqa.hpp>
 #include <larql/detail/model/families/mla.hpp>
 #include <larql/detail/model/families/refused.hpp>
 
 namespace larql::detail {
 
-inline constexpr auto families = joined(gqa_families, mla_families, refused_families);
+inline constexpr auto families = joined(gqa_families, mla_families, compressed_families, refused_families);
 
 }  // namespace larql::detail
 

@@ -62,6 +62,16 @@ public:
         return guarded<std::string>(name, find(name));
     }
 
+    [[nodiscard]] std::optional<std::vector<double>> numbers(std::string_view name) const {
+        const gguf_value* value = find(name);
+        const auto stored = value != nullptr ? value->element_type() : gguf_type::float32;
+        if (stored == gguf_type::float32 || stored == gguf_type::float64)
+            return guarded<std::vector<double>>(name, value);
+        const auto integers = guarded<std::vector<std::int64_t>>(name, value);
+        if (!integers) return std::nullopt;
+        return std::vector<double>(integers->begin(), integers->end());
+    }
+
     [[nodiscard]] std::uint64_t required(std::string_view name) const {
         if (find(name) == nullptr) m_problems->add(errc::missing_key, key(name), "required and absent");
         return integer(name).value_or(0);
@@ -195,6 +205,13 @@ private:
             case value_type::flag: {
                 const auto value = m_fields.flag(name);
                 return value ? std::optional<config_value>(*value) : std::nullopt;
+            }
+            case value_type::numbers: {
+                auto value = m_fields.numbers(name);
+                if (!value) return std::nullopt;
+                for (const double number : *value)
+                    if (!(number >= row.low && number <= row.high)) return out_of_bounds(shown(number));
+                return std::move(*value);
             }
             default: {
                 const auto value = m_fields.text(name);

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 #define LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 
+#include <larql/detail/model/gguf_compressed.hpp>
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/gguf_latent.hpp>
 #include <larql/detail/model/keys.hpp>
@@ -80,6 +81,14 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
         if (stored != nullptr) rope.set(key, read_gguf_factors(file, *stored), std::string(stored->name));
         return stored != nullptr;
     };
+    const bool untyped = !rope.stated(model_key::rope_type) && !fields.says_none("rope.scaling.factor", 1.0);
+    if (untyped && values.family->kind == attention_kind::compressed) {
+        // Its programs scale by YaRN without asking; keys of YaRN say that the file means it, too.
+        if (!rope.stated(model_key::rope_beta_fast) && !rope.stated(model_key::rope_beta_slow))
+            result.not_understood.push_back(fields.key("rope.scaling.factor") +
+                                            " is stated without a rope.scaling.type");
+        set_type("yarn");
+    }
     const std::string type = rope.find<std::string>(model_key::rope_type).value_or("linear");  // llama.cpp's default
     const double factor = rope.find<double>(model_key::rope_factor).value_or(1.0);
     if (type == "none" || (type == "linear" && factor == 1.0))
@@ -191,6 +200,8 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
         values.top.set(model_key::num_hidden_layers, blocks - predicting, fields.key("block_count"));
     if (values.family->kind == attention_kind::mla)
         read_gguf_latent_sizes(file, fields, names, blocks, values.top);
+    else if (values.family->kind == attention_kind::compressed)
+        gguf_compressed_reader(file, fields, names, values.top).read(values.top.size(model_key::num_hidden_layers));
     else
         check_gguf_heads(fields, values);
     if (values.family->windows == window_rule::from_block && values.top.size(model_key::sliding_window) != 0)

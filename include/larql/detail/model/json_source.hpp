@@ -230,7 +230,8 @@ private:
             return (row.read_by == nullptr || row.read_by(m_family)) &&
                    std::ranges::any_of(row.hf, [&](std::string_view n) { return n.starts_with(name + "."); });
         };
-        return name == "rope_scaling" || name == "rope_parameters" || std::ranges::any_of(rows, names) ||
+        return name == "rope_scaling" || name == "rope_parameters" ||
+               (name == "compress_rates" && reads_compressed(m_family)) || std::ranges::any_of(rows, names) ||
                std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||
                std::ranges::find(m_family.inert_keys, std::string_view(name)) != m_family.inert_keys.end();
     }
@@ -305,6 +306,20 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
     }
 }
 
+/// The tokens of an entry by layer type; what stands beside the object goes before it, as in transformers.
+inline void read_json_compress_rates(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                                     model_values& values) {
+    const auto rates = text.find("compress_rates");
+    if (rates == text.end() || rates->is_null() || !reads_compressed(*values.family)) return;
+    if (!rates->is_object())
+        return problems.add(errc::wrong_type, path + "compress_rates", "expected an object, got " + shown(*rates));
+    key_values by_type;
+    json_object_reader reader(*rates, path + "compress_rates.", *values.family, problems, values.not_understood, true);
+    reader.read(compress_rate_keys, by_type);
+    by_type.overlay(values.top);
+    values.top = std::move(by_type);
+}
+
 /// Reads the object that holds the language model's keys.
 /// @param path  what leads to it, with a dot at its end: "" or "text_config."
 inline void read_json_values(const nlohmann::json& text, const std::string& path, config_problems& problems,
@@ -312,6 +327,7 @@ inline void read_json_values(const nlohmann::json& text, const std::string& path
     values.where = path;
     json_object_reader reader(text, path, *values.family, problems, values.not_understood, false);
     reader.read(top_keys, values.top);
+    read_json_compress_rates(text, path, problems, values);
     if (!values.family->params_json) read_json_ropes(text, path, problems, values);
     values.stored_pairing = values.family->pairing;
 }
@@ -343,7 +359,8 @@ inline void check_wrapper(const nlohmann::json& config, const nlohmann::json& te
         const auto inner = text.find(name);
         if (!looks_like_attention(name) || says_none(value) || (inner != text.end() && *inner == value)) continue;
         const auto states = [&](const key_row& row) { return std::ranges::find(row.hf, name) != row.hf.end(); };
-        const bool known = name == "rope_scaling" || name == "rope_parameters" || std::ranges::any_of(top_keys, states);
+        const bool known = name == "rope_scaling" || name == "rope_parameters" || name == "compress_rates" ||
+                           std::ranges::any_of(top_keys, states);
         if (known && inner != text.end())
             values.not_understood.push_back(name + " is " + shown(value) + " and " + path + name + " is " +
                                             shown(*inner));

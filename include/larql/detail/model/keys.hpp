@@ -42,10 +42,13 @@ struct key_row {
 };
 
 constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kind::mla; }
+constexpr bool reads_compressed(const model_family& f) { return f.kind == attention_kind::compressed; }
+constexpr bool reads_query_rank(const model_family& f) { return reads_mla(f) || reads_compressed(f); }
 constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
 constexpr bool reads_layer_types(const model_family& f) {
-    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block || f.linear_layers;
+    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block || f.linear_layers ||
+           reads_compressed(f);
 }
 constexpr bool reads_attention_layers(const model_family& f) { return f.linear_layers; }
 constexpr bool reads_attention_interval(const model_family& f) { return f.default_full_attention_interval != 0; }
@@ -53,7 +56,9 @@ constexpr bool reads_parts(const model_family& f) { return f.attentions_per_laye
 constexpr bool reads_nope(const model_family& f) { return reads_mla(f) && f.pairing == rope_pairing::none; }
 constexpr bool reads_gate(const model_family& f) { return f.gate_by_key != output_gate::none; }
 constexpr bool reads_latent_scales(const model_family& f) { return f.scaled_latents; }
-constexpr bool reads_layer_ropes(const model_family& f) { return f.windows == window_rule::layer_types; }
+constexpr bool reads_layer_ropes(const model_family& f) {
+    return f.windows == window_rule::layer_types || reads_compressed(f);
+}
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
     return reads_window(f) && f.windows != window_rule::every_block;
 }
@@ -73,10 +78,10 @@ inline constexpr key_row top_keys[] = {
     {model_key::num_attention_heads,        value_type::integer, 1,          max_dimension,  {"num_attention_heads"},              {"attention.head_count"}},
     {model_key::num_key_value_heads,        value_type::integer, 1,          max_dimension,  {"num_key_value_heads"},              {"attention.head_count_kv"}},
     {model_key::head_dim,                   value_type::integer, 1,          max_dimension,  {"head_dim"},                         {"attention.key_length"}},
-    {model_key::q_lora_rank,                value_type::integer, 0,          max_dimension,  {"q_lora_rank"},                      {},                                   reads_mla},
+    {model_key::q_lora_rank,                value_type::integer, 0,          max_dimension,  {"q_lora_rank"},                      {},                                   reads_query_rank},
     {model_key::kv_lora_rank,               value_type::integer, 1,          max_dimension,  {"kv_lora_rank"},                     {},                                   reads_mla},
     {model_key::qk_nope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_nope_head_dim"},                 {},                                   reads_mla},
-    {model_key::qk_rope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_mla},
+    {model_key::qk_rope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_query_rank},
     {model_key::v_head_dim,                 value_type::integer, 1,          max_dimension,  {"v_head_dim"},                       {},                                   reads_mla},
     {model_key::max_position_embeddings,    value_type::integer, 1,          max_length,     {"max_position_embeddings"},          {"context_length"}},
     {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon"}},
@@ -98,6 +103,15 @@ inline constexpr key_row top_keys[] = {
     {model_key::rope_theta,                 value_type::number,  above_zero, any_finite,     {"rope_theta"},                       {"rope.freq_base"}},
     {model_key::partial_rotary_factor,      value_type::number,  above_zero, 1.0,            {"partial_rotary_factor"},            {},                                   reads_partial,     1.0},
     {model_key::rope_original_max_position, value_type::integer, 1,          max_length,     {"original_max_position_embeddings"}, {}},
+    {model_key::o_groups,                   value_type::integer, 1,          max_dimension,  {"o_groups"},                         {"attention.output_group_count"},     reads_compressed},
+    {model_key::o_lora_rank,                value_type::integer, 1,          max_dimension,  {"o_lora_rank"},                      {"attention.output_lora_rank"},       reads_compressed},
+    {model_key::compress_ratios,            value_type::numbers, 0,          max_dimension,  {"compress_ratios"},                  {"attention.compress_ratios"},        reads_compressed},
+    {model_key::compress_rate_csa,          value_type::integer, 1,          max_dimension,  {"compress_rate_csa"},                {},                                   reads_compressed},
+    {model_key::compress_rate_hca,          value_type::integer, 1,          max_dimension,  {"compress_rate_hca"},                {},                                   reads_compressed},
+    {model_key::compress_rope_theta,        value_type::number,  above_zero, any_finite,     {"compress_rope_theta"},              {"attention.compress_rope_freq_base"}, reads_compressed},
+    {model_key::index_n_heads,              value_type::integer, 1,          max_dimension,  {"index_n_heads"},                    {"attention.indexer.head_count"},     reads_compressed},
+    {model_key::index_head_dim,             value_type::integer, 1,          max_dimension,  {"index_head_dim"},                   {"attention.indexer.key_length"},     reads_compressed},
+    {model_key::index_topk,                 value_type::integer, 1,          max_length,     {"index_topk"},                       {"attention.indexer.top_k"},          reads_compressed},
 
     {model_key::vocab_size,                 value_type::integer, 1,          max_vocabulary, {"vocab_size"},                       {"vocab_size"}},
     {model_key::num_nextn_predict_layers,   value_type::integer, 0,          max_layers,     {"num_nextn_predict_layers"},         {"nextn_predict_layers"}},
@@ -141,6 +155,12 @@ inline constexpr key_row rope_keys[] = {
     {model_key::rope_long_factor,           value_type::numbers, above_zero, any_finite, {"long_factor"},                      {}},
     {model_key::rope_mrope_section,         value_type::numbers, 0,          any_finite, {"mrope_section"},                    {}},
     {model_key::temperature_scale,          value_type::number,  above_zero, any_finite, {"llama_4_scaling_beta"},             {},                                           reads_temperature},
+};
+
+/// Keys of `compress_rates`: tokens of an entry, by layer type. What stands beside the object goes before it.
+inline constexpr key_row compress_rate_keys[] = {
+    {model_key::compress_rate_csa,          value_type::integer, 1,          max_dimension, {"compressed_sparse_attention"}},
+    {model_key::compress_rate_hca,          value_type::integer, 1,          max_dimension, {"heavily_compressed_attention"}},
 };
 
 // clang-format on

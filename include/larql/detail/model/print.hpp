@@ -6,6 +6,7 @@
 
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
+#include <larql/model_config.hpp>
 #include <larql/rope.hpp>
 
 #include <nlohmann/json.hpp>
@@ -111,6 +112,13 @@ inline nlohmann::json print_rope(rope_config rope, const key_values& stated, con
     }
     if (rope.magnitude_factor != 1.0) dictionary["attention_factor"] = make_rope_table(rope).magnitude;
     return dictionary;
+}
+
+/// The embedding that a rope dictionary of the whole model describes: the scaled one, if only some blocks have it.
+inline const rope_config& printed_rope(const model_config& model) {
+    for (const attention_spec& block : model.blocks)
+        if (block.rope.kind != rope_kind::standard) return block.rope;
+    return model.blocks.front().rope;
 }
 
 /// The whole configuration.

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_RESOLVE_HPP
 #define LARQL_DETAIL_MODEL_RESOLVE_HPP
 
+#include <larql/detail/model/compression.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
@@ -29,6 +30,7 @@ public:
     /// The specs of all blocks.
     [[nodiscard]] std::vector<attention_spec> blocks() {
         const attention_spec base = common();
+        if (compressed()) return compressed_blocks(base);
         const std::vector<std::string> types = layer_types();
         std::vector<attention_spec> all;
         const std::size_t window = sliding_window();
@@ -81,13 +83,14 @@ public:
 private:
     [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
     [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
+    [[nodiscard]] bool compressed() const noexcept { return m_family.kind == attention_kind::compressed; }
 
     attention_spec common() {
         attention_spec spec;
         spec.kind = m_family.kind;
         read_sizes(spec.geometry);
         spec.geometry.pairing = pairing();
-        if (m_values.ropes.size() <= 1) set_rope(spec, "");
+        if (m_values.ropes.size() <= 1 && !compressed()) set_rope(spec, "");
         set_scale(spec);
         spec.softcap = top().find<double>(model_key::softcap).value_or(0.0);
         spec.sinks = m_family.sinks;
@@ -95,7 +98,7 @@ private:
             top().find<bool>(model_key::mla_use_output_gate).value_or(false) ? m_family.gate_by_key : m_family.gate;
         spec.q_norm = with_eps(m_family.q_norm);
         spec.k_norm = with_eps(m_family.k_norm);
-        spec.latent_norm.kind = latent() ? norm_kind::rms : norm_kind::none;
+        spec.latent_norm.kind = latent() || compressed() ? norm_kind::rms : norm_kind::none;
         spec.latent_norm.eps = m_family.latent_eps == 0.0 ? rms_norm_eps() : m_family.latent_eps;
         spec.k_rope_norm = with_eps(m_family.k_rope_norm);
         set_latent_scales(spec);
@@ -167,6 +170,39 @@ private:
     [[nodiscard]] norm_spec with_eps(norm_spec norm) {
         if (norm.kind != norm_kind::none && norm.eps == 0.0) norm.eps = rms_norm_eps();
         return norm;
+    }
+
+    // --- compressed attention ---
+
+    [[nodiscard]] std::vector<attention_spec> compressed_blocks(attention_spec base) {
+        mla_geometry& g = base.geometry;
+        g.order = head_order::nope_rope;
+        g.q_lora_rank = required(model_key::q_lora_rank, "q_lora_rank");
+        if (g.num_kv_heads != 1)
+            m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads, "num_key_value_heads"),
+                           "expected 1, got " + std::to_string(g.num_kv_heads));
+        base.sliding_window = sliding_window();
+        if (base.sliding_window == 0)
+            m_problems.add(errc::bad_value, top().name(model_key::sliding_window), "expected a window, got none");
+        base.output_groups = required(model_key::o_groups, "o_groups");
+        base.output_rank = required(model_key::o_lora_rank, "o_lora_rank");
+        if (base.output_groups != 0 && g.num_heads * g.v_head_dim % base.output_groups != 0)
+            m_problems.add(errc::bad_value, top().name(model_key::o_groups),
+                           "expected a divisor of " + std::to_string(g.num_heads * g.v_head_dim) +
+                               ", the heads' outputs, got " + std::to_string(base.output_groups));
+        std::vector<attention_spec> all(top().size(model_key::num_hidden_layers), base);
+        const compression_reader reader(m_values, m_problems, m_not_understood);
+        reader.check_ropes();
+        const std::vector<compression_spec> compression = reader.blocks(all.size());
+        const key_values main = reader.rope_keys(false), compress = reader.rope_keys(true);
+        for (std::size_t b = 0; b < all.size() && m_problems.empty(); ++b) {
+            all[b].layer = b;
+            all[b].compression = compression[b];
+            if (compression[b].ratio != 0)
+                all[b].compression.norm = {.kind = norm_kind::rms, .eps = base.latent_norm.eps};
+            set_rope(all[b], compression[b].ratio != 0 ? compress : main);
+        }
+        return all;
     }
 
     // --- rotary embedding ---

@@ -34,7 +34,23 @@ enum class extent : std::uint8_t {
     gate_rows,  ///< H or H*V
     q_normed,   ///< D or H*D
     k_normed,   ///< D or G*D
+
+    // Grouped outputs and compressed attention.
+    o_a_rows,          ///< Go*Ro
+    o_a_cols,          ///< H*V / Go
+    head,              ///< D
+    entry_tokens,      ///< m
+    entry_rows,        ///< c*D
+    index_query_rows,  ///< nI*dI
+    index_heads,       ///< nI
+    index_head,        ///< dI
+    index_entry_rows,  ///< c*dI
 };
+
+/// Elements of the row that a token gives to entries of `dim` elements: c*dim.
+constexpr std::size_t row_width(const compression_spec& c, std::size_t dim) noexcept {
+    return c.overlapping ? 2 * dim : dim;
+}
 
 constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
     const mla_geometry& g = spec.geometry;
@@ -59,6 +75,15 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::gate_rows: return spec.gate == output_gate::per_head ? heads : heads * value;
         case extent::q_normed: return spec.q_norm.per_head ? dim : heads * dim;
         case extent::k_normed: return spec.k_norm.per_head ? dim : groups * dim;
+        case extent::o_a_rows: return spec.output_groups * spec.output_rank;
+        case extent::o_a_cols: return spec.output_groups == 0 ? 0 : heads * value / spec.output_groups;
+        case extent::head: return dim;
+        case extent::entry_tokens: return spec.compression.ratio;
+        case extent::entry_rows: return row_width(spec.compression, dim);
+        case extent::index_query_rows: return spec.compression.index_heads * spec.compression.index_head_dim;
+        case extent::index_heads: return spec.compression.index_heads;
+        case extent::index_head: return spec.compression.index_head_dim;
+        case extent::index_entry_rows: return row_width(spec.compression, spec.compression.index_head_dim);
     }
     return 0;
 }
@@ -74,7 +99,13 @@ struct role_row {
 };
 
 constexpr bool latent(const attention_spec& s) noexcept { return s.kind == attention_kind::mla; }
-constexpr bool query_latent(const attention_spec& s) noexcept { return latent(s) && s.geometry.q_lora_rank != 0; }
+constexpr bool plain(const attention_spec& s) noexcept { return s.kind == attention_kind::gqa; }
+constexpr bool query_latent(const attention_spec& s) noexcept { return !plain(s) && s.geometry.q_lora_rank != 0; }
+constexpr bool grouped_output(const attention_spec& s) noexcept { return s.output_groups != 0; }
+constexpr bool has_entries(const attention_spec& s) noexcept {
+    return s.kind == attention_kind::compressed && s.compression.ratio != 0;
+}
+constexpr bool has_index(const attention_spec& s) noexcept { return has_entries(s) && s.compression.index_heads != 0; }
 
 // clang-format off
 inline constexpr role_row attention_roles[] = {
@@ -92,11 +123,23 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
     {tensor_role::k,           extent::k_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
     {tensor_role::k_norm,      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
-    {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return plain(s) || f == attention_form::dense; }},
     {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
     {tensor_role::gate,        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
     {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
-    {tensor_role::o,           extent::width,     extent::attended, [](const attention_spec&, attention_form) { return true; }},
+    {tensor_role::o,           extent::width,     extent::attended, [](const attention_spec& s, attention_form) { return !grouped_output(s); }},
+    {tensor_role::o_a,         extent::o_a_rows,  extent::o_a_cols, [](const attention_spec& s, attention_form) { return grouped_output(s); }},
+    {tensor_role::o_b,         extent::width,     extent::o_a_rows, [](const attention_spec& s, attention_form) { return grouped_output(s); }},
+    {tensor_role::compressor_kv,               extent::entry_rows,       extent::width,            [](const attention_spec& s, attention_form) { return has_entries(s); }},
+    {tensor_role::compressor_gate,             extent::entry_rows,       extent::width,            [](const attention_spec& s, attention_form) { return has_entries(s); }},
+    {tensor_role::compressor_position,         extent::entry_tokens,     extent::entry_rows,       [](const attention_spec& s, attention_form) { return has_entries(s); }},
+    {tensor_role::compressor_norm,             extent::one,              extent::head,             [](const attention_spec& s, attention_form) { return has_entries(s); }},
+    {tensor_role::indexer_q,                   extent::index_query_rows, extent::q_rank,           [](const attention_spec& s, attention_form) { return has_index(s); }},
+    {tensor_role::indexer_weights,             extent::index_heads,      extent::width,            [](const attention_spec& s, attention_form) { return has_index(s); }},
+    {tensor_role::indexer_compressor_kv,       extent::index_entry_rows, extent::width,            [](const attention_spec& s, attention_form) { return has_index(s); }},
+    {tensor_role::indexer_compressor_gate,     extent::index_entry_rows, extent::width,            [](const attention_spec& s, attention_form) { return has_index(s); }},
+    {tensor_role::indexer_compressor_position, extent::entry_tokens,     extent::index_entry_rows, [](const attention_spec& s, attention_form) { return has_index(s); }},
+    {tensor_role::indexer_compressor_norm,     extent::one,              extent::index_head,       [](const attention_spec& s, attention_form) { return has_index(s); }},
 };
 // clang-format on
 
