@@ -128,6 +128,10 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
     for (const key_row& row : top_keys)
         if (const config_value* value = values.top.value(row.key))
             config[std::string(row.hf.front())] = json_of(*value);
+    if (values.top.stated(model_key::compress_ratios) && values.top.stated(model_key::layer_types))
+        fail(errc::unsupported_architecture,
+             "transformers has one number of tokens an entry for each kind of layer, and blocks of a kind differ",
+             {.file = where.file, .subject = values.top.name(model_key::compress_ratios)});
     if (values.top.stated(model_key::temperature_scale))
         fail(errc::unsupported_architecture, "transformers' " + std::string(family.classes.front()) + " has none",
              {.file = where.file, .subject = values.top.name(model_key::temperature_scale)});
