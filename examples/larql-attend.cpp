@@ -53,9 +53,9 @@ void attend(const arguments& args) {
     larql::program::use_whole_processor();
     larql::thread_pool threads(args.threads);
     const larql::checkpoint model = args.reading.open(args.path);
-    const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
     const auto form = larql::attention_form_from_name(args.form).value_or(model.config().form);
     const auto layer = model.attention(args.layer, form, &threads);
+    const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
     const larql::attention_result<float> result = layer.forward(hidden, &threads);
 
     auto inputs = model.paths();

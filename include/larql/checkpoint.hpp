@@ -88,7 +88,7 @@ public:
     [[nodiscard]] nlohmann::json config_json() const {
         if (!files().gguf) return m_state->config_json;
         (void)config();  // says what is wrong, if anything is
-        return detail::print_config(*m_state->values, detail::printed_rope(config()), {.file = shard_path(0)});
+        return detail::print_config(*m_state->values, detail::printed_rope(config().blocks), {.file = shard_path(0)});
     }
 
     [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept {

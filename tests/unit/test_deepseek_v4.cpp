@@ -150,14 +150,10 @@ const renames in_ds4{{".indexer_compressor_ape.weight", ".indexer.compress_ape"}
                      {".attn_kv.", ".attn_kv_latent."},
                      {".attn_sinks.weight", ".attn_sinks"}};
 
-/// A GGUF of a case.
+/// A GGUF of these tensors, which have published names.
 /// @param left_out  keys below "deepseek4." that the file does not have
-gguf_builder gguf_of(const std::string& name, const renames& dialect, const std::vector<std::string>& left_out = {}) {
-    const json config = config_of(name);
-    const auto ratios = [&]() -> std::vector<std::int32_t> {
-        if (config.contains("compress_ratios")) return config["compress_ratios"];
-        return {3, 0, 7};
-    }();
+gguf_builder gguf_of(const stored_tensors& tensors, const json& config, const std::vector<std::int32_t>& ratios,
+                     const renames& dialect, const std::vector<std::string>& left_out = {}) {
     gguf_builder file;
     file.kv_string("general.architecture", "deepseek4");
     const auto wanted = [&](const std::string& key) { return std::ranges::find(left_out, key) == left_out.end(); };
@@ -199,9 +195,16 @@ gguf_builder gguf_of(const std::string& name, const renames& dialect, const std:
     }
     integer("hash_layer_count", 0);
     number("hyper_connection.epsilon", 1e-6F);
-    for (const auto& [tensor_name, t] : with_names(tensors_of(name), in_gguf))
+    for (const auto& [tensor_name, t] : with_names(tensors, in_gguf))
         file.floats(renamed(tensor_name, dialect), {t.shape.rbegin(), t.shape.rend()}, t.values);
     return file;
+}
+
+/// A GGUF of a case.
+gguf_builder gguf_of(const std::string& name, const renames& dialect, const std::vector<std::string>& left_out = {}) {
+    const json config = config_of(name);
+    const std::vector<std::int32_t> ratios = config.value("compress_ratios", std::vector<std::int32_t>{3, 0, 7});
+    return gguf_of(tensors_of(name), config, ratios, dialect, left_out);
 }
 
 /// A small configuration of its own, for what configurations say.
@@ -356,6 +359,21 @@ TEST_CASE("deepseek_v4: GGUF metadata are held against the tensors") {
         return larql::testing::error_of([&] { return checkpoint::open(path).config(); });
     };
     const auto nothing = [](gguf_builder&) {};
+    // Blocks of a kind may differ, and then only larql has words for them.
+    stored_tensors two = tensors_of("deepseek_v4_mixed");
+    for (auto& [name, t] : stored_tensors(two))
+        if (name.starts_with("layers.0.")) two[renamed(name, {{"layers.0.", "layers.1."}})] = t;
+    stored_tensor& position = two["layers.1.attn.compressor.ape"];
+    position.shape[0] = two["layers.1.attn.indexer.compressor.ape"].shape[0] = 2;
+    position.values.resize(2 * 48);
+    two["layers.1.attn.indexer.compressor.ape"].values.resize(2 * 20);
+    gguf_builder file = gguf_of(two, config_of("deepseek_v4_mixed"), {3, 2, 7}, {});
+    larql::testing::write_file(path, file.build());
+    const checkpoint uneven = checkpoint::open(path);
+    CHECK(uneven.spec(0).compression.ratio == 3);
+    CHECK(uneven.spec(1).compression.ratio == 2);
+    CHECK(uneven.spec(1).compression.overlapping);
+    LARQL_CHECK_ERROR(uneven.config_json(), errc::unsupported_architecture, "blocks of a kind differ");
     LARQL_CHECK_ERROR_TEXT(problem({"attention.compress_ratios"},
                                    [](gguf_builder& f) {
                                        f.kv_array("deepseek4.attention.compress_ratios", gguf_builder::i32, 3,

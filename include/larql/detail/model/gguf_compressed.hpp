@@ -102,12 +102,14 @@ private:
                                             ", tensors imply " + shown(ratios.back()));
         }
         m_top.set(model_key::layer_types, std::move(types), m_fields.key(key));
-        if (!stated) m_top.set(model_key::compress_ratios, std::move(ratios), m_fields.key(key));
-        // transformers has words for one number of tokens for each kind of layer.
+        m_top.set(model_key::compress_ratios, std::move(ratios), m_fields.key(key));
+        // One number of tokens for each kind of layer is what transformers has words for.
+        if (rates[0].size() > 1 || rates[1].size() > 1) return;
         constexpr model_key rate_keys[] = {model_key::compress_rate_csa, model_key::compress_rate_hca};
         for (std::size_t i = 0; i < 2; ++i)
-            if (rates[i].size() == 1)
+            if (!rates[i].empty())
                 m_top.set(rate_keys[i], static_cast<std::uint64_t>(*rates[i].begin()), m_fields.key(key));
+        m_top.erase(model_key::compress_ratios);
     }
 
     void read_index() {

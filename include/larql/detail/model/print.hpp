@@ -4,9 +4,9 @@
 #ifndef LARQL_DETAIL_MODEL_PRINT_HPP
 #define LARQL_DETAIL_MODEL_PRINT_HPP
 
+#include <larql/attention_spec.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
-#include <larql/model_config.hpp>
 #include <larql/rope.hpp>
 
 #include <nlohmann/json.hpp>
@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <numbers>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -115,10 +116,10 @@ inline nlohmann::json print_rope(rope_config rope, const key_values& stated, con
 }
 
 /// The embedding that a rope dictionary of the whole model describes: the scaled one, if only some blocks have it.
-inline const rope_config& printed_rope(const model_config& model) {
-    for (const attention_spec& block : model.blocks)
+inline const rope_config& printed_rope(std::span<const attention_spec> blocks) {
+    for (const attention_spec& block : blocks)
         if (block.rope.kind != rope_kind::standard) return block.rope;
-    return model.blocks.front().rope;
+    return blocks.front().rope;
 }
 
 /// The whole configuration.
@@ -128,6 +129,10 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
     for (const key_row& row : top_keys)
         if (const config_value* value = values.top.value(row.key))
             config[std::string(row.hf.front())] = json_of(*value);
+    if (values.top.stated(model_key::compress_ratios) && values.top.stated(model_key::layer_types))
+        fail(errc::unsupported_architecture,
+             "transformers has one number of tokens an entry for each kind of layer, and blocks of a kind differ",
+             {.file = where.file, .subject = values.top.name(model_key::compress_ratios)});
     if (values.top.stated(model_key::temperature_scale))
         fail(errc::unsupported_architecture, "transformers' " + std::string(family.classes.front()) + " has none",
              {.file = where.file, .subject = values.top.name(model_key::temperature_scale)});

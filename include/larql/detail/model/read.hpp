@@ -316,7 +316,7 @@ inline model_config read_model_config(const gguf_file& file, const config_option
 inline nlohmann::json to_config_json(const gguf_file& file, const config_options& options) {
     const detail::read_config read = detail::read_gguf_config(file, options);
     const model_config model = detail::finish_gguf_config(read, file, options);
-    return detail::print_config(read.values, detail::printed_rope(model), {.file = file.shard_path(0)});
+    return detail::print_config(read.values, detail::printed_rope(model.blocks), {.file = file.shard_path(0)});
 }
 
 }  // namespace larql
