@@ -235,7 +235,7 @@ TEST_CASE("families that larql knows and does not compute are refused with the r
         config.erase("architectures");
         return larql::testing::error_of([&] { return parse_model_config(config); });
     };
-    LARQL_CHECK_ERROR_TEXT(problem("deepseek_v41"), errc::unsupported_architecture, "its layers share compressors");
+    LARQL_CHECK_ERROR_TEXT(problem("deepseek_v41"), errc::unsupported_architecture, "layers share compressors");
     LARQL_CHECK_ERROR_TEXT(problem("mistral_large4_text"), errc::unsupported_architecture,
                            "larql does not implement \"mistral_large4_text\": its frequencies are learned");
     for (const larql::model_family& row : larql::detail::refused_families) {

@@ -8,12 +8,8 @@
 
 namespace larql::detail {
 
-// Sources: transformers 5.24's modeling code; for DeepSeek-V4.1 the published inference code.
+// Source: transformers 5.24's modeling code.
 inline constexpr model_family refused_families[] = {
-    {.name = "deepseek_v41",
-     .model_types = {"deepseek_v41"},
-     .refused = "its layers share compressors, it chooses keys in two steps, and it rounds to low precision within the "
-                "forward pass"},
     {.name = "mistral_large4",
      .model_types = {"mistral_large4", "mistral_large4_text"},
      .refused = "its frequencies are learned, its layers share latents of keys and values, and its heads scale queries "
