@@ -69,7 +69,19 @@ ordered_json norm_json(const larql::norm_spec& norm) {
     ordered_json out = {{"kind", larql::to_string(norm.kind)}, {"per_head", norm.per_head}, {"eps", norm.eps}};
     if (!norm.has_gain) out["has_gain"] = false;
     if (norm.gain_offset != 0.0) out["gain_offset"] = norm.gain_offset;
+    if (norm.has_bias) out["has_bias"] = true;
     if (norm.after_rope) out["after_rope"] = true;
+    return out;
+}
+
+ordered_json indexer_json(const larql::indexer_spec& indexer) {
+    ordered_json out = {{"top_k", indexer.top_k}, {"shared", indexer.shared}};
+    if (indexer.shared) return out;
+    out["heads"] = indexer.heads;
+    out["head_dim"] = indexer.head_dim;
+    out["row_order"] = larql::to_string(indexer.order);
+    out["pairing"] = larql::to_string(indexer.pairing);
+    out["k_norm"] = norm_json(indexer.k_norm);
     return out;
 }
 
@@ -97,6 +109,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["temperature"] = {{"scale", spec.temperature.scale},
                               {"length", spec.temperature.length},
                               {"offset", spec.temperature.offset}};
+    if (spec.indexer.any()) out["indexer"] = indexer_json(spec.indexer);
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)

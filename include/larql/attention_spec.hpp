@@ -40,6 +40,7 @@ struct norm_spec {
     norm_kind kind = norm_kind::none;
     bool per_head = true;      ///< over the D elements of each head; false: over all heads together (OLMo 2)
     bool has_gain = true;      ///< multiplied by stored gains
+    bool has_bias = false;     ///< stored biases are added: the norm of an indexer's keys
     bool after_rope = false;   ///< applied to rotated heads; false: before rotation
     double gain_offset = 0.0;  ///< added to the stored gains (Gemma: 1)
     double eps = 0.0;          ///< above 0 wherever there is a norm; in a model_family's row, 0 is the configuration's
@@ -65,6 +66,29 @@ constexpr std::string_view to_string(output_gate gate) noexcept {
     return gate == output_gate::none ? "none" : gate == output_gate::per_head ? "per_head" : "per_element";
 }
 
+/// Sparse attention: an indexer scores every key that a token may see, and the token sees the top_k best alone.
+///
+/// An indexer has Hi query heads of Di elements, made from the normed query latent, and one key of Di elements, made
+/// from the block's input, normed and cached. The score of a key is the sum over heads of w_h * max(0, q_h . k), with w
+/// [Hi] a projection of the input. transformers scales both factors by positive constants, which changes no order.
+/// Of keys with the same score the one at the lower position goes first: torch.topk leaves that open.
+///
+/// @source arXiv 2512.02556 section 2.1; transformers modeling_deepseek_v32.py DeepseekV32Indexer,
+///         modeling_glm_moe_dsa.py (blocks that share a selection)
+struct indexer_spec {
+    std::size_t top_k = 0;     ///< keys that a token sees at most; 0: no indexer, it sees all
+    bool shared = false;       ///< no indexer of its own: takes the selection of the last block before that has one
+    std::size_t heads = 0;     ///< Hi
+    std::size_t head_dim = 0;  ///< Di; of these, as many elements as in the block's heads rotate, with its frequencies
+    head_order order = head_order::rope_nope;         ///< of queries and the key
+    rope_pairing pairing = rope_pairing::half_split;  ///< of the rotated rows
+    norm_spec k_norm{};
+
+    [[nodiscard]] constexpr bool any() const noexcept { return top_k != 0; }
+    /// Whether the block makes its own selection.
+    [[nodiscard]] constexpr bool own() const noexcept { return top_k != 0 && !shared; }
+};
+
 /// One attention block. Sizes are in elements; 0 means "has none".
 struct attention_spec {
     attention_kind kind = attention_kind::mla;
@@ -81,6 +105,7 @@ struct attention_spec {
     bool sinks = false;              ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;
     query_temperature temperature{};
+    indexer_spec indexer{};
 
     norm_spec q_norm{};                                          ///< of the query heads: plain attention
     norm_spec k_norm{};                                          ///< of the key heads: plain attention

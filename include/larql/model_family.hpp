@@ -37,6 +37,14 @@ enum class model_key : std::uint8_t {
     use_sliding_window,
     max_window_layers,
     layer_types,
+    index_topk,
+    index_n_heads,
+    index_head_dim,
+    indexer_types,
+    index_topk_freq,
+    index_skip_topk_offset,
+    index_topk_pattern,
+    indexer_rope_interleave,
     softcap,
     attention_multiplier,
     temperature_scale,
@@ -115,6 +123,26 @@ enum class window_rule : std::uint8_t {
     from_block,   ///< those of `layer_types`; without it, blocks from `max_window_layers` on
 };
 
+/// Which blocks are sparse, and which of these have an indexer of their own.
+enum class indexer_blocks : std::uint8_t {
+    none,           ///< no block
+    every_block,    ///< all have one
+    layer_types,    ///< those that `layer_types` calls "indexed_attention" have one, the others are not sparse
+    indexer_types,  ///< all are sparse: "full" blocks have one, "shared" ones take the selection of the last full one
+};
+
+/// Sparse attention of a family. Sizes are those of absent keys: the defaults of transformers' configuration class.
+struct indexer_rule {
+    indexer_blocks blocks = indexer_blocks::none;
+    head_order order = head_order::rope_nope;
+    rope_pairing pairing = rope_pairing::half_split;  ///< of the published rows
+    norm_spec k_norm{};                               ///< eps 0: the configuration's rms_norm_eps
+    std::size_t default_top_k = 2048, default_heads = 0, default_head_dim = 128;
+    /// Without `indexer_types`, block b is full if max(b + 1 - offset, 0) is a multiple of the period.
+    std::size_t default_period = 1, default_offset = 2;
+    bool period_keys = false;  ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
+};
+
 /// How GGUF stores the rows of q and k.
 enum class gguf_rows : std::uint8_t {
     as_published,
@@ -145,6 +173,7 @@ struct model_family {
     bool window_by_default = true;  ///< `use_sliding_window`, if it is absent
     output_gate gate = output_gate::none;
     bool sinks = false;
+    indexer_rule indexer{};
     bool softcap = false;         ///< `attn_logit_softcapping` is read
     bool temperature = false;     ///< `llama_4_scaling_beta` is read
     bool partial_rotary = false;  ///< `partial_rotary_factor` is read

@@ -14,25 +14,30 @@ namespace larql {
 
 /// The purpose of a tensor. The first group belongs to an attention block; detail/model/roles.hpp has their shapes.
 enum class tensor_role : std::uint8_t {
-    q,            ///< [H*D, E] query projection
-    q_a,          ///< [Rq, E] query latent
-    q_a_norm,     ///< [Rq] gains of the query latent's norm
-    q_b,          ///< [H*D, Rq]
-    q_norm,       ///< [D] gains of the norm of each query head, or [H*D]
-    kv_a,         ///< [R + P, E] latent of keys and values, then the shared rotated rows
-    kv_a_latent,  ///< [R, E] the latent rows alone: larql's dense form
-    kv_a_norm,    ///< [R] gains of the latent's norm
-    kv_b,         ///< [G*(N + V), R] per head N key rows, then V value rows
-    k_b,          ///< [G, R, N] the key rows of kv_b, transposed per head
-    v_b,          ///< [G, V, R] the value rows of kv_b
-    k,            ///< [G*D, E] key projection
-    k_norm,       ///< [D] gains of the norm of each key head, or [G*D]
-    v,            ///< [G*V, E] value projection
-    qkv,          ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
-    gate,         ///< [H, E] or [H*V, E] gate of the heads' outputs
-    sinks,        ///< [H] one logit per head that takes part in the softmax
-    o,            ///< [E, H*V] output projection
-    inert,        ///< stored within attention and without influence on it
+    q,                    ///< [H*D, E] query projection
+    q_a,                  ///< [Rq, E] query latent
+    q_a_norm,             ///< [Rq] gains of the query latent's norm
+    q_b,                  ///< [H*D, Rq]
+    q_norm,               ///< [D] gains of the norm of each query head, or [H*D]
+    kv_a,                 ///< [R + P, E] latent of keys and values, then the shared rotated rows
+    kv_a_latent,          ///< [R, E] the latent rows alone: larql's dense form
+    kv_a_norm,            ///< [R] gains of the latent's norm
+    kv_b,                 ///< [G*(N + V), R] per head N key rows, then V value rows
+    k_b,                  ///< [G, R, N] the key rows of kv_b, transposed per head
+    v_b,                  ///< [G, V, R] the value rows of kv_b
+    k,                    ///< [G*D, E] key projection
+    k_norm,               ///< [D] gains of the norm of each key head, or [G*D]
+    v,                    ///< [G*V, E] value projection
+    qkv,                  ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
+    gate,                 ///< [H, E] or [H*V, E] gate of the heads' outputs
+    sinks,                ///< [H] one logit per head that takes part in the softmax
+    indexer_q_b,          ///< [Hi*Di, Rq] queries of the indexer, from the normed query latent
+    indexer_k,            ///< [Di, E] the indexer's key
+    indexer_k_norm,       ///< [Di] gains of the norm of the indexer's key
+    indexer_k_norm_bias,  ///< [Di] its biases
+    indexer_weights,      ///< [Hi, E] weights of the indexer's heads
+    o,                    ///< [E, H*V] output projection
+    inert,                ///< stored within attention and without influence on it
 
     embedding,
     output_norm,
@@ -77,6 +82,11 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "qkv",
         "gate",
         "sinks",
+        "indexer_q_b",
+        "indexer_k",
+        "indexer_k_norm",
+        "indexer_k_norm_bias",
+        "indexer_weights",
         "o",
         "inert",
         "embedding",

@@ -268,6 +268,14 @@ inline mla_factors<float> factors_of(attention_weights<float>& w) {
             .kv_b = std::move(w[kv_b])};
 }
 
+/// An indexer is the same in every form; it reads the query latent with its gains, wherever else these went.
+inline void carry_indexer(const attention_weights<float>& stored, attention_weights<float>& converted) {
+    using enum tensor_role;
+    for (const tensor_role role : {indexer_q_b, indexer_k, indexer_weights}) converted[role] = stored[role];
+    for (const tensor_role role : {indexer_k_norm, indexer_k_norm_bias, q_a_norm})
+        converted.vector(role) = stored.vector(role);
+}
+
 inline void require_form(const model_config& model, const attention_spec& spec, attention_form form,
                          const std::string& path) {
     if (const std::string_view why = why_not(spec, form); !why.empty())
@@ -290,7 +298,8 @@ inline attention_layer<float> checkpoint::attention(std::size_t block, attention
     attention_weights<float> stored = stored_weights(block);
     if (form == layer.form) return {std::move(layer), std::move(stored)};
 
-    const mla_factors<float> factors = detail::factors_of(stored);
+    attention_weights<float> taken = stored;
+    const mla_factors<float> factors = detail::factors_of(taken);
     const absorb_options options{.threads = threads};
     const mla_geometry published = layer.geometry;
     layer.form = form;
@@ -298,9 +307,10 @@ inline attention_layer<float> checkpoint::attention(std::size_t block, attention
     const auto converted = [&](auto made) {
         layer.geometry.order = made.order;
         layer.geometry.pairing = made.pairing;
-        return attention_layer<float>(std::move(layer),
-                                      to_attention_weights(std::move(made), std::move(stored[tensor_role::o]),
-                                                           std::move(stored.bias(tensor_role::o))));
+        attention_weights<float> weights =
+            to_attention_weights(std::move(made), stored[tensor_role::o], stored.bias(tensor_role::o));
+        if (layer.indexer.own()) detail::carry_indexer(stored, weights);
+        return attention_layer<float>(std::move(layer), std::move(weights));
     };
     if (form == attention_form::dense) return converted(absorb(factors, published, options));
     return converted(absorb_latent(factors, published, options));

@@ -5,11 +5,12 @@
 #define LARQL_DETAIL_MODEL_FAMILIES_HPP
 
 #include <larql/detail/model/families/gqa.hpp>
+#include <larql/detail/model/families/indexed.hpp>
 #include <larql/detail/model/families/mla.hpp>
 
 namespace larql::detail {
 
-inline constexpr auto families = joined(gqa_families, mla_families);
+inline constexpr auto families = joined(gqa_families, mla_families, indexed_families);
 
 }  // namespace larql::detail
 

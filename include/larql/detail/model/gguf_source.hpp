@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 
 #include <larql/detail/model/gguf_fields.hpp>
+#include <larql/detail/model/gguf_indexer.hpp>
 #include <larql/detail/model/gguf_latent.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/names.hpp>
@@ -193,6 +194,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
         read_gguf_latent_sizes(file, fields, names, blocks, values.top);
     else
         check_gguf_heads(fields, values);
+    if (reads_indexer_types(*values.family)) read_gguf_indexer_types(file, fields, names, values.top);
     if (values.family->windows == window_rule::from_block && values.top.size(model_key::sliding_window) != 0)
         values.not_understood.push_back(values.top.name(model_key::sliding_window) +
                                         " is stated, and no key says from which block on");

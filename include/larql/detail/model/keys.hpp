@@ -45,12 +45,16 @@ constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kin
 constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
 constexpr bool reads_layer_types(const model_family& f) {
-    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block;
+    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block ||
+           f.indexer.blocks == indexer_blocks::layer_types;
 }
 constexpr bool reads_layer_ropes(const model_family& f) { return f.windows == window_rule::layer_types; }
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
     return reads_window(f) && f.windows != window_rule::every_block;
 }
+constexpr bool reads_indexer(const model_family& f) { return f.indexer.blocks != indexer_blocks::none; }
+constexpr bool reads_indexer_types(const model_family& f) { return f.indexer.blocks == indexer_blocks::indexer_types; }
+constexpr bool reads_indexer_period(const model_family& f) { return f.indexer.period_keys; }
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
 constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
@@ -80,6 +84,14 @@ inline constexpr key_row top_keys[] = {
     {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window_switch},
     {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
     {model_key::layer_types,                value_type::texts,   0,          0,              {"layer_types"},                      {},                                   reads_layer_types},
+    {model_key::index_topk,                 value_type::integer, 1,          max_length,     {"index_topk"},                       {"attention.indexer.top_k"},          reads_indexer},
+    {model_key::index_n_heads,              value_type::integer, 1,          max_dimension,  {"index_n_heads"},                    {"attention.indexer.head_count"},     reads_indexer},
+    {model_key::index_head_dim,             value_type::integer, 1,          max_dimension,  {"index_head_dim"},                   {"attention.indexer.key_length"},     reads_indexer},
+    {model_key::indexer_types,              value_type::texts,   0,          0,              {"indexer_types"},                    {},                                   reads_indexer_types},
+    {model_key::index_topk_freq,            value_type::integer, 0,          max_layers,     {"index_topk_freq"},                  {},                                   reads_indexer_period},
+    {model_key::index_skip_topk_offset,     value_type::integer, 0,          max_layers,     {"index_skip_topk_offset"},           {},                                   reads_indexer_period},
+    {model_key::index_topk_pattern,         value_type::text,    0,          0,              {"index_topk_pattern"},               {},                                   reads_indexer_period},
+    {model_key::indexer_rope_interleave,    value_type::flag,    0,          1,              {"indexer_rope_interleave"},          {},                                   reads_indexer},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
     {model_key::rope_interleave,            value_type::flag,    0,          1,              {"rope_interleave"},                  {}},
@@ -155,7 +167,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"attn_dropout_prob"},
     {"attention_probs_dropout_prob"},
     {"residual_dropout"},
-    {"ffn_dim_multiplier"},  // of the feed-forward part
+    {"ffn_dim_multiplier"},   // of the feed-forward part
     {"attn_implementation"},  // which kernel computes the same
     {"_attn_implementation"},
     {"_attn_implementation_internal"},
@@ -239,7 +251,9 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"qk_head_dim"},  // the sum of two sizes that are read
     {"q_head_dim"},
     {"decoder_sparse_step"},  // which layers have experts
-    {"prefill_chunk_size"},   // of MLC's compiler
+    {"mlp_layer_types"},
+    {"index_share_for_mtp_iteration"},  // of prediction blocks, which larql does not compute
+    {"prefill_chunk_size"},             // of MLC's compiler
     {"context_window_size"},
     {"sliding_window_size", inert_key::when::no},
     {"attention_sink_size", inert_key::when::no},
@@ -272,6 +286,7 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"attention.temperature_scale"},  // read by gguf_source.hpp, if the family has a temperature
     {"attention.temperature_length"},
     {"rope.dimension_count"},
+    {"attention.indexer.types"},  // held against the tensors by gguf_indexer.hpp
     {"tensor_data_layout"},
 };
 

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_RESOLVE_HPP
 #define LARQL_DETAIL_MODEL_RESOLVE_HPP
 
+#include <larql/detail/model/indexers.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
@@ -42,6 +43,8 @@ public:
                                    "\", and no window is stated or it is turned off");
             if (m_values.ropes.size() > 1) set_rope(all[block], type);
         }
+        if (reads_indexer(m_family))
+            indexer_resolver(m_values, m_problems, m_not_understood).set(all, types, with_eps(m_family.indexer.k_norm));
         return all;
     }
 
@@ -345,7 +348,7 @@ private:
         auto types = top().find<std::vector<std::string>>(model_key::layer_types);
         const std::size_t layers = top().size(model_key::num_hidden_layers);
         if (!types) {
-            if (m_family.windows == window_rule::layer_types)
+            if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
                 m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
             return {};
         }
@@ -354,7 +357,8 @@ private:
             m_problems.add(errc::bad_value, name,
                            "expected " + std::to_string(layers) + " entries, got " + std::to_string(types->size()));
         for (const std::string& type : *types)
-            if (type != "full_attention" && type != "sliding_attention" && m_reported.insert(type))
+            if (type != "full_attention" && type != "sliding_attention" &&
+                (type != "indexed_attention" || !reads_indexer(m_family)) && m_reported.insert(type))
                 m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
         return *types;
     }

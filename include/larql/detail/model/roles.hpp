@@ -17,22 +17,25 @@ namespace larql::detail {
 enum class extent : std::uint8_t {
     none,
     one,
-    width,      ///< E
-    heads,      ///< H
-    q_rank,     ///< Rq
-    kv_rank,    ///< R
-    kv_a_rows,  ///< R + P
-    q_rows,     ///< H*D
-    k_rows,     ///< G*D
-    v_rows,     ///< G*V
-    qkv_rows,   ///< H*D + G*D + G*V
-    kv_b_rows,  ///< G*(N + V)
-    k_b_rows,   ///< G*R
-    nope,       ///< N
-    attended,   ///< H*V
-    gate_rows,  ///< H or H*V
-    q_normed,   ///< D or H*D
-    k_normed,   ///< D or G*D
+    width,           ///< E
+    heads,           ///< H
+    q_rank,          ///< Rq
+    kv_rank,         ///< R
+    kv_a_rows,       ///< R + P
+    q_rows,          ///< H*D
+    k_rows,          ///< G*D
+    v_rows,          ///< G*V
+    qkv_rows,        ///< H*D + G*D + G*V
+    kv_b_rows,       ///< G*(N + V)
+    k_b_rows,        ///< G*R
+    nope,            ///< N
+    attended,        ///< H*V
+    gate_rows,       ///< H or H*V
+    q_normed,        ///< D or H*D
+    k_normed,        ///< D or G*D
+    indexer_q_rows,  ///< Hi*Di
+    indexer_dim,     ///< Di
+    indexer_heads,   ///< Hi
 };
 
 constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
@@ -57,6 +60,9 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::gate_rows: return spec.gate == output_gate::per_head ? heads : heads * value;
         case extent::q_normed: return spec.q_norm.per_head ? dim : heads * dim;
         case extent::k_normed: return spec.k_norm.per_head ? dim : groups * dim;
+        case extent::indexer_q_rows: return spec.indexer.heads * spec.indexer.head_dim;
+        case extent::indexer_dim: return spec.indexer.head_dim;
+        case extent::indexer_heads: return spec.indexer.heads;
     }
     return 0;
 }
@@ -78,7 +84,7 @@ constexpr bool query_latent(const attention_spec& s) noexcept { return latent(s)
 inline constexpr role_row attention_roles[] = {
     {tensor_role::q,           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
     {tensor_role::q_a,         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
-    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || s.indexer.own()) && s.latent_norm.kind != norm_kind::none; }},
     {tensor_role::q_b,         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
     {tensor_role::q_norm,      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
     {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
@@ -93,6 +99,11 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
     {tensor_role::gate,        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
     {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
+    {tensor_role::indexer_q_b, extent::indexer_q_rows, extent::q_rank, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
+    {tensor_role::indexer_k,   extent::indexer_dim, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
+    {tensor_role::indexer_k_norm, extent::one,    extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_gain; }},
+    {tensor_role::indexer_k_norm_bias, extent::one, extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_bias; }},
+    {tensor_role::indexer_weights, extent::indexer_heads, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
     {tensor_role::o,           extent::width,     extent::attended, [](const attention_spec&, attention_form) { return true; }},
 };
 // clang-format on

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The indexers of a model's blocks, from what its configuration states and its family's rule.
+#ifndef LARQL_DETAIL_MODEL_INDEXERS_HPP
+#define LARQL_DETAIL_MODEL_INDEXERS_HPP
+
+#include <larql/attention_spec.hpp>
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/values.hpp>
+#include <larql/model_family.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace larql::detail {
+
+class indexer_resolver {
+public:
+    indexer_resolver(const model_values& values, config_problems& problems, std::vector<std::string>& not_understood)
+        : m_values(values), m_rule(values.family->indexer), m_problems(problems), m_not_understood(not_understood) {}
+
+    /// Sets the indexers of all blocks.
+    /// @param layer_types  what the configuration calls each block, or empty
+    /// @param k_norm       of the keys, with its eps
+    void set(std::vector<attention_spec>& blocks, const std::vector<std::string>& layer_types,
+             const norm_spec& k_norm) {
+        const indexer_spec base = common(k_norm);
+        const std::vector<std::string> types =
+            m_rule.blocks == indexer_blocks::indexer_types ? indexer_types(blocks.size()) : std::vector<std::string>{};
+        for (std::size_t block = 0; block < blocks.size(); ++block) {
+            if (m_rule.blocks == indexer_blocks::layer_types &&
+                (block >= layer_types.size() || layer_types[block] != "indexed_attention"))
+                continue;
+            blocks[block].indexer = base;
+            blocks[block].indexer.shared = block < types.size() && types[block] == "shared";
+            require_sizes(blocks[block]);
+        }
+    }
+
+private:
+    [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
+
+    [[nodiscard]] std::size_t size(model_key key, std::size_t otherwise) const {
+        return top().stated(key) ? top().size(key) : otherwise;
+    }
+
+    indexer_spec common(const norm_spec& k_norm) {
+        const auto interleave = top().find<bool>(model_key::indexer_rope_interleave);
+        if (interleave && *interleave != (m_rule.pairing == rope_pairing::interleaved))
+            m_not_understood.push_back(top().name(model_key::indexer_rope_interleave) + " is " +
+                                       (*interleave ? "true" : "false") + ", and the indexer of \"" +
+                                       std::string(m_values.family->name) + "\" is " +
+                                       std::string(to_string(m_rule.pairing)));
+        return {.top_k = size(model_key::index_topk, m_rule.default_top_k),
+                .heads = size(model_key::index_n_heads, m_rule.default_heads),
+                .head_dim = size(model_key::index_head_dim, m_rule.default_head_dim),
+                .order = m_rule.order,
+                .pairing = m_rule.pairing,
+                .k_norm = k_norm};
+    }
+
+    void require_sizes(const attention_spec& spec) {
+        if (!m_problems.empty()) return;
+        const std::pair<model_key, const char*> sizes[] = {{model_key::index_topk, "index_topk"},
+                                                           {model_key::index_n_heads, "index_n_heads"},
+                                                           {model_key::index_head_dim, "index_head_dim"}};
+        for (const auto& [key, name] : sizes)
+            if (top().stated(key) && top().size(key) == 0)  // null
+                m_problems.add(errc::missing_key, top().name(key, m_values.where + name), "required and null");
+        if (spec.indexer.head_dim < spec.rope.rotary_dim)
+            m_problems.add(errc::bad_value, top().name(model_key::index_head_dim, m_values.where + "index_head_dim"),
+                           "expected at least the " + std::to_string(spec.rope.rotary_dim) +
+                               " elements that rotate, got " + std::to_string(spec.indexer.head_dim));
+        if (spec.geometry.q_lora_rank == 0)
+            m_problems.add(errc::bad_value, top().name(model_key::q_lora_rank, m_values.where + "q_lora_rank"),
+                           "is null or 0, and the indexer's queries are made from that latent");
+    }
+
+    // --- which blocks share ---
+
+    /// "full" or "shared" for each block: stated, or a pattern, or else one full block in every period.
+    std::vector<std::string> indexer_types(std::size_t blocks) {
+        const auto stated = top().find<std::vector<std::string>>(model_key::indexer_types);
+        const auto pattern = top().find<std::string>(model_key::index_topk_pattern);
+        std::vector<std::string> types = stated ? *stated : pattern ? spelled_out(*pattern) : periodic(blocks);
+        const model_key key = stated ? model_key::indexer_types : model_key::index_topk_pattern;
+        const std::string name = top().name(key, m_values.where + "indexer_types");
+        if (types.size() != blocks)
+            m_problems.add(errc::bad_value, name,
+                           "expected " + std::to_string(blocks) + " entries, got " + std::to_string(types.size()));
+        for (const std::string& type : types)
+            if (type != "full" && type != "shared") {
+                m_not_understood.push_back(name + ": indexer type \"" + type + "\" is unknown");
+                break;
+            }
+        if (!types.empty() && types.front() == "shared")
+            m_problems.add(errc::bad_value, name, "block 0 is \"shared\", and no block before it has an indexer");
+        return types;
+    }
+
+    static std::vector<std::string> spelled_out(std::string_view pattern) {
+        std::vector<std::string> types;
+        for (const char letter : pattern)
+            types.emplace_back(letter == 'F' ? "full" : letter == 'S' ? "shared" : std::string(1, letter));
+        return types;
+    }
+
+    [[nodiscard]] std::vector<std::string> periodic(std::size_t blocks) const {
+        const std::size_t period = std::max<std::size_t>(size(model_key::index_topk_freq, m_rule.default_period), 1);
+        const std::size_t offset = size(model_key::index_skip_topk_offset, m_rule.default_offset);
+        std::vector<std::string> types;
+        for (std::size_t block = 0; block < blocks; ++block) {
+            const std::size_t since = block + 1 > offset ? block + 1 - offset : 0;
+            types.emplace_back(since % period == 0 ? "full" : "shared");
+        }
+        return types;
+    }
+
+    const model_values& m_values;
+    const indexer_rule& m_rule;
+    config_problems& m_problems;
+    std::vector<std::string>& m_not_understood;
+};
+
+}  // namespace larql::detail
+
+#endif
