@@ -75,14 +75,12 @@ ordered_json norm_json(const larql::norm_spec& norm) {
 }
 
 ordered_json indexer_json(const larql::indexer_spec& indexer) {
-    ordered_json out = {{"top_k", indexer.top_k}, {"shared", indexer.shared}};
-    if (indexer.shared) return out;
-    out["heads"] = indexer.heads;
-    out["head_dim"] = indexer.head_dim;
-    out["row_order"] = larql::to_string(indexer.order);
-    out["pairing"] = larql::to_string(indexer.pairing);
-    out["k_norm"] = norm_json(indexer.k_norm);
-    return out;
+    return {{"top_k", indexer.top_k},
+            {"heads", indexer.heads},
+            {"head_dim", indexer.head_dim},
+            {"row_order", larql::to_string(indexer.order)},
+            {"pairing", larql::to_string(indexer.pairing)},
+            {"k_norm", norm_json(indexer.k_norm)}};
 }
 
 /// Every field of a spec that is not "none".
@@ -99,6 +97,9 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["qk_rope_head_dim"] = g.qk_rope_head_dim;
         out["row_order"] = larql::to_string(g.order);
         out["latent_norm_eps"] = spec.latent_norm.eps;
+        if (spec.q_latent_scale != 1.0) out["q_latent_scale"] = spec.q_latent_scale;
+        if (spec.kv_latent_scale != 1.0) out["kv_latent_scale"] = spec.kv_latent_scale;
+        if (spec.k_rope_norm.kind != larql::norm_kind::none) out["k_rope_norm"] = norm_json(spec.k_rope_norm);
     }
     out["attention_scale"] = spec.scale;
     if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
@@ -109,7 +110,10 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["temperature"] = {{"scale", spec.temperature.scale},
                               {"length", spec.temperature.length},
                               {"offset", spec.temperature.offset}};
-    if (spec.indexer.any()) out["indexer"] = indexer_json(spec.indexer);
+    if (spec.indexer.any()) {
+        out["indexer"] = indexer_json(spec.indexer);
+        out["indexer_shared"] = spec.indexer.shared;
+    }
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
@@ -139,12 +143,14 @@ ordered_json config_json(const larql::model_config& c) {
         if (stated[key] == blocks.size()) out[key] = value;
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         ordered_json own = {{"block", i}};
+        if (c.blocks[i].layer != i) own["layer"] = c.blocks[i].layer;  // some layers have none, or two
         for (const auto& [key, value] : blocks[i].items())
             if (stated[key] != blocks.size()) own[key] = value;
         layers.push_back(std::move(own));
     }
     const auto differs = [&](const auto& item) { return item.second != blocks.size(); };
-    if (std::ranges::any_of(stated, differs)) out["layers"] = std::move(layers);
+    const auto moved = [](const ordered_json& own) { return own.contains("layer"); };
+    if (std::ranges::any_of(stated, differs) || std::ranges::any_of(layers, moved)) out["layers"] = std::move(layers);
     return out;
 }
 

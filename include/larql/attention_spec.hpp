@@ -93,6 +93,8 @@ struct indexer_spec {
 struct attention_spec {
     attention_kind kind = attention_kind::mla;
     attention_form form = attention_form::factored;  ///< of the weights
+    std::size_t layer = 0;                           ///< the decoder layer that the block is in, as the files number it
+    std::size_t part = 0;                            ///< which of the layer's attentions it is (LongCat has two)
 
     /// Sizes, and order and pairing of the rows of the weights. Plain attention has kv_lora_rank 0; its heads are
     /// qk_rope_head_dim rotated and qk_nope_head_dim other elements, in the order that `order` says.
@@ -110,6 +112,9 @@ struct attention_spec {
     norm_spec q_norm{};                                          ///< of the query heads: plain attention
     norm_spec k_norm{};                                          ///< of the key heads: plain attention
     norm_spec latent_norm{.kind = norm_kind::rms, .eps = 1e-6};  ///< of both latents; none: factors without norms
+    double q_latent_scale = 1.0;                                 ///< multiplies the query latent after its norm
+    double kv_latent_scale = 1.0;                                ///< multiplies the latent of keys and values likewise
+    norm_spec k_rope_norm{};  ///< of the shared rotated part of the keys, before rotation
 
     role_set biases{};           ///< tensors that have a bias; it is required, and refused elsewhere
     role_set possible_biases{};  ///< tensors that may have one: the file says so by having it

@@ -146,13 +146,15 @@ public:
     /// What stands before the names of the model's blocks: "model.", "language_model.model.", ... ; "" for GGUF.
     [[nodiscard]] const std::string& name_prefix() const& noexcept { return m_state->tensors.prefix(); }
     [[nodiscard]] std::string name_prefix() const&& { return m_state->tensors.prefix(); }
-    /// The name that a block's tensor has in this checkpoint, or would have; "" if its names have no such tensor.
+    /// The name that a tensor of an attention block has in this checkpoint, or would have, and for other roles that of
+    /// a layer; "" if its names have no such tensor.
     [[nodiscard]] std::string tensor_name(tensor_role role, std::size_t block, bool bias = false) const {
-        return m_state->tensors.name_of({role, bias, block, 0});
+        return m_state->tensors.name_of(is_attention_role(role) ? detail::identity_of(spec(block), role, bias)
+                                                                : detail::tensor_identity{role, bias, block, 0});
     }
     /// How a block's tensor is made from what is stored, or nothing if the checkpoint does not have it.
     [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, std::size_t block) const {
-        return m_state->tensors.locate(role, block, spec(block));
+        return m_state->tensors.locate(role, spec(block));
     }
 
     /// How the up-projection of keys and values is stored: "kv_b", "k_b+v_b", "all" (both), or "" (no latent

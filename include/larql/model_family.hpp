@@ -45,6 +45,13 @@ enum class model_key : std::uint8_t {
     index_skip_topk_offset,
     index_topk_pattern,
     indexer_rope_interleave,
+    mla_use_nope,
+    mla_use_output_gate,
+    full_attention_layers,
+    full_attention_interval,
+    num_layers,
+    mla_scale_q_lora,
+    mla_scale_kv_lora,
     softcap,
     attention_multiplier,
     temperature_scale,
@@ -82,6 +89,7 @@ enum class model_key : std::uint8_t {
     rope_mscale,
     rope_mscale_all_dim,
     rope_truncate,
+    rope_apply_scale,
     rope_low_freq_factor,
     rope_high_freq_factor,
     rope_alpha,
@@ -92,7 +100,8 @@ enum class model_key : std::uint8_t {
 };
 inline constexpr std::size_t model_key_count = static_cast<std::size_t>(model_key::rope_mrope_section) + 1;
 
-/// The names of a tensor. "{}" stands for a number: the block's, then the expert's. A bias has the same name with
+/// The names of a tensor. "{}" stands for a number: the layer's, then the expert's, or that of
+/// the attention within the layer. A bias has the same name with
 /// ".bias" for ".weight".
 struct name_row {
     tensor_role role;
@@ -158,6 +167,7 @@ struct model_family {
     std::array<std::string_view, 4> model_types{};  ///< config.json's `model_type`
     std::array<std::string_view, 8> classes{};      ///< transformers' class names, with heads whose trunk is the same
     std::string_view gguf_architecture{};           ///< general.architecture; "" if GGUF has none
+    bool params_json = false;                       ///< described by Mistral's params.json, not by a config.json
     std::string_view routing{};                     ///< scoring_func: tells families of one GGUF architecture apart
     std::span<const name_row> names{};
 
@@ -167,11 +177,17 @@ struct model_family {
     scale_rule scale = scale_rule::inverse_sqrt_head;
     norm_spec q_norm{};  ///< eps 0: the configuration's rms_norm_eps
     norm_spec k_norm{};
-    double latent_eps = 1e-6;  ///< 0: the configuration's rms_norm_eps
+    double latent_eps = 1e-6;        ///< 0: the configuration's rms_norm_eps
+    bool scaled_latents = false;     ///< normed latents are multiplied by sqrt(hidden_size / rank)
+    norm_spec k_rope_norm{};         ///< of the shared rotated part of the keys; eps as above
+    bool head_sized_values = false;  ///< an absent v_head_dim is hidden_size / num_attention_heads
+    bool linear_layers = false;      ///< some layers have linear attention, which larql does not compute: no block
+    std::size_t attentions_per_layer = 1;
     window_rule windows = window_rule::none;
     std::size_t window_period = 0, window_offset = 0;
     bool window_by_default = true;  ///< `use_sliding_window`, if it is absent
     output_gate gate = output_gate::none;
+    output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
     bool sinks = false;
     indexer_rule indexer{};
     bool softcap = false;         ///< `attn_logit_softcapping` is read
@@ -184,9 +200,11 @@ struct model_family {
     /// Values of absent keys: the defaults of transformers' configuration class. None: an absent key is an error.
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
-    std::size_t default_head_dim = 0;  ///< 0: hidden_size / num_attention_heads, as in most
+    std::size_t default_head_dim = 0;                  ///< 0: hidden_size / num_attention_heads, as in most
+    std::optional<std::size_t> default_q_lora_rank{};  ///< where no tensors settle it; 0: a single q_proj
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};
+    std::size_t default_full_attention_interval = 0;  ///< 0: which layers have attention must be stated
 
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read

@@ -22,6 +22,7 @@ enum class tensor_role : std::uint8_t {
     kv_a,                 ///< [R + P, E] latent of keys and values, then the shared rotated rows
     kv_a_latent,          ///< [R, E] the latent rows alone: larql's dense form
     kv_a_norm,            ///< [R] gains of the latent's norm
+    k_rope_norm,          ///< [P] gains of the norm of the shared rotated rows
     kv_b,                 ///< [G*(N + V), R] per head N key rows, then V value rows
     k_b,                  ///< [G, R, N] the key rows of kv_b, transposed per head
     v_b,                  ///< [G, V, R] the value rows of kv_b
@@ -73,6 +74,7 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "kv_a",
         "kv_a_latent",
         "kv_a_norm",
+        "k_rope_norm",
         "kv_b",
         "k_b",
         "v_b",

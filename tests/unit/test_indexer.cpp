@@ -383,7 +383,7 @@ TEST_CASE("indexer: which blocks share, as the configuration says") {
     LARQL_CHECK_ERROR(types({{"index_topk_pattern", "FSX"}}), errc::bad_value,
                       "index_topk_pattern: expected 11 entries, got 3");
     LARQL_CHECK_ERROR(types({{"index_topk_pattern", "SFFFFFFFFFF"}}), errc::bad_value,
-                      "index_topk_pattern: block 0 is \"shared\"");
+                      "index_topk_pattern: layer 0 is \"shared\"");
     LARQL_CHECK_ERROR(types({{"index_topk_pattern", "FXFFFFFFFFF"}}), errc::not_understood,
                       "indexer type \"X\" is unknown");
     LARQL_CHECK_ERROR(types({{"indexer_types", {"full"}}}), errc::bad_value, "indexer_types: expected 11 entries");
@@ -394,6 +394,7 @@ TEST_CASE("indexer: which blocks share, as the configuration says") {
                       "index_head_dim: expected at least the 8 elements that rotate, got 6");
     LARQL_CHECK_ERROR(types({{"q_lora_rank", nullptr}}), errc::bad_value, "q_lora_rank: is null or 0");
     LARQL_CHECK_ERROR(types({{"index_topk", nullptr}}), errc::missing_key, "index_topk: required and null");
+    CHECK(types({{"layer_types", std::vector<std::string>(11, "deepseek_sparse_attention")}}) == "FFFFFFFFFFF");
     LARQL_CHECK_ERROR(types({{"layer_types", std::vector<std::string>(11, "sliding_attention")}}), errc::not_understood,
                       "layer_types");
 }

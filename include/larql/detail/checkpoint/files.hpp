@@ -43,7 +43,9 @@ inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path)
     const bool folder = std::filesystem::is_directory(path, ignored);
     const bool safetensors = folder ? folder_has(path, ".safetensors") || folder_has(path, ".json")
                                     : path.extension() == ".safetensors" || path.extension() == ".json";
-    const std::filesystem::path config = (folder ? path : path.parent_path()) / "config.json";
+    std::filesystem::path config = (folder ? path : path.parent_path()) / "config.json";
+    // Mistral's own files have another name; a config.json that stands beside it describes the tensors of its own.
+    if (!std::filesystem::exists(config, ignored)) config.replace_filename("params.json");
     const bool has_config = std::filesystem::exists(config, ignored);
     const bool has_tensors = !folder || folder_has(path, ".safetensors");
     if (!safetensors || (folder && !has_tensors && folder_has(path, ".gguf"))) {
@@ -54,7 +56,8 @@ inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path)
         files.config_path = path_text(config);
         files.config_text = read_text_file(config);
     }
-    const bool config_alone = folder ? !has_tensors && has_config : path.filename() == "config.json";
+    const bool config_alone =
+        folder ? !has_tensors && has_config : path.filename() == "config.json" || path.filename() == "params.json";
     if (!config_alone) files.safetensors = std::make_shared<const safetensors_file>(safetensors_file::open(path));
     return files;
 }

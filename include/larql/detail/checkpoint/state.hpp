@@ -120,7 +120,8 @@ inline void checkpoint::state::place_tensors(const open_options& options) {
     for (std::size_t block = config->block_begin; block < config->block_end; ++block) {
         attention_spec& block_spec = config->blocks[block];
         for (const detail::role_row& row : detail::attention_roles)
-            if (block_spec.possible_biases.contains(row.role) && tensors.find({row.role, true, block, 0}) != nullptr)
+            if (block_spec.possible_biases.contains(row.role) &&
+                tensors.find(detail::identity_of(block_spec, row.role, true)) != nullptr)
                 block_spec.biases.insert(row.role);
         config->attention_bias = config->attention_bias || !block_spec.biases.empty();
     }
@@ -152,7 +153,9 @@ inline const attention_spec& checkpoint::state::spec(std::size_t block) const {
 }
 
 inline std::string_view checkpoint::dialect(std::size_t block) const {
-    const auto has = [&](tensor_role role) { return m_state->tensors.find({role, false, block, 0}) != nullptr; };
+    const auto has = [&](tensor_role role) {
+        return m_state->tensors.find(detail::identity_of(spec(block), role)) != nullptr;
+    };
     const bool whole = has(tensor_role::kv_b);
     const bool split = has(tensor_role::k_b) && has(tensor_role::v_b);
     return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
@@ -202,10 +205,11 @@ inline vector_input<float> checkpoint::state::vector(const std::string& name, st
 inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, std::size_t block) const {
     const attention_spec& block_spec = spec(block);
     const std::size_t length = detail::size_of(row.rows, block_spec);
-    if (const std::string* stored = tensors.find({row.role, true, block, 0})) return vector(*stored, 0, length, length);
+    if (const std::string* stored = tensors.find(detail::identity_of(block_spec, row.role, true)))
+        return vector(*stored, 0, length, length);
     for (const detail::recipe_row& recipe : detail::recipes) {
         if (recipe.made != row.role || recipe.op != detail::row_op::as_is) continue;
-        const std::string* fused = tensors.find({recipe.from[0], true, block, 0});
+        const std::string* fused = tensors.find(detail::identity_of(block_spec, recipe.from[0], true));
         const std::size_t begin = detail::rows_before(recipe, block_spec);
         const std::size_t whole = detail::size_of(detail::find_role(recipe.from[0])->rows, block_spec);
         if (fused != nullptr) return vector(*fused, begin, begin + length, whole);
@@ -213,16 +217,16 @@ inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, 
     if (block_spec.biases.contains(row.role))
         detail::fail(errc::missing_tensor,
                      "a bias is required here (attention_bias, or the family always has it), and is not there",
-                     {.file = files.path, .subject = tensors.name_of({row.role, true, block, 0})});
+                     {.file = files.path, .subject = tensors.name_of(detail::identity_of(block_spec, row.role, true))});
     return {};
 }
 
 inline void checkpoint::state::read_role(const detail::role_row& row, std::size_t block,
                                          attention_weights<float>& weights_by_role) const {
     const attention_spec& block_spec = spec(block);
-    const auto recipe = tensors.locate(row.role, block, block_spec);
+    const auto recipe = tensors.locate(row.role, block_spec);
     if (!recipe) {
-        const std::string name = tensors.name_of({row.role, false, block, 0});
+        const std::string name = tensors.name_of(detail::identity_of(block_spec, row.role));
         const std::string parts = row.role == tensor_role::kv_b ? ", neither whole nor as k_b and v_b" : "";
         (void)weights().at(name);  // says why, if its quantisation does
         detail::fail(errc::missing_tensor, "required and absent" + parts, {.file = files.path, .subject = name});
@@ -268,12 +272,13 @@ inline mla_factors<float> factors_of(attention_weights<float>& w) {
             .kv_b = std::move(w[kv_b])};
 }
 
-/// An indexer is the same in every form; it reads the query latent with its gains, wherever else these went.
-inline void carry_indexer(const attention_weights<float>& stored, attention_weights<float>& converted) {
-    using enum tensor_role;
-    for (const tensor_role role : {indexer_q_b, indexer_k, indexer_weights}) converted[role] = stored[role];
-    for (const tensor_role role : {indexer_k_norm, indexer_k_norm_bias, q_a_norm})
-        converted.vector(role) = stored.vector(role);
+/// Moves what a block has in every form beside its projections: gate, sinks, norms of the keys.
+inline void carry_over(attention_weights<float>& stored, const attention_spec& spec, attention_weights<float>& made) {
+    for (const role_row& row : attention_roles) {
+        if (!row.needed(spec, spec.form) || !made[row.role].empty() || !made.vector(row.role).empty()) continue;
+        made[row.role] = std::move(stored[row.role]);
+        made.vector(row.role) = std::move(stored.vector(row.role));
+    }
 }
 
 inline void require_form(const model_config& model, const attention_spec& spec, attention_form form,
@@ -307,9 +312,10 @@ inline attention_layer<float> checkpoint::attention(std::size_t block, attention
     const auto converted = [&](auto made) {
         layer.geometry.order = made.order;
         layer.geometry.pairing = made.pairing;
-        attention_weights<float> weights =
-            to_attention_weights(std::move(made), stored[tensor_role::o], stored.bias(tensor_role::o));
-        if (layer.indexer.own()) detail::carry_indexer(stored, weights);
+        detail::reorder_rope_gains(stored, detail::head_rows(published, made.order, made.pairing));
+        attention_weights<float> weights = to_attention_weights(std::move(made), std::move(stored[tensor_role::o]),
+                                                                std::move(stored.bias(tensor_role::o)));
+        detail::carry_over(stored, layer, weights);
         return attention_layer<float>(std::move(layer), std::move(weights));
     };
     if (form == attention_form::dense) return converted(absorb(factors, published, options));

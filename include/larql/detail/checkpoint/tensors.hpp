@@ -56,6 +56,15 @@ inline constexpr std::string_view language_prefixes[] = {
     "model.model.",
 };
 
+/// The attention block to which a tensor belongs, or nothing: a layer may have none.
+inline std::optional<std::size_t> find_block(const model_config& model, const tensor_identity& what) {
+    const auto found = std::ranges::find_if(model.blocks, [&](const attention_spec& spec) {
+        return spec.layer == what.layer && (spec.part == what.expert || !is_attention_role(what.role));
+    });
+    if (found == model.blocks.end()) return std::nullopt;
+    return static_cast<std::size_t>(found - model.blocks.begin());
+}
+
 /// The tensors of one checkpoint in a family's terms.
 class model_tensors {
 public:
@@ -111,28 +120,31 @@ public:
     /// @param rows_of  the number of rows of a stored tensor
     template <class Rows>
     [[nodiscard]] std::optional<std::uint64_t> query_rank(Rows rows_of) const {
-        for (const std::string& prefix : by_preference()) {
-            if (m_map.find(prefix, {tensor_role::kv_a}) == nullptr) continue;
-            if (const std::string* q_a = m_map.find(prefix, {tensor_role::q_a})) return rows_of(*q_a);
-            if (m_map.find(prefix, {tensor_role::q}) != nullptr) return 0;
-        }
+        for (const std::string& prefix : by_preference())
+            for (std::size_t layer = 0; layer < most_layers; ++layer) {  // the first may have no attention
+                if (m_map.find(prefix, {tensor_role::kv_a, false, layer}) == nullptr) continue;
+                if (const std::string* q_a = m_map.find(prefix, {tensor_role::q_a, false, layer})) return rows_of(*q_a);
+                if (m_map.find(prefix, {tensor_role::q, false, layer}) != nullptr) return 0;
+            }
         return std::nullopt;
     }
 
     /// How a role of a block is made, or nothing if the checkpoint does not have it.
-    [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, std::size_t block,
-                                                      const attention_spec& spec) const {
-        return locate(m_prefix, role, block, spec);
+    [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, const attention_spec& spec) const {
+        return locate(m_prefix, role, spec);
     }
 
     /// Tensors within the model's attention blocks that nothing reads, a sentence each.
     [[nodiscard]] std::vector<std::string> unclaimed(const model_config& model) const {
         std::vector<std::string> sentences;
         for (const std::string& name : m_names) {
-            const auto block = m_matcher->block_of_attention(name, m_prefix);
-            if (!block || *block >= model.blocks.size() || is_runtime_scale(name)) continue;
+            const auto layer = m_matcher->layer_of_attention(name, m_prefix);
+            if (!layer || is_runtime_scale(name)) continue;
+            const auto in_layer = std::ranges::find(model.blocks, *layer, &attention_spec::layer);
+            if (in_layer == model.blocks.end()) continue;
             const auto found = m_matcher->match(name);
-            if (!found || found->prefix != m_prefix)
+            const auto block = found ? find_block(model, found->identity) : std::nullopt;
+            if (!block || found->prefix != m_prefix)
                 sentences.push_back(name + " is unknown");
             else if (const std::string_view why = unused(found->identity, model.blocks[*block]); !why.empty())
                 sentences.push_back(name + " " + std::string(why));
@@ -141,6 +153,8 @@ public:
     }
 
 private:
+    static constexpr std::size_t most_layers = 4096;
+
     /// Whether a prefix names something that sees or hears.
     [[nodiscard]] static bool is_tower(std::string_view prefix) {
         constexpr std::string_view words[] = {"audio", "vision", "visual", "image", "speech", "video"};
@@ -163,14 +177,14 @@ private:
         for (std::size_t block = model.block_begin; block < model.block_end; ++block)
             for (const role_row& row : attention_roles) {
                 const attention_spec& spec = model.blocks[block];
-                if (row.needed(spec, spec.form) && !locate(prefix, row.role, block, spec)) ++missing;
+                if (row.needed(spec, spec.form) && !locate(prefix, row.role, spec)) ++missing;
             }
         return missing;
     }
 
-    [[nodiscard]] std::optional<tensor_recipe> locate(const std::string& prefix, tensor_role role, std::size_t block,
+    [[nodiscard]] std::optional<tensor_recipe> locate(const std::string& prefix, tensor_role role,
                                                       const attention_spec& spec) const {
-        const auto whole = [&](tensor_role stored) { return m_map.find(prefix, {stored, false, block, 0}); };
+        const auto whole = [&](tensor_role stored) { return m_map.find(prefix, identity_of(spec, stored)); };
         const recipe_row* made = nullptr;
         for (const recipe_row& row : recipes)
             if (row.made == role && whole(row.from[0]) != nullptr && whole(row.from[1]) != nullptr) made = &row;

@@ -85,7 +85,8 @@ public:
         for (const role_row& row : attention_roles) {
             if (!row.needed(spec, m_scope.form)) continue;
             if (changes && is_product(row.role)) {
-                products.push_back(planned(row, spec, m_names.at({row.role, false, block, 0}, to_string(row.role))));
+                products.push_back(
+                    planned(row, spec, m_names.at(identity_of(m_source.spec(block), row.role), to_string(row.role))));
                 made.emplace(row.role, products.back().name);
                 plan_bias(row, block, weights.bias(row.role), jobs);
             } else {
@@ -123,7 +124,8 @@ private:
 
     void plan_bias(const role_row& row, std::size_t block, const vector_input<float>& bias,
                    std::vector<conversion_job>& jobs) const {
-        if (!bias.empty()) plan_vector(m_names.at({row.role, true, block, 0}, to_string(row.role)), bias, jobs);
+        if (!bias.empty())
+            plan_vector(m_names.at(identity_of(m_source.spec(block), row.role, true), to_string(row.role)), bias, jobs);
     }
 
     void plan_vector(std::string name, const vector_input<float>& values, std::vector<conversion_job>& jobs) const {
@@ -135,10 +137,11 @@ private:
                     std::vector<conversion_job>& jobs) const {
         const auto within = std::ranges::find_if(recipes, [&](const recipe_row& recipe) {
             return recipe.made == row.role && recipe.op == row_op::as_is &&
-                   m_names.find({recipe.from[0], false, block, 0});
+                   m_names.find(identity_of(m_source.spec(block), recipe.from[0]));
         });
         if (within == std::end(recipes)) {
-            (void)m_names.at({row.role, false, block, 0}, to_string(row.role));  // says what has no name
+            (void)m_names.at(identity_of(m_source.spec(block), row.role),
+                             to_string(row.role));  // says what has no name
             return;
         }
         const attention_spec& spec = m_source.spec(block);
@@ -156,7 +159,8 @@ private:
             fail(errc::missing_tensor, "some of the projections have a bias, and the output has them fused",
                  {.file = m_source.shard_path(0), .subject = std::string(to_string(fused.role))});
         jobs.push_back(matrix_job(
-            planned(fused, spec, m_names.at({fused.role, false, block, 0}, to_string(fused.role))), std::move(parts)));
+            planned(fused, spec, m_names.at(identity_of(m_source.spec(block), fused.role), to_string(fused.role))),
+            std::move(parts)));
         plan_bias(fused, block, bias, jobs);
     }
 
@@ -183,6 +187,7 @@ private:
         attention_weights<float> weights = stored, taken = stored;
         const mla_factors<float> factors = factors_of(taken);
         const absorb_options made;
+        reorder_rope_gains(weights, head_rows(g, made.order, made.pairing));
         if (m_scope.form == attention_form::latent) {
             weights.bias(kv_a) = permute_kv_a_bias(factors.kv_a_bias, g, head_rows(g, made.order, made.pairing));
             return weights;

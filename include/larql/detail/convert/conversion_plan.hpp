@@ -54,7 +54,7 @@ private:
         const auto matched = m_stored.match(name);
         const bool own = matched && matched->prefix == m_source.name_prefix();
         if (own && is_attention_role(matched->identity.role) && matched->identity.role != tensor_role::inert &&
-            matched->identity.block < m_source.attention_blocks())
+            find_block(m_source.config(), matched->identity))
             return;  // in a block that is converted, or one that is left out
         if (is_activation_scale(name)) return;
         if (!m_from_gguf) return plan_weight(name, m_source.weights().at(name));

@@ -23,9 +23,9 @@
 
 namespace larql::detail {
 
-/// Whether a conversion is the model as published: all of it, in its own form.
+/// Whether a conversion is the model as published: all of it, in its own form, and in transformers' words.
 inline bool is_published(const checkpoint& source, const conversion_scope& scope) {
-    return scope.form == attention_form::factored && scope.block_begin == 0 &&
+    return scope.form == attention_form::factored && !source.family().params_json && scope.block_begin == 0 &&
            scope.block_end == source.attention_blocks();
 }
 

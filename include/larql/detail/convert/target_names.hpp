@@ -27,7 +27,10 @@ public:
     /// The name of a tensor, or nothing if the output has none for it.
     [[nodiscard]] std::optional<std::string> find(const tensor_identity& what) const {
         if (m_source->gguf() != nullptr) return m_matcher.spell(what, gguf_prefix);
-        std::string name = m_source->tensor_name(what.role, what.block, what.bias);
+        const std::size_t number = is_attention_role(what.role)
+                                       ? find_block(m_source->config(), what).value_or(m_source->attention_blocks())
+                                       : what.layer;
+        std::string name = m_source->tensor_name(what.role, number, what.bias);
         return name.empty() ? std::nullopt : std::optional(std::move(name));
     }
 
@@ -37,7 +40,7 @@ public:
             const auto stored = m_source->locate(role, block);
             if (stored && !stored->joins_kv_b && stored->parts.front().role != role) return std::nullopt;
         }
-        return find({role, false, block, 0});
+        return find(identity_of(m_source->spec(block), role));
     }
 
     [[nodiscard]] std::string at(const tensor_identity& what, std::string_view role_name) const {

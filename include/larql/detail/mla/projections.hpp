@@ -105,22 +105,22 @@ private:
         return y;
     }
 
-    /// 1 / sqrt(mean(row^2) + eps) of the first `width` elements of every row; ones for a model without norms.
-    [[nodiscard]] std::vector<T> norm_factors(const tensor<T, 2>& x, std::size_t width) const {
-        std::vector<T> factors(x.shape(0), T(1));
+    /// scale / sqrt(mean(row^2) + eps) of the first `width` elements of every row; `scale` for a model without norms.
+    [[nodiscard]] std::vector<T> norm_factors(const tensor<T, 2>& x, std::size_t width, double scale) const {
+        std::vector<T> factors(x.shape(0), static_cast<T>(scale));
         if (m_spec.latent_norm.kind == norm_kind::none) return factors;
         for (std::size_t t = 0; t < x.shape(0); ++t) {
             double sum = 0.0;
             const T* row = x.data() + t * x.shape(1);
             for (std::size_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-            factors[t] = static_cast<T>(1.0 / std::sqrt(sum / static_cast<double>(width) + m_spec.latent_norm.eps));
+            factors[t] = static_cast<T>(scale / std::sqrt(sum / static_cast<double>(width) + m_spec.latent_norm.eps));
         }
         return factors;
     }
 
-    /// RMSNorm of the first `width` elements of every row, in place; without gains, the division alone.
-    void normalise(tensor<T, 2>& x, std::size_t width, const vector_input<T>& gains) const {
-        const std::vector<T> factors = norm_factors(x, width);
+    /// RMSNorm of the first `width` elements of every row, times `scale`, in place; without gains, the division alone.
+    void normalise(tensor<T, 2>& x, std::size_t width, double scale, const vector_input<T>& gains) const {
+        const std::vector<T> factors = norm_factors(x, width, scale);
         for (std::size_t t = 0; t < x.shape(0); ++t) {
             T* row = x.data() + t * x.shape(1);
             for (std::size_t i = 0; i < width; ++i) row[i] *= gains.empty() ? factors[t] : factors[t] * gains.data()[i];
@@ -140,16 +140,16 @@ private:
         tensor<T, 2> a = linear(x, tensor_role::q_a);
         if (latent != nullptr) {
             *latent = a;
-            normalise(*latent, m_g.q_lora_rank, m_w.vector(tensor_role::q_a_norm));
+            normalise(*latent, m_g.q_lora_rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
         }
         if (m_form == attention_form::dense) {
-            const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank);
+            const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank, m_spec.q_latent_scale);
             tensor<T, 2> q = linear(x, tensor_role::q);
             for (std::size_t t = 0; t < q.shape(0); ++t)
                 for (std::size_t i = 0; i < q.shape(1); ++i) q.data()[t * q.shape(1) + i] *= factors[t];
             return heads_of(std::move(q), m_g.num_heads);
         }
-        normalise(a, m_g.q_lora_rank,
+        normalise(a, m_g.q_lora_rank, m_spec.q_latent_scale,
                   m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::q_a_norm));
         return heads_of(linear(a, tensor_role::q_b), m_g.num_heads);
     }
@@ -171,7 +171,7 @@ private:
     /// A norm over each head, or over all heads of a token, in place.
     static void normalise_heads(tensor<T, 3>& x, const norm_spec& norm, const vector_input<T>& gains) {
         const std::size_t width = norm.per_head ? x.shape(2) : x.shape(1) * x.shape(2);
-        if (width != 0) normalise_rows(x.data(), x.size() / width, width, norm, gains);
+        for (T* row = x.data(); row != x.data() + x.size(); row += width) normalise_rows(row, 1, width, norm, gains);
     }
 
     /// Multiplies the queries of a token by the factor of its position.
@@ -188,7 +188,8 @@ private:
 
     /// Dense: the scalar of a token multiplies its values and the unrotated part of its keys, not the rotated part.
     void dense_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
-        const std::vector<T> factors = norm_factors(linear(x, tensor_role::kv_a_latent), m_g.kv_lora_rank);
+        const std::vector<T> factors =
+            norm_factors(linear(x, tensor_role::kv_a_latent), m_g.kv_lora_rank, m_spec.kv_latent_scale);
         r.k = heads_of(linear(x, tensor_role::k), m_g.kv_heads());
         r.v = heads_of(linear(x, tensor_role::v), m_g.kv_heads());
         const std::size_t nope_begin = m_g.order == head_order::rope_nope ? m_g.qk_rope_head_dim : 0;
@@ -200,6 +201,15 @@ private:
                 T* val = r.v.data() + (t * heads + h) * value;
                 for (std::size_t i = 0; i < value; ++i) val[i] *= factors[t];
             }
+        normalise_rotated(r.k.data() + rope_begin(m_g), factors.size() * heads, dim);
+    }
+
+    /// The norm of the part of every key that will be rotated, in place: `rows` of them, `stride` apart.
+    void normalise_rotated(T* first, std::size_t rows, std::size_t stride) const {
+        if (m_spec.k_rope_norm.kind == norm_kind::none) return;
+        for (std::size_t row = 0; row < rows; ++row)
+            normalise_rows(first + row * stride, 1, m_g.qk_rope_head_dim, m_spec.k_rope_norm,
+                          m_w.vector(tensor_role::k_rope_norm));
     }
 
     /// Factored: the normed latent goes through kv_b; the shared rotated part is put into every head afterwards.
@@ -208,8 +218,9 @@ private:
         const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, nope = m_g.qk_nope_head_dim;
         const std::size_t value = m_g.v_head_dim, heads = m_g.kv_heads(), tokens = x.rows();
         tensor<T, 2> latent = linear(x, tensor_role::kv_a);
-        normalise(latent, rank,
+        normalise(latent, rank, m_spec.kv_latent_scale,
                   m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::kv_a_norm));
+        normalise_rotated(latent.data() + rank, tokens, rank + rope);
         if (m_form == attention_form::latent) {
             r.k = heads_of(std::move(latent), 1);
             return;

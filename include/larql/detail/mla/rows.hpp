@@ -302,6 +302,16 @@ tensor<T, 1> permute_kv_a_bias(const vector_input<T>& bias, const mla_geometry& 
     return result;
 }
 
+/// Gains of the rotated rows, in the new order of these.
+template <class Weights>
+void reorder_rope_gains(Weights& weights, const head_rows& rows) {
+    auto& gains = weights.vector(tensor_role::k_rope_norm);
+    if (gains.empty()) return;
+    auto reordered = gains.values();
+    for (std::size_t i = 0; i < gains.size(); ++i) reordered[rows.rope_position(i)] = gains.data()[i];
+    gains = std::move(reordered);
+}
+
 /// Per head: N key rows transposed into k_b [G, R, N], V value rows copied into v_b [G, V, R]; columns times the gains.
 template <class T>
 void split_kv_b_into(const matrix_input<T>& kv_b, const mla_geometry& g, const vector_input<T>& gains, T* k_b, T* v_b) {

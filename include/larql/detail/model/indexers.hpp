@@ -24,20 +24,28 @@ public:
         : m_values(values), m_rule(values.family->indexer), m_problems(problems), m_not_understood(not_understood) {}
 
     /// Sets the indexers of all blocks.
-    /// @param layer_types  what the configuration calls each block, or empty
+    /// @param layers       of the model, some of which may have no block
+    /// @param layer_types  what the configuration calls each layer, or empty
     /// @param k_norm       of the keys, with its eps
-    void set(std::vector<attention_spec>& blocks, const std::vector<std::string>& layer_types,
+    void set(std::vector<attention_spec>& blocks, std::size_t layers, const std::vector<std::string>& layer_types,
              const norm_spec& k_norm) {
         const indexer_spec base = common(k_norm);
-        const std::vector<std::string> types =
-            m_rule.blocks == indexer_blocks::indexer_types ? indexer_types(blocks.size()) : std::vector<std::string>{};
-        for (std::size_t block = 0; block < blocks.size(); ++block) {
-            if (m_rule.blocks == indexer_blocks::layer_types &&
-                (block >= layer_types.size() || layer_types[block] != "indexed_attention"))
-                continue;
-            blocks[block].indexer = base;
-            blocks[block].indexer.shared = block < types.size() && types[block] == "shared";
-            require_sizes(blocks[block]);
+        std::vector<std::string> types;
+        if (m_rule.blocks == indexer_blocks::indexer_types) types = indexer_types(layers);
+        bool first = true;
+        for (attention_spec& spec : blocks) {
+            const auto is = [&](const std::vector<std::string>& named, auto fits) {
+                return spec.layer < named.size() && fits(named[spec.layer]);
+            };
+            if (m_rule.blocks == indexer_blocks::layer_types && !is(layer_types, is_indexed_type)) continue;
+            spec.indexer = base;
+            spec.indexer.shared = is(types, [](std::string_view type) { return type == "shared"; });
+            require_sizes(spec);
+            if (first && spec.indexer.shared)
+                m_problems.add(errc::bad_value, m_types_name,
+                               "layer " + std::to_string(spec.layer) +
+                                   " is \"shared\", and no block before it has an indexer");
+            first = false;
         }
     }
 
@@ -82,23 +90,21 @@ private:
 
     // --- which blocks share ---
 
-    /// "full" or "shared" for each block: stated, or a pattern, or else one full block in every period.
-    std::vector<std::string> indexer_types(std::size_t blocks) {
+    /// "full" or "shared" for each layer: stated, or a pattern, or else one full layer in every period.
+    std::vector<std::string> indexer_types(std::size_t layers) {
         const auto stated = top().find<std::vector<std::string>>(model_key::indexer_types);
         const auto pattern = top().find<std::string>(model_key::index_topk_pattern);
-        std::vector<std::string> types = stated ? *stated : pattern ? spelled_out(*pattern) : periodic(blocks);
+        std::vector<std::string> types = stated ? *stated : pattern ? spelled_out(*pattern) : periodic(layers);
         const model_key key = stated ? model_key::indexer_types : model_key::index_topk_pattern;
-        const std::string name = top().name(key, m_values.where + "indexer_types");
-        if (types.size() != blocks)
-            m_problems.add(errc::bad_value, name,
-                           "expected " + std::to_string(blocks) + " entries, got " + std::to_string(types.size()));
+        m_types_name = top().name(key, m_values.where + "indexer_types");
+        if (types.size() != layers)
+            m_problems.add(errc::bad_value, m_types_name,
+                           "expected " + std::to_string(layers) + " entries, got " + std::to_string(types.size()));
         for (const std::string& type : types)
             if (type != "full" && type != "shared") {
-                m_not_understood.push_back(name + ": indexer type \"" + type + "\" is unknown");
+                m_not_understood.push_back(m_types_name + ": indexer type \"" + type + "\" is unknown");
                 break;
             }
-        if (!types.empty() && types.front() == "shared")
-            m_problems.add(errc::bad_value, name, "block 0 is \"shared\", and no block before it has an indexer");
         return types;
     }
 
@@ -109,12 +115,12 @@ private:
         return types;
     }
 
-    [[nodiscard]] std::vector<std::string> periodic(std::size_t blocks) const {
+    [[nodiscard]] std::vector<std::string> periodic(std::size_t layers) const {
         const std::size_t period = std::max<std::size_t>(size(model_key::index_topk_freq, m_rule.default_period), 1);
         const std::size_t offset = size(model_key::index_skip_topk_offset, m_rule.default_offset);
         std::vector<std::string> types;
-        for (std::size_t block = 0; block < blocks; ++block) {
-            const std::size_t since = block + 1 > offset ? block + 1 - offset : 0;
+        for (std::size_t layer = 0; layer < layers; ++layer) {
+            const std::size_t since = layer + 1 > offset ? layer + 1 - offset : 0;
             types.emplace_back(since % period == 0 ? "full" : "shared");
         }
         return types;
@@ -124,6 +130,7 @@ private:
     const indexer_rule& m_rule;
     config_problems& m_problems;
     std::vector<std::string>& m_not_understood;
+    std::string m_types_name;  // of the key that says which layers share
 };
 
 }  // namespace larql::detail

@@ -44,6 +44,15 @@ inline bool says_none(const nlohmann::json& value, double neutral = 0.0) {
     return (value.is_array() || value.is_object()) && value.empty();
 }
 
+/// A member of an object, or of an object in it ("outer.inner"); null if it is not there.
+inline const nlohmann::json* find_member(const nlohmann::json& object, std::string_view name) {
+    const std::size_t dot = name.find('.');
+    if (!object.is_object()) return nullptr;
+    const auto at = object.find(name.substr(0, dot));
+    if (at == object.end()) return nullptr;
+    return dot == name.npos ? &*at : find_member(*at, name.substr(dot + 1));
+}
+
 /// Reads one value by its row; a value of another type or out of bounds is a problem.
 class json_value_reader {
 public:
@@ -151,7 +160,7 @@ public:
         for (const key_row& row : rows) {
             const std::string_view name = stated_name(row);
             if (name.empty()) continue;
-            const nlohmann::json& value = m_object.at(std::string(name));
+            const nlohmann::json& value = *find_member(m_object, name);
             if (row.read_by != nullptr && !row.read_by(m_family)) {
                 require_none(row, name, value);
                 continue;
@@ -193,9 +202,9 @@ private:
     /// The name under which the object states a row, or "".
     [[nodiscard]] std::string_view stated_name(const key_row& row) const {
         for (const std::string_view name : row.hf)
-            if (!name.empty() && m_object.contains(name)) return name;
+            if (!name.empty() && find_member(m_object, name) != nullptr) return name;
         for (const key_alias& alias : m_family.aliases)
-            if (alias.key == row.key && m_object.contains(alias.name)) return alias.name;
+            if (alias.key == row.key && find_member(m_object, alias.name) != nullptr) return alias.name;
         return {};
     }
 
@@ -208,7 +217,8 @@ private:
         // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a
         // Ministral.
         const auto whole = [&](const nlohmann::json& type) {
-            return type == "full_attention" || (type == "indexed_attention" && reads_indexer(m_family));
+            return type == "full_attention" ||
+                   (reads_indexer(m_family) && type.is_string() && is_indexed_type(type.get_ref<const std::string&>()));
         };
         if (row.key == model_key::layer_types && !reads_window(m_family) && value.is_array() &&
             std::ranges::all_of(value, whole))
@@ -218,7 +228,12 @@ private:
     }
 
     [[nodiscard]] bool claimed(const std::string& name, std::span<const key_row> rows) const {
-        const auto names = [&](const key_row& row) { return std::ranges::find(row.hf, name) != row.hf.end(); };
+        const auto names = [&](const key_row& row) {
+            if (std::ranges::find(row.hf, name) != row.hf.end()) return true;
+            // An object of which the family reads a member: the others describe what larql does not compute.
+            return (row.read_by == nullptr || row.read_by(m_family)) &&
+                   std::ranges::any_of(row.hf, [&](std::string_view n) { return n.starts_with(name + "."); });
+        };
         return name == "rope_scaling" || name == "rope_parameters" || std::ranges::any_of(rows, names) ||
                std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||
                std::ranges::find(m_family.inert_keys, std::string_view(name)) != m_family.inert_keys.end();
@@ -301,7 +316,7 @@ inline void read_json_values(const nlohmann::json& text, const std::string& path
     values.where = path;
     json_object_reader reader(text, path, *values.family, problems, values.not_understood, false);
     reader.read(top_keys, values.top);
-    read_json_ropes(text, path, problems, values);
+    if (!values.family->params_json) read_json_ropes(text, path, problems, values);
     values.stored_pairing = values.family->pairing;
 }
 

@@ -45,12 +45,23 @@ constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kin
 constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
 constexpr bool reads_layer_types(const model_family& f) {
-    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block ||
+    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block || f.linear_layers ||
            f.indexer.blocks == indexer_blocks::layer_types;
 }
+constexpr bool reads_attention_layers(const model_family& f) { return f.linear_layers; }
+constexpr bool reads_attention_interval(const model_family& f) { return f.default_full_attention_interval != 0; }
+constexpr bool reads_parts(const model_family& f) { return f.attentions_per_layer > 1; }
+constexpr bool reads_nope(const model_family& f) { return reads_mla(f) && f.pairing == rope_pairing::none; }
+constexpr bool reads_gate(const model_family& f) { return f.gate_by_key != output_gate::none; }
+constexpr bool reads_latent_scales(const model_family& f) { return f.scaled_latents; }
 constexpr bool reads_layer_ropes(const model_family& f) { return f.windows == window_rule::layer_types; }
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
     return reads_window(f) && f.windows != window_rule::every_block;
+}
+/// What `layer_types` calls blocks with an indexer, now and in older files (transformers configuration_utils.py
+/// _LEGACY_LAYER_TYPE_REMAP).
+constexpr bool is_indexed_type(std::string_view type) noexcept {
+    return type == "indexed_attention" || type == "deepseek_sparse_attention";
 }
 constexpr bool reads_indexer(const model_family& f) { return f.indexer.blocks != indexer_blocks::none; }
 constexpr bool reads_indexer_types(const model_family& f) { return f.indexer.blocks == indexer_blocks::indexer_types; }
@@ -60,7 +71,6 @@ constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
 constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
 constexpr bool reads_alpha(const model_family& f) { return f.dynamic_alpha; }
-constexpr bool reads_nothing(const model_family&) { return false; }
 
 // clang-format off
 
@@ -92,6 +102,13 @@ inline constexpr key_row top_keys[] = {
     {model_key::index_skip_topk_offset,     value_type::integer, 0,          max_layers,     {"index_skip_topk_offset"},           {},                                   reads_indexer_period},
     {model_key::index_topk_pattern,         value_type::text,    0,          0,              {"index_topk_pattern"},               {},                                   reads_indexer_period},
     {model_key::indexer_rope_interleave,    value_type::flag,    0,          1,              {"indexer_rope_interleave"},          {},                                   reads_indexer},
+    {model_key::mla_use_nope,               value_type::flag,    0,          1,              {"mla_use_nope"},                     {},                                   reads_nope},
+    {model_key::mla_use_output_gate,        value_type::flag,    0,          1,              {"mla_use_output_gate"},              {},                                   reads_gate},
+    {model_key::full_attention_layers,      value_type::numbers, 1,          max_layers,     {"linear_attn_config.full_attn_layers"}, {},                                reads_attention_layers},  // counted from 1
+    {model_key::full_attention_interval,    value_type::integer, 1,          max_layers,     {"full_attention_interval"},          {},                                   reads_attention_interval},
+    {model_key::num_layers,                 value_type::integer, 1,          max_layers,     {"num_layers"},                       {},                                   reads_parts},
+    {model_key::mla_scale_q_lora,           value_type::flag,    0,          1,              {"mla_scale_q_lora"},                 {},                                   reads_latent_scales},
+    {model_key::mla_scale_kv_lora,          value_type::flag,    0,          1,              {"mla_scale_kv_lora"},                {},                                   reads_latent_scales},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
     {model_key::rope_interleave,            value_type::flag,    0,          1,              {"rope_interleave"},                  {}},
@@ -126,7 +143,7 @@ inline constexpr key_row rope_keys[] = {
     {model_key::partial_rotary_factor,      value_type::number,  above_zero, 1.0,        {"partial_rotary_factor"},            {},                                           reads_partial,     1.0},
     {model_key::rope_factor,                value_type::number,  above_zero, any_finite, {"factor"},                           {"rope.scaling.factor", "rope.scale_linear"}},
     {model_key::rope_original_max_position, value_type::integer, 1,          max_length, {"original_max_position_embeddings"}, {"rope.scaling.original_context_length"}},
-    {model_key::max_position_embeddings,    value_type::integer, 1,          max_length, {"max_position_embeddings"},          {},                                           reads_nothing},
+    {model_key::max_position_embeddings,    value_type::integer, 1,          max_length, {"max_position_embeddings"},          {}},
     {model_key::rope_attention_factor,      value_type::number,  above_zero, any_finite, {"attention_factor"},                 {}},
     {model_key::rope_magnitude_factor,      value_type::number,  above_zero, any_finite, {},                                   {"rope.scaling.attn_factor"}},
     {model_key::rope_beta_fast,             value_type::number,  above_zero, any_finite, {"beta_fast"},                        {"rope.scaling.yarn_beta_fast"}},
@@ -253,7 +270,8 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"decoder_sparse_step"},  // which layers have experts
     {"mlp_layer_types"},
     {"index_share_for_mtp_iteration"},  // of prediction blocks, which larql does not compute
-    {"prefill_chunk_size"},             // of MLC's compiler
+    {"moe_renormalize"},
+    {"prefill_chunk_size"},  // of MLC's compiler
     {"context_window_size"},
     {"sliding_window_size", inert_key::when::no},
     {"attention_sink_size", inert_key::when::no},

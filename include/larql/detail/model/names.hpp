@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_MODEL_NAMES_HPP
 #define LARQL_DETAIL_MODEL_NAMES_HPP
 
+#include <larql/attention_spec.hpp>
 #include <larql/model_family.hpp>
 
 #include <algorithm>
@@ -26,10 +27,15 @@ enum class naming : std::uint8_t { safetensors, gguf };
 struct tensor_identity {
     tensor_role role;
     bool bias = false;
-    std::size_t block = 0;   ///< as the file numbers it
-    std::size_t expert = 0;  ///< of tensors that exist once for each expert
+    std::size_t layer = 0;   ///< as the file numbers it
+    std::size_t expert = 0;  ///< of tensors that exist once for each expert; which of a layer's attentions
     friend bool operator==(const tensor_identity&, const tensor_identity&) = default;
 };
+
+/// A tensor of an attention block.
+constexpr tensor_identity identity_of(const attention_spec& spec, tensor_role role, bool bias = false) noexcept {
+    return {role, bias, spec.layer, spec.part};
+}
 
 /// A name that a row claims, with what stands before the row's pattern: "model.", "language_model.model.", "".
 struct matched_name {
@@ -80,7 +86,7 @@ public:
             const auto number = [&](std::size_t i) {
                 return at.numbers_before + i < n.numbers.size() ? n.numbers[at.numbers_before + i] : 0;
             };
-            result.identity.block = number(0);
+            result.identity.layer = number(0);
             result.identity.expert = number(1);
             return result;
         }
@@ -98,9 +104,9 @@ public:
         return std::nullopt;
     }
 
-    /// Whether a name lies in an attention block, claimed or not: what stands in the same module as a claimed tensor of
+    /// The layer in whose attention a name lies, claimed or not: what stands in the same module as a claimed tensor of
     /// attention, or in one whose name says attention.
-    [[nodiscard]] std::optional<std::size_t> block_of_attention(std::string_view name, std::string_view prefix) const {
+    [[nodiscard]] std::optional<std::size_t> layer_of_attention(std::string_view name, std::string_view prefix) const {
         if (!name.starts_with(prefix)) return std::nullopt;
         name.remove_prefix(prefix.size());
         const std::string_view blocks = blocks_of(name);
@@ -152,7 +158,7 @@ private:
 
     [[nodiscard]] static std::string spell(std::string_view pattern, const tensor_identity& what) {
         std::string name;
-        std::size_t number = what.block;
+        std::size_t number = what.layer;
         for (std::size_t at = 0; at < pattern.size();) {
             const std::size_t hole = pattern.find("{}", at);
             name += pattern.substr(at, hole - at);
@@ -231,7 +237,7 @@ private:
     /// Blocks are few and experts fewer than 2^24, whatever a name says; larger numbers fold, and spelling shows them.
     static std::uint64_t key_of(const tensor_identity& what) noexcept {
         return static_cast<std::uint64_t>(what.role) | static_cast<std::uint64_t>(what.bias) << 7 |
-               (static_cast<std::uint64_t>(what.block) & 0xffffffff) << 8 |
+               (static_cast<std::uint64_t>(what.layer) & 0xffffffff) << 8 |
                (static_cast<std::uint64_t>(what.expert) & 0xffffff) << 40;
     }
 

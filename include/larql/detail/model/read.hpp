@@ -11,6 +11,7 @@
 #include <larql/detail/model/families.hpp>
 #include <larql/detail/model/gguf_source.hpp>
 #include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/params_source.hpp>
 #include <larql/detail/model/print.hpp>
 #include <larql/detail/model/resolve.hpp>
 #include <larql/detail/model/values.hpp>
@@ -142,7 +143,7 @@ inline model_config resolve_model(model_values values, const std::optional<store
     for (const rope_values& rope : values.ropes)
         not_understood.insert(not_understood.end(), rope.not_understood.begin(), rope.not_understood.end());
     spec_resolver resolver(values, problems, not_understood);
-    model.num_hidden_layers = resolver.required(model_key::num_hidden_layers, "num_hidden_layers");
+    model.num_hidden_layers = resolver.layers();
     model.blocks = resolver.blocks();
     model.hidden_size = values.top.size(model_key::hidden_size);
     model.vocab_size = values.top.size(model_key::vocab_size);
@@ -201,12 +202,17 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
     model_values& values = result.values;
     values.model_type = result.stored ? result.stored->model_type : type_in(*text.object);
     if (values.model_type.empty()) values.model_type = type_in(config);
-    const model_family* named = find_model_type(options, values.model_type);
+    const bool params = is_params_json(config) && (values.model_type.empty() || values.model_type == "transformer");
+    const model_family* named = params
+                                    ? find_family(options, [&](auto rows) { return find_params_family(rows, config); })
+                                    : find_model_type(options, values.model_type);
+    if (params && named != nullptr) values.model_type = named->model_types.front();
     values.family = known != nullptr && values.model_type.empty()
                         ? known
                         : &require_family(named, values.model_type, "model_type", where.file);
     if (!result.stored) check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
     read_json_values(*text.object, text.path, result.problems, values);
+    if (values.family->params_json) read_params_rope(*text.object, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);
     return result;
 }

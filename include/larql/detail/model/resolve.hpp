@@ -31,21 +31,40 @@ public:
     [[nodiscard]] std::vector<attention_spec> blocks() {
         const attention_spec base = common();
         const std::vector<std::string> types = layer_types();
-        std::vector<attention_spec> all(top().size(model_key::num_hidden_layers), base);
+        std::vector<attention_spec> all;
         const std::size_t window = sliding_window();
         const std::size_t first = window != 0 && types.empty() ? first_window_block() : 0;
-        for (std::size_t block = 0; block < all.size(); ++block) {
-            const std::string type = block < types.size() ? types[block] : "";
-            if (has_window(block, type, first)) all[block].sliding_window = window;
+        for (std::size_t layer = 0; layer < m_layers; ++layer) {
+            const std::string type = layer < types.size() ? types[layer] : "";
+            if (type == linear_type) continue;
+            attention_spec spec = base;
+            spec.layer = layer;
+            if (has_window(layer, type, first)) spec.sliding_window = window;
             if (type == "sliding_attention" && window == 0 && m_reported.insert(type))
                 m_problems.add(errc::missing_key, m_values.where + "sliding_window",
-                               "layer_types calls block " + std::to_string(block) + " \"" + type +
+                               "layer_types calls block " + std::to_string(layer) + " \"" + type +
                                    "\", and no window is stated or it is turned off");
-            if (m_values.ropes.size() > 1) set_rope(all[block], type);
+            if (m_values.ropes.size() > 1) set_rope(spec, type);
+            for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
         }
         if (reads_indexer(m_family))
-            indexer_resolver(m_values, m_problems, m_not_understood).set(all, types, with_eps(m_family.indexer.k_norm));
+            indexer_resolver(m_values, m_problems, m_not_understood)
+                .set(all, m_layers, types, with_eps(m_family.indexer.k_norm));
         return all;
+    }
+
+    /// Decoder layers.
+    std::size_t layers() {
+        m_layers = top().size(model_key::num_layers);
+        if (m_layers == 0) {
+            m_layers = required(model_key::num_hidden_layers, "num_hidden_layers");
+            if (m_layers % m_family.attentions_per_layer != 0)
+                m_problems.add(errc::bad_value, top().name(model_key::num_hidden_layers),
+                               "counts attentions: expected a multiple of " +
+                                   std::to_string(m_family.attentions_per_layer) + ", got " + std::to_string(m_layers));
+            m_layers /= m_family.attentions_per_layer;
+        }
+        return m_layers;
     }
 
     /// A required size; its absence, or null, is a problem. That of a refused value has been reported.
@@ -76,11 +95,14 @@ private:
         set_scale(spec);
         spec.softcap = top().find<double>(model_key::softcap).value_or(0.0);
         spec.sinks = m_family.sinks;
-        spec.gate = m_family.gate;
+        spec.gate =
+            top().find<bool>(model_key::mla_use_output_gate).value_or(false) ? m_family.gate_by_key : m_family.gate;
         spec.q_norm = with_eps(m_family.q_norm);
         spec.k_norm = with_eps(m_family.k_norm);
         spec.latent_norm.kind = latent() ? norm_kind::rms : norm_kind::none;
         spec.latent_norm.eps = m_family.latent_eps == 0.0 ? rms_norm_eps() : m_family.latent_eps;
+        spec.k_rope_norm = with_eps(m_family.k_rope_norm);
+        set_latent_scales(spec);
         set_temperature(spec);
         spec.biases = m_family.biases;
         if (top().find<bool>(model_key::attention_bias).value_or(false))
@@ -97,11 +119,13 @@ private:
         g.kv_lora_rank = required(model_key::kv_lora_rank, "kv_lora_rank");
         g.qk_nope_head_dim = required(model_key::qk_nope_head_dim, "qk_nope_head_dim");
         g.qk_rope_head_dim = required(model_key::qk_rope_head_dim, "qk_rope_head_dim");
-        g.v_head_dim = required(model_key::v_head_dim, "v_head_dim");
-        if (!top().stated(model_key::q_lora_rank))
+        const bool derived = m_family.head_sized_values && top().size(model_key::v_head_dim) == 0 && g.num_heads != 0;
+        g.v_head_dim = derived ? g.hidden_size / g.num_heads : required(model_key::v_head_dim, "v_head_dim");
+        if (!top().stated(model_key::q_lora_rank) && !m_family.default_q_lora_rank)
             m_problems.add(errc::missing_key, m_values.where + "q_lora_rank",
                            "absent, and no tensors settle it; null or 0 mean a single q_proj");
-        g.q_lora_rank = top().size(model_key::q_lora_rank);
+        g.q_lora_rank = top().stated(model_key::q_lora_rank) ? top().size(model_key::q_lora_rank)
+                                                             : m_family.default_q_lora_rank.value_or(0);
         g.order = head_order::nope_rope;
     }
 
@@ -128,6 +152,9 @@ private:
     }
 
     [[nodiscard]] rope_pairing pairing() {
+        if (!top().find<bool>(model_key::mla_use_nope).value_or(true))
+            m_not_understood.push_back(top().name(model_key::mla_use_nope) + " is false, and \"" +
+                                       std::string(m_family.name) + "\" never rotates");
         const auto interleave = top().find<bool>(model_key::rope_interleave);
         if (!interleave && top().stated(model_key::rope_interleave) && m_family.interleave_key)
             return rope_pairing::half_split;  // null is not the default, true, but as good as false
@@ -163,15 +190,18 @@ private:
         mla_geometry& g = spec.geometry;
         const std::size_t whole = latent() ? g.qk_rope_head_dim : g.qk_head_dim();
         rope = rope_config{};
+        if (g.pairing == rope_pairing::none) return;  // whatever is stated
         rope.kind = kind(keys);
         rope.rotary_dim = whole;
         const auto share = first<double>(keys, model_key::partial_rotary_factor);
         if (share && rope.kind == rope_kind::proportional) {
             rope.partial_rotary_factor = *share;  // its exponents run over the whole head
         } else if (share) {
-            rope.rotary_dim = static_cast<std::size_t>(static_cast<double>(whole) * *share);
-            if (latent() && rope.rotary_dim != whole)
-                m_not_understood.push_back("partial_rotary_factor rotates a part of qk_rope_head_dim");
+            const auto rotated = static_cast<std::size_t>(static_cast<double>(g.qk_head_dim()) * *share);
+            if (latent() && rotated != whole)  // there the share is that of a whole head, and says nothing new
+                m_not_understood.push_back("partial_rotary_factor rotates " + std::to_string(rotated) +
+                                           " elements of a head, and qk_rope_head_dim is " + std::to_string(whole));
+            if (!latent()) rope.rotary_dim = rotated;
         }
         if (!latent()) {
             g.qk_nope_head_dim = whole - rope.rotary_dim;
@@ -213,6 +243,10 @@ private:
         const bool over_original =
             rope.kind == rope_kind::yarn || rope.kind == rope_kind::llama3 || rope.kind == rope_kind::longrope;
         rope.max_position = static_cast<double>(top().size(model_key::max_position_embeddings));
+        const auto repeated = keys.find<std::uint64_t>(model_key::max_position_embeddings);
+        if (repeated && static_cast<double>(*repeated) != rope.max_position)
+            m_not_understood.push_back(keys.name(model_key::max_position_embeddings) + " is " +
+                                       std::to_string(*repeated) + ", and the model's own is another");
         if (over_original) {
             // The configuration's own statement goes before that of the dictionary.
             auto original = top().find<std::uint64_t>(model_key::rope_original_max_position);
@@ -299,6 +333,19 @@ private:
                            "gives a softmax scale of " + std::to_string(spec.scale));
     }
 
+    void set_latent_scales(attention_spec& spec) {
+        if (!m_family.scaled_latents) return;
+        const auto scale = [&](model_key key, std::size_t rank) {
+            if (!top().find<bool>(key).value_or(true))  // which transformers does not read
+                m_not_understood.push_back(top().name(key) + " is false, and \"" + std::string(m_family.name) +
+                                           "\" always scales");
+            return rank == 0 ? 1.0
+                             : std::sqrt(static_cast<double>(spec.geometry.hidden_size) / static_cast<double>(rank));
+        };
+        spec.q_latent_scale = scale(model_key::mla_scale_q_lora, spec.geometry.q_lora_rank);
+        spec.kv_latent_scale = scale(model_key::mla_scale_kv_lora, spec.geometry.kv_lora_rank);
+    }
+
     void set_temperature(attention_spec& spec) {
         std::optional<double> scale = top().find<double>(model_key::temperature_scale);
         spec.temperature.length = top().find<double>(model_key::temperature_length).value_or(0.0);
@@ -307,6 +354,9 @@ private:
             spec.temperature.length = spec.rope.original_max_position;
         }
         spec.temperature.scale = scale.value_or(0.0);
+        if (m_family.temperature && !scale)
+            m_problems.add(errc::missing_key, m_values.where + "llama_4_scaling_beta",
+                           "required and absent: the factor of the queries by position");
         if (scale && spec.temperature.length == 0.0)
             m_problems.add(errc::missing_key, m_values.where + "original_max_position_embeddings",
                            "required by the queries' temperature and absent");
@@ -346,22 +396,50 @@ private:
 
     [[nodiscard]] std::vector<std::string> layer_types() {
         auto types = top().find<std::vector<std::string>>(model_key::layer_types);
-        const std::size_t layers = top().size(model_key::num_hidden_layers);
+        if (!types && m_family.linear_layers) return attention_layers();
         if (!types) {
             if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
                 m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
             return {};
         }
         const std::string name = top().name(model_key::layer_types);
-        if (types->size() != layers)
+        if (types->size() != m_layers)
             m_problems.add(errc::bad_value, name,
-                           "expected " + std::to_string(layers) + " entries, got " + std::to_string(types->size()));
+                           "expected " + std::to_string(m_layers) + " entries, got " + std::to_string(types->size()));
         for (const std::string& type : *types)
             if (type != "full_attention" && type != "sliding_attention" &&
-                (type != "indexed_attention" || !reads_indexer(m_family)) && m_reported.insert(type))
+                !(type == linear_type && m_family.linear_layers) &&
+                !(reads_indexer(m_family) && is_indexed_type(type)) && m_reported.insert(type))
                 m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
         return *types;
     }
+
+    /// Which layers have attention and which a linear one, where `layer_types` does not say it: a list of those that
+    /// have, counted from 1, or every so many.
+    [[nodiscard]] std::vector<std::string> attention_layers() {
+        std::vector<std::string> types(m_layers, linear_type);
+        if (const auto listed = top().find<std::vector<double>>(model_key::full_attention_layers)) {
+            for (const double number : *listed) {
+                const auto layer = static_cast<std::size_t>(number);
+                if (layer > m_layers || static_cast<double>(layer) != number)
+                    m_problems.add(errc::bad_value, top().name(model_key::full_attention_layers),
+                                   "expected numbers from 1 to " + std::to_string(m_layers));
+                else
+                    types[layer - 1] = "full_attention";
+            }
+            return types;
+        }
+        const std::size_t stated = top().size(model_key::full_attention_interval);
+        const std::size_t interval = stated != 0 ? stated : m_family.default_full_attention_interval;
+        if (interval == 0)
+            m_problems.add(errc::missing_key, m_values.where + "layer_types",
+                           "required and absent: which layers have attention");
+        for (std::size_t layer = 0; interval != 0 && layer < m_layers; ++layer)
+            if ((layer + 1) % interval == 0) types[layer] = "full_attention";
+        return types;
+    }
+
+    static constexpr const char* linear_type = "linear_attention";
 
     /// Names that were reported, so that each is reported once.
     struct once {
@@ -377,6 +455,7 @@ private:
     const model_family& m_family;
     config_problems& m_problems;
     std::vector<std::string>& m_not_understood;
+    std::size_t m_layers = 0;
     once m_reported;
 };
 

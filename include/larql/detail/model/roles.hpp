@@ -21,6 +21,7 @@ enum class extent : std::uint8_t {
     heads,           ///< H
     q_rank,          ///< Rq
     kv_rank,         ///< R
+    rope,            ///< P
     kv_a_rows,       ///< R + P
     q_rows,          ///< H*D
     k_rows,          ///< G*D
@@ -48,6 +49,7 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::heads: return heads;
         case extent::q_rank: return g.q_lora_rank;
         case extent::kv_rank: return g.kv_lora_rank;
+        case extent::rope: return g.qk_rope_head_dim;
         case extent::kv_a_rows: return g.kv_lora_rank + g.qk_rope_head_dim;
         case extent::q_rows: return heads * dim;
         case extent::k_rows: return groups * dim;
@@ -90,6 +92,7 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
     {tensor_role::kv_a_latent, extent::kv_rank,   extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::dense; }},
     {tensor_role::kv_a_norm,   extent::one,       extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::k_rope_norm, extent::one,       extent::rope,    [](const attention_spec& s, attention_form) { return latent(s) && s.k_rope_norm.kind != norm_kind::none && s.k_rope_norm.has_gain; }},
     {tensor_role::kv_b,        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
     {tensor_role::k_b,         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
     {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},

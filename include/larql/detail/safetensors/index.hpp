@@ -162,11 +162,15 @@ inline std::string list_names(const std::vector<std::filesystem::path>& files) {
 }
 
 /// The checkpoint in a folder, as transformers chooses it: model.safetensors, the model's index, or else the only
-/// index, the only safetensors file, or the first of the only set of numbered shards.
+/// index, the only safetensors file, or the first of the only set of numbered shards; without a config.json also
+/// consolidated.safetensors.
 inline std::filesystem::path find_safetensors_in(const std::filesystem::path& folder) {
     std::error_code code;
     for (const char* usual : {"model.safetensors", "model.safetensors.index.json"})
         if (std::filesystem::exists(folder / usual, code)) return folder / usual;
+    if (!std::filesystem::exists(folder / "config.json", code))  // Mistral's own, with a params.json
+        for (const char* usual : {"consolidated.safetensors", "consolidated.safetensors.index.json"})
+            if (std::filesystem::exists(folder / usual, code)) return folder / usual;
     std::vector<std::filesystem::path> indices;
     std::vector<std::filesystem::path> files;
     std::vector<shard_name> sets;

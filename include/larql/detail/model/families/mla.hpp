@@ -8,6 +8,8 @@
 #include <larql/detail/model/families/names.hpp>
 #include <larql/model_family.hpp>
 
+#include <string_view>
+
 namespace larql::detail {
 
 // clang-format off
@@ -40,16 +42,95 @@ inline constexpr name_row deepseek_attention_names[] = {
 // clang-format on
 inline constexpr auto deepseek_names = joined(names_around_attention, deepseek_attention_names);
 
-/// What DeepSeek-V2, V3 and their relatives share.
-constexpr model_family deepseek(model_family row) {
-    row.gguf_architecture = "deepseek2";
-    row.names = deepseek_names;
+// clang-format off
+/// LongCat-Flash has two attentions in a layer.
+inline constexpr name_row longcat_names[] = {
+    {tensor_role::embedding,           "embed_tokens.weight"},
+    {tensor_role::output_norm,         "norm.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "", true},
+    {tensor_role::input_norm,          "layers.{}.input_layernorm.{}.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.post_attention_layernorm.{}.weight"},
+    {tensor_role::q,                   "layers.{}.self_attn.{}.q_proj.weight"},
+    {tensor_role::q_a,                 "layers.{}.self_attn.{}.q_a_proj.weight"},
+    {tensor_role::q_a_norm,            "layers.{}.self_attn.{}.q_a_layernorm.weight"},
+    {tensor_role::q_b,                 "layers.{}.self_attn.{}.q_b_proj.weight"},
+    {tensor_role::kv_a,                "layers.{}.self_attn.{}.kv_a_proj_with_mqa.weight"},
+    {tensor_role::kv_a_latent,         "layers.{}.self_attn.{}.kv_a_proj.weight"},
+    {tensor_role::kv_a_norm,           "layers.{}.self_attn.{}.kv_a_layernorm.weight"},
+    {tensor_role::kv_b,                "layers.{}.self_attn.{}.kv_b_proj.weight"},
+    {tensor_role::k_b,                 "layers.{}.self_attn.{}.k_b_proj.weight"},
+    {tensor_role::v_b,                 "layers.{}.self_attn.{}.v_b_proj.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.{}.k_proj.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.{}.v_proj.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.{}.o_proj.weight"},
+};
+
+// Ling and Ring: transformers' modeling_bailing_hybrid.py, and the names of the published files (conversion_mapping.py).
+inline constexpr name_row bailing_own_names[] = {
+    {tensor_role::gate,                "layers.{}.self_attn.g_proj.weight"},
+    {tensor_role::q,                   "layers.{}.attention.q_proj.weight"},
+    {tensor_role::q_a,                 "layers.{}.attention.q_a_proj.weight"},
+    {tensor_role::q_a_norm,            "layers.{}.attention.q_a_layernorm.weight"},
+    {tensor_role::q_b,                 "layers.{}.attention.q_b_proj.weight"},
+    {tensor_role::kv_a,                "layers.{}.attention.kv_a_proj_with_mqa.weight"},
+    {tensor_role::kv_a_norm,           "layers.{}.attention.kv_a_layernorm.weight"},
+    {tensor_role::kv_b,                "layers.{}.attention.kv_b_proj.weight"},
+    {tensor_role::gate,                "layers.{}.attention.g_proj.weight"},
+    {tensor_role::o,                   "layers.{}.attention.dense.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.dense.weight"},
+};
+
+inline constexpr name_row mistral_large_3_attention_names[] = {
+    {tensor_role::q_a,                 "layers.{}.attention.wq_a.weight"},
+    {tensor_role::q_a_norm,            "layers.{}.attention.q_a_norm.weight"},
+    {tensor_role::q_b,                 "layers.{}.attention.wq_b.weight"},
+    {tensor_role::q,                   "layers.{}.attention.wq.weight"},
+    {tensor_role::kv_a,                "layers.{}.attention.wkv_a_with_mqa.weight"},
+    {tensor_role::kv_a_latent,         "layers.{}.attention.wkv_a.weight"},
+    {tensor_role::kv_a_norm,           "layers.{}.attention.kv_a_norm.weight"},
+    {tensor_role::kv_b,                "layers.{}.attention.wkv_b.weight"},
+    {tensor_role::k_b,                 "layers.{}.attention.wk_b.weight"},
+    {tensor_role::v_b,                 "layers.{}.attention.wv_b.weight"},
+    {tensor_role::k,                   "layers.{}.attention.wk.weight"},
+    {tensor_role::v,                   "layers.{}.attention.wv.weight"},
+};
+// clang-format on
+inline constexpr auto mistral_large_3_names = joined(params_names_around_attention, mistral_large_3_attention_names);
+// Kimi K3's gate; Kimi-Linear has none.
+inline constexpr name_row gate_names[] = {{tensor_role::gate, "layers.{}.self_attn.g_proj.weight"}};
+inline constexpr auto kimi_linear_names = joined(deepseek_names, gate_names);
+inline constexpr auto bailing_names = joined(deepseek_names, bailing_own_names);
+
+// What multiplies embeddings, the sum with the residual and logits is outside attention: modeling_minicpm3.py.
+inline constexpr std::string_view minicpm3_inert[] = {"scale_emb", "scale_depth", "dim_model_base"};
+inline constexpr std::string_view longcat_inert[] = {"attention_method"};
+// Of layers with linear attention, and of training: configuration_bailing_hybrid.py, configuration_kimi_linear.py.
+inline constexpr std::string_view bailing_inert[] = {
+    "kda_safe_gate",    "kda_lower_bound",        "mtp_loss_scaling_factor", "linear_head_dim",
+    "linear_num_heads", "linear_conv_kernel_dim", "short_conv_kernel_size"};
+inline constexpr key_alias bailing_aliases[] = {{model_key::full_attention_interval, "layer_group_size"},
+                                                {model_key::max_position_embeddings, "model_max_length"}};
+inline constexpr std::string_view kimi_linear_inert[] = {"linear_head_dim", "linear_num_heads",
+                                                         "linear_conv_kernel_dim"};
+inline constexpr key_alias kimi_linear_aliases[] = {{model_key::max_position_embeddings, "model_max_length"}};
+
+/// What latent attention after DeepSeek's has in common. A row states what differs.
+constexpr model_family latent_attention(model_family row) {
+    if (row.names.empty()) row.names = deepseek_names;
     row.kind = attention_kind::mla;
-    row.pairing = rope_pairing::interleaved;
     row.scale = scale_rule::yarn_mscale;
     row.biases_by_key = {tensor_role::q_a, tensor_role::kv_a, tensor_role::o};
-    row.default_rope_theta = 10000.0;
-    row.default_rms_norm_eps = 1e-6;
+    if (row.params_json) return row;  // no class of transformers names defaults
+    if (!row.default_rope_theta) row.default_rope_theta = 10000.0;
+    if (!row.default_rms_norm_eps) row.default_rms_norm_eps = 1e-6;
+    return row;
+}
+
+/// Those that rotate neighbours, and that llama.cpp runs as DeepSeek-V2.
+constexpr model_family deepseek(model_family row) {
+    row = latent_attention(row);
+    row.pairing = rope_pairing::interleaved;
+    row.gguf_architecture = "deepseek2";
     row.gguf_log_multiplier = 0.1;
     row.gguf_temperature = true;
     return row;
@@ -71,6 +152,97 @@ inline constexpr model_family mla_families[] = {
               .classes = {"DeepseekV3ForCausalLM", "KimiK2ForCausalLM"},
               .routing = "sigmoid",
               .interleave_key = true}),
+    deepseek({.name = "sarvam_mla",  // runs DeepSeek-V3's class
+              .model_types = {"sarvam_mla"},
+              .classes = {"DeepseekV3ForCausalLM", "SarvamMLAForCausalLM"},
+              .routing = "sigmoid",
+              .interleave_key = true,
+              .default_q_lora_rank = 0}),
+    deepseek({.name = "glm4_moe_lite",
+              .model_types = {"glm4_moe_lite"},
+              .classes = {"Glm4MoeLiteForCausalLM", "Glm4MoeLiteModel"},
+              .routing = "sigmoid",
+              .interleave_key = true,
+              .default_rms_norm_eps = 1e-5}),
+    deepseek({.name = "youtu",
+              .model_types = {"youtu"},
+              .classes = {"YoutuForCausalLM", "YoutuModel"},
+              .routing = "softmax",
+              .interleave_key = true}),
+    deepseek({.name = "axk1",
+              .model_types = {"axk1"},
+              .classes = {"AXK1ForCausalLM", "AXK1Model"},
+              .routing = "sigmoid",
+              .interleave_key = true}),
+    latent_attention({.name = "plm",  // published with code of its own; llama.cpp's plm.cpp
+                      .model_types = {"plm"},
+                      .classes = {"PLMForCausalLM", "PLMModel"},
+                      .gguf_architecture = "plm",
+                      .pairing = rope_pairing::interleaved,
+                      .gguf_log_multiplier = 0.1}),
+    latent_attention({.name = "mistral4",
+                      .model_types = {"mistral4"},
+                      .classes = {"Mistral4ForCausalLM", "Mistral4Model", "Mistral4ForSequenceClassification",
+                                  "Mistral4ForTokenClassification"},
+                      .gguf_architecture = "mistral4",
+                      .pairing = rope_pairing::interleaved,
+                      .interleave_key = true,
+                      .temperature = true,
+                      .partial_rotary = true,
+                      .gguf_log_multiplier = 0.1,
+                      .gguf_temperature = true,
+                      .gguf_loses = "the queries' temperature (llama_4_scaling_beta)"}),
+    latent_attention({.name = "mistral_large_3",
+                      .model_types = {"mistral_large_3"},
+                      .params_json = true,
+                      .names = mistral_large_3_names,
+                      .pairing = rope_pairing::interleaved,
+                      .latent_eps = 0.0,
+                      .temperature = true,
+                      .aliases = params_aliases,
+                      .inert_keys = params_inert}),
+    latent_attention({.name = "minicpm3",
+                      .model_types = {"minicpm3"},
+                      .classes = {"MiniCPM3ForCausalLM", "MiniCPM3Model", "MiniCPM3ForSequenceClassification"},
+                      .gguf_architecture = "minicpm3",
+                      .head_sized_values = true,
+                      .default_rms_norm_eps = 1e-5,
+                      .gguf_loses = "longrope's factor",
+                      .inert_keys = minicpm3_inert}),
+    latent_attention({.name = "longcat_flash",
+                      .model_types = {"longcat_flash"},
+                      .classes = {"LongcatFlashForCausalLM", "LongcatFlashModel"},
+                      .names = longcat_names,
+                      .pairing = rope_pairing::interleaved,
+                      .scaled_latents = true,
+                      .attentions_per_layer = 2,
+                      .default_rope_theta = 1e7,
+                      .default_rms_norm_eps = 1e-5,
+                      .inert_keys = longcat_inert}),
+    latent_attention({.name = "kimi_linear",
+                      .model_types = {"kimi_linear"},
+                      .classes = {"KimiLinearForCausalLM", "KimiLinearModel"},
+                      .names = kimi_linear_names,
+                      .pairing = rope_pairing::none,
+                      .linear_layers = true,
+                      .gate_by_key = output_gate::per_element,  // Kimi K3
+                      .default_rms_norm_eps = 1e-5,
+                      .default_q_lora_rank = 0,
+                      .aliases = kimi_linear_aliases,
+                      .inert_keys = kimi_linear_inert}),
+    latent_attention({.name = "bailing_hybrid",
+                      .model_types = {"bailing_hybrid"},
+                      .classes = {"BailingHybridForCausalLM", "BailingHybridModel", "BailingMoeV3ForCausalLM",
+                                  "BailingMoeV2_5ForCausalLM"},
+                      .names = bailing_names,
+                      .pairing = rope_pairing::interleaved,
+                      .linear_layers = true,
+                      .gate = output_gate::per_head,
+                      .default_rope_theta = 6e6,
+                      .default_q_lora_rank = 0,
+                      .default_full_attention_interval = 6,
+                      .aliases = bailing_aliases,
+                      .inert_keys = bailing_inert}),
 };
 
 }  // namespace larql::detail

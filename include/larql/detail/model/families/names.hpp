@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstddef>
+#include <string_view>
 #include <type_traits>
 
 namespace larql::detail {
@@ -32,6 +33,27 @@ constexpr auto joined(const First& first, const Others&... others) {
 }
 
 // clang-format off
+// Mistral's own files: mistral-inference; vLLM's mistral_large_3.py has the same names.
+inline constexpr name_row params_names_around_attention[] = {
+    {tensor_role::embedding,           "tok_embeddings.weight"},
+    {tensor_role::output_norm,         "norm.weight"},
+    {tensor_role::output,              "output.weight"},
+    {tensor_role::input_norm,          "layers.{}.attention_norm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.ffn_norm.weight"},
+    {tensor_role::o,                   "layers.{}.attention.wo.weight"},
+};
+inline constexpr key_alias params_aliases[] = {
+    {model_key::hidden_size,         "dim"},
+    {model_key::num_hidden_layers,   "n_layers"},
+    {model_key::num_attention_heads, "n_heads"},
+    {model_key::num_key_value_heads, "n_kv_heads"},
+    {model_key::intermediate_size,   "hidden_dim"},
+    {model_key::rms_norm_eps,        "norm_eps"},
+    {model_key::tie_word_embeddings, "tied_embeddings"},
+};
+// Objects that are read by themselves (params_source.hpp), and the experts.
+inline constexpr std::string_view params_inert[] = {"yarn", "llama_4_scaling", "moe"};
+
 // Sources: transformers' modeling_llama.py; llama.cpp's gguf-py/gguf/tensor_mapping.py.
 inline constexpr name_row names_around_attention[] = {
     {tensor_role::embedding,           "embed_tokens.weight",                              "token_embd.weight"},

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families that larql knows and does not compute, with what stands in the way.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_REFUSED_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_REFUSED_HPP
+
+#include <larql/model_family.hpp>
+
+namespace larql::detail {
+
+// Sources: transformers 5.24's modeling code; for DeepSeek-V4.1 the published inference code.
+inline constexpr model_family refused_families[] = {
+    {.name = "deepseek_v41",
+     .model_types = {"deepseek_v41"},
+     .refused = "its layers share compressors, it chooses keys in two steps, and it rounds to low precision within the "
+                "forward pass"},
+    {.name = "mistral_large4",
+     .model_types = {"mistral_large4", "mistral_large4_text"},
+     .refused = "its frequencies are learned, its layers share latents of keys and values, and its heads scale queries "
+                "by the logarithm of the position"},
+    {.name = "gigachat35", .model_types = {"gigachat35"}, .refused = "the norms of its latents have gates"},
+    {.name = "motif3", .model_types = {"motif3"}, .refused = "its attention is the difference of two softmaxes"},
+    {.name = "qwen4_exp",
+     .model_types = {"qwen4_exp", "qwen4_exp_text"},
+     .refused = "its indexer chooses blocks of compressed keys"},
+    {.name = "minimax_m3",
+     .model_types = {"minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"},
+     .refused = "its indexer chooses blocks of keys for each group of heads"},
+    {.name = "zaya", .model_types = {"zaya"}, .refused = "it convolves queries and keys"},
+    {.name = "inkling",
+     .model_types = {"inkling_mm_model", "inkling_text", "inkling2", "inkling2_text"},
+     .refused = "it convolves keys and values, and adds learned biases of distance to its scores"},
+};
+
+}  // namespace larql::detail
+
+#endif
