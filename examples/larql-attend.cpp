@@ -107,9 +107,9 @@ void attend(const arguments& args) {
         act("out", result.out);
     };
     each(declare);
-    const std::size_t top_k = layer.spec().indexer.top_k;
-    const std::vector<std::int32_t> selection = to_rows(result.selection, top_k);
-    if (!selection.empty()) writer.add_tensor("selection", larql::dtype::i32, {result.selection.tokens(), top_k});
+    const std::size_t most_keys = layer.spec().indexer.top_k + layer.spec().indexer.pool - 1;  // of a token
+    const std::vector<std::int32_t> selection = to_rows(result.selection, most_keys);
+    if (!selection.empty()) writer.add_tensor("selection", larql::dtype::i32, {result.selection.tokens(), most_keys});
     each(write);
     if (!selection.empty()) writer.write("selection", std::as_bytes(std::span(selection)));
     writer.commit();
@@ -128,7 +128,7 @@ int main(int argc, char** argv) {
     app.add_option(
            "--out", args.out,
            "safetensors to write: q, k, v [heads, seq, dim], context, out [seq, ...]; if the block selects keys, "
-           "selection [seq, top_k]")
+           "selection [seq, keys], filled up with -1")
         ->required();
     app.add_option("--selection", args.selection,
                    "for a block that shares the keys that another selects: the file that --out wrote for that one");

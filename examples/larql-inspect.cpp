@@ -75,12 +75,14 @@ ordered_json norm_json(const larql::norm_spec& norm) {
 }
 
 ordered_json indexer_json(const larql::indexer_spec& indexer) {
-    return {{"top_k", indexer.top_k},
-            {"heads", indexer.heads},
-            {"head_dim", indexer.head_dim},
-            {"row_order", larql::to_string(indexer.order)},
-            {"pairing", larql::to_string(indexer.pairing)},
-            {"k_norm", norm_json(indexer.k_norm)}};
+    ordered_json out = {{"top_k", indexer.top_k},
+                        {"heads", indexer.heads},
+                        {"head_dim", indexer.head_dim},
+                        {"row_order", larql::to_string(indexer.order)},
+                        {"pairing", larql::to_string(indexer.pairing)},
+                        {"k_norm", norm_json(indexer.k_norm)}};
+    if (indexer.pool > 1) out["pool"] = indexer.pool;
+    return out;
 }
 
 /// Every field of a spec that is not "none".

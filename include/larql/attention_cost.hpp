@@ -59,11 +59,12 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
     const mla_geometry& g = spec.geometry;
     if (const indexer_spec& indexer = spec.indexer; indexer.own()) {
         const std::uint64_t dim = indexer.head_dim, index_heads = indexer.heads;
-        const std::uint64_t weights = index_heads * dim * g.q_lora_rank + (dim + index_heads) * g.hidden_size;
+        const std::uint64_t inputs = indexer.cached_size() + index_heads;
+        const std::uint64_t weights = index_heads * dim * g.q_lora_rank + inputs * g.hidden_size;
         cost.weights += weights;
-        cost.cached_per_token += dim;
+        cost.cached_per_token += indexer.cached_size();
         cost.flops_per_token += 2 * weights;
-        cost.flops_per_cached_token += 2 * index_heads * (dim + 1);
+        cost.flops_per_cached_token += 2 * index_heads * (dim + 1) / indexer.pool;
     }
     if (spec.gate == output_gate::none) return cost;
     const std::uint64_t rows = spec.gate == output_gate::per_head ? g.num_heads : g.num_heads * g.v_head_dim;

@@ -151,7 +151,7 @@ public:
 private:
     [[nodiscard]] kv_cache_shape cache_shape(std::size_t capacity) const {
         const mla_geometry& g = m_spec.geometry;
-        const std::size_t index_size = m_spec.indexer.own() ? m_spec.indexer.head_dim : 0;
+        const std::size_t index_size = m_spec.indexer.own() ? m_spec.indexer.cached_size() : 0;
         if (m_spec.form == attention_form::latent)
             return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank, index_size};
         return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim, index_size};
@@ -174,15 +174,10 @@ private:
                          {.subject = "cache"});
     }
 
-    /// Whether tokens up to here see a selection of their keys.
-    [[nodiscard]] bool is_sparse(std::size_t tokens) const noexcept {
-        return m_spec.indexer.any() && tokens > m_spec.indexer.top_k;
-    }
-
     /// Holds a given selection against what the block needs.
     void require_selection(const key_selection* given, std::size_t tokens) const {
         const bool missing = given == nullptr || given->empty();
-        if (m_spec.indexer.shared && missing && is_sparse(tokens))
+        if (m_spec.indexer.shared && missing && m_spec.indexer.selects(tokens))
             detail::fail(errc::bad_value,
                          "the block shares another's selection of " + std::to_string(m_spec.indexer.top_k) + " of " +
                              std::to_string(tokens) +
@@ -212,7 +207,7 @@ private:
         detail::with_executor(given.threads, worth_threads, [&](executor& threads) {
             const detail::block_projection<T> project(m_spec, rope, m_weights, threads);
             const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
-            const bool selects = m_spec.indexer.own() && is_sparse(first_position + x.rows());
+            const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
             tensor<T, 2> query_latent;
             project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr);
             const matrix_input<T> index_keys =

@@ -84,6 +84,17 @@ struct indexer_spec {
     rope_pairing pairing = rope_pairing::half_split;  ///< of the rotated rows
     norm_spec k_norm{};
 
+    /// Keys that are scored and selected together: pool i is keys [i * pool, (i + 1) * pool), and has one key, in each
+    /// element the mean of theirs weighted by the softmax of a projection of their inputs plus learned biases. A token
+    /// selects top_k / pool of the pools that it sees whole, and sees the keys behind these, too. 1: no pools.
+    std::size_t pool = 1;
+
+    /// Whether tokens up to here see a selection of their keys, not all.
+    [[nodiscard]] constexpr bool selects(std::size_t tokens) const noexcept {
+        return any() && tokens / pool > top_k / pool;
+    }
+    /// Elements that a cache holds for each token: of its key, and of what weighs it in its pool.
+    [[nodiscard]] constexpr std::size_t cached_size() const noexcept { return pool > 1 ? 2 * head_dim : head_dim; }
     [[nodiscard]] constexpr bool any() const noexcept { return top_k != 0; }
     /// Whether the block makes its own selection.
     [[nodiscard]] constexpr bool own() const noexcept { return top_k != 0 && !shared; }

@@ -134,6 +134,9 @@ inline void require_valid(const attention_spec& spec) {
                                   std::to_string(indexer.head_dim));
         if (indexer.own() && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
             refuse("indexer", "its queries are made from a query latent, which the block does not have");
+        if (indexer.pool == 0 || indexer.top_k % indexer.pool != 0)
+            refuse("indexer", "expected top_k to be a multiple of the keys of a pool, got " +
+                                  std::to_string(indexer.top_k) + " and " + std::to_string(indexer.pool));
         if (indexer.own() && indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
             refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
     }

@@ -45,6 +45,8 @@ enum class model_key : std::uint8_t {
     index_skip_topk_offset,
     index_topk_pattern,
     indexer_rope_interleave,
+    index_kpool,
+    index_kpool_always_select_tail,
     mla_use_nope,
     mla_use_output_gate,
     full_attention_layers,
@@ -149,7 +151,8 @@ struct indexer_rule {
     std::size_t default_top_k = 2048, default_heads = 0, default_head_dim = 128;
     /// Without `indexer_types`, block b is full if max(b + 1 - offset, 0) is a multiple of the period.
     std::size_t default_period = 1, default_offset = 2;
-    bool period_keys = false;  ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
+    std::size_t default_pool = 0;  ///< of index_kpool, which is read unless this is 0
+    bool period_keys = false;      ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
 };
 
 /// How GGUF stores the rows of q and k.

@@ -37,6 +37,8 @@ enum class tensor_role : std::uint8_t {
     indexer_k_norm,       ///< [Di] gains of the norm of the indexer's key
     indexer_k_norm_bias,  ///< [Di] its biases
     indexer_weights,      ///< [Hi, E] weights of the indexer's heads
+    indexer_pool_gate,    ///< [Di, E] weighs keys within their pool
+    indexer_pool_bias,    ///< [pool, Di] added to these weights, by place within the pool
     o,                    ///< [E, H*V] output projection
     inert,                ///< stored within attention and without influence on it
 
@@ -89,6 +91,8 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "indexer_k_norm",
         "indexer_k_norm_bias",
         "indexer_weights",
+        "indexer_pool_gate",
+        "indexer_pool_bias",
         "o",
         "inert",
         "embedding",

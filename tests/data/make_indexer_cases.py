@@ -12,7 +12,7 @@ parts are left out of model.safetensors, and q, k, v and logits out of reference
 """
 import json, pathlib, sys
 import gguf, torch, transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 TOKENS = 43
 BASE = dict(vocab_size=16, hidden_size=24, intermediate_size=16, moe_intermediate_size=8, num_attention_heads=2,
@@ -28,6 +28,13 @@ CASES = {
                                               rope_parameters=dict(rope_type="default", rope_theta=100.0))),
     "glm_moe_dsa": ("GlmMoeDsa", dict(num_hidden_layers=4, indexer_types=["full", "full", "shared", "shared"], index_topk=9,
                                       qk_nope_head_dim=6, v_head_dim=10, rope_parameters=dict(rope_type="default", rope_theta=10000.0))),
+    "hy_v4": ("HYV4", dict(num_hidden_layers=3, indexer_types=["full", "full", "shared"], hc_mult=2, index_n_heads=3,
+                           rope_parameters=dict(rope_type="default", rope_theta=300.0))),
+    "hy_v4_vl": ("HYV4VLText", dict(num_hidden_layers=2, indexer_types=["full", "shared"], hc_mult=2, index_n_heads=2, index_head_dim=14,
+                                    rope_parameters=dict(rope_type="default", rope_theta=300.0, mrope_section=[2, 1, 1]))),
+    "glm5_next": ("Glm5NextText", dict(num_hidden_layers=4, layer_types=["indexed_attention", "linear_attention", "indexed_attention", "indexed_attention"],
+                                       indexer_types=["full", "full", "full", "shared"], index_topk=8, index_kpool=4, qk_rope_head_dim=0, head_dim=0,
+                                       linear_head_dim=4, linear_num_heads=2, hc_mult=2)),
 }
 
 
@@ -40,8 +47,10 @@ def randomise(model, seed):
                 normal(p, 2e-4)  # variances about 1e-6
             elif name.endswith("norm.weight"):
                 normal(p, 0.4, 1.0)
-            elif name.endswith("bias"):
+            elif name.endswith("bias") or name.endswith("sinks"):
                 normal(p, 0.5)
+            elif name.endswith("compress_gate"):
+                normal(p, 0.3)
             else:
                 normal(p, 1.5 / p.shape[-1] ** 0.5)
             p.copy_(p.to(torch.bfloat16).float())
@@ -50,31 +59,22 @@ def randomise(model, seed):
 def record(model, ids):
     """Runs the model; what its attention blocks saw and made, and the smallest relative gap around a selection."""
     out, gap, selected = {}, [float("inf")], {}
-    module = sys.modules[type(model).__module__]
-    plain, current = module.eager_attention_forward, [0]
-
-    def attention(m, q, k, v, mask, **more):
-        result = plain(m, q, k, v, mask, **more)
-        i = m.layer_idx
-        out[f"layer{i}.context"] = result[0][0].reshape(ids.shape[1], -1).clone()
-        out[f"layer{i}.scale"] = torch.tensor([float(more["scaling"])])
-        return result
-
     def before(m, args, kwargs):
         x = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        out[f"layer{m.layer_idx}.hidden"] = x[0].clone()
+        out[f"layer{number[m.layer_idx]}.hidden"] = x[0].clone()
 
     def after(m, args, result):
-        out[f"layer{m.layer_idx}.out"] = result[0][0].clone()
-        top_k, seq = m.config.index_topk, ids.shape[1]
+        out[f"layer{number[m.layer_idx]}.out"] = result[0][0].clone()
+        pool = getattr(m.config, "index_kpool", 1)
+        top_k, seq = m.config.index_topk + pool - 1, ids.shape[1]
         if m.indexer is not None:
             selected["last"] = selected[m.layer_idx]
         chosen = selected["last"]
         table = torch.full((seq, top_k), -1, dtype=torch.int32)
         for t in range(seq):
-            mine = sorted(int(j) for j in chosen[t] if j <= t)
+            mine = sorted(int(j) for j in chosen[t] if 0 <= j <= t)
             table[t, : len(mine)] = torch.tensor(mine, dtype=torch.int32)
-        out[f"layer{m.layer_idx}.selection"] = table
+        out[f"layer{number[m.layer_idx]}.selection"] = table
 
     def indexed(m, args, result):
         selected[m.layer_idx] = result[0]
@@ -82,16 +82,22 @@ def record(model, ids):
     topk = torch.Tensor.topk
 
     def measured(scores, k, dim=-1, **more):
-        if scores.dim() == 3 and scores.shape[-1] == ids.shape[1]:
-            for t in range(k, ids.shape[1]):
-                s = scores[0, t, : t + 1].sort(descending=True).values
-                gap[0] = min(gap[0], float((s[k - 1] - s[k]) / s.abs().max()))
+        pool = getattr(model.config, "index_kpool", 1)
+        if scores.dim() == 3 and scores.shape[-1] == ids.shape[1] // pool:
+            for t in range(ids.shape[1]):
+                s = scores[0, t, : (t + 1) // pool].sort(descending=True).values
+                if len(s) > k:
+                    gap[0] = min(gap[0], float((s[k - 1] - s[k]) / s.abs().max()))
         return topk(scores, k, dim=dim, **more)
 
-    module.eager_attention_forward, torch.Tensor.topk = attention, measured
-    hooks = []
-    for layer in model.model.layers:
+    torch.Tensor.topk = measured
+    hooks, number = [], {}
+    text = getattr(model, "model", model)
+    for layer in (l for l in text.layers if getattr(l.self_attn, "q_b_proj", None) is not None):
         hooks += [layer.self_attn.register_forward_pre_hook(before, with_kwargs=True), layer.self_attn.register_forward_hook(after)]
+        number[layer.self_attn.layer_idx] = i = len(number)
+        hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(
+            lambda m, args, i=i: out.__setitem__(f"layer{i}.context", args[0][0].clone())))
         if layer.self_attn.indexer is not None:
             hooks.append(layer.self_attn.indexer.register_forward_hook(indexed))
             layer.self_attn.indexer.layer_idx = layer.self_attn.layer_idx
@@ -99,7 +105,7 @@ def record(model, ids):
         with torch.no_grad():
             model(ids, use_cache=False)
     finally:
-        module.eager_attention_forward, torch.Tensor.topk = plain, topk
+        torch.Tensor.topk = topk
         for hook in hooks:
             hook.remove()
     return out, gap[0]
@@ -157,7 +163,8 @@ def make(name, out):
     config._attn_implementation = "eager"
     for seed in range(1000):
         torch.manual_seed(seed)
-        model = getattr(transformers, family + "ForCausalLM")(config).float().eval()
+        head = getattr(transformers, family + "ForCausalLM", None) or getattr(transformers, family + "Model")
+        model = head(config).float().eval()
         randomise(model, seed)
         ids = torch.randint(3, config.vocab_size, (1, TOKENS), generator=torch.Generator().manual_seed(seed))
         reference, gap = record(model, ids)
@@ -166,17 +173,24 @@ def make(name, out):
     else:
         raise SystemExit(f"{name}: every seed has near ties")
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items() if ".mlp." not in k}
+    model.to(torch.bfloat16).save_pretrained(folder)  # renames tensors to what published files call them
+    names = [n for n in ("generation_config.json",) if (folder / n).exists()]
+    for other in names:
+        (folder / other).unlink()
+    kept = ("self_attn", "input_layernorm", "embed_tokens")
+    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if any(word in k for word in kept)}
     save_file(weights, folder / "model.safetensors")
     save_file({k: v.contiguous() for k, v in reference.items()} | {"input_ids": ids[0]}, folder / "reference.safetensors")
-    config.architectures = [family + "ForCausalLM"]
+    config.architectures = [type(model).__name__]
     text = json.loads(config.to_json_string(use_diff=False))
     keep = {k: v for k, v in text.items() if k in BASE or k in own or k in
             ("architectures", "model_type", "layer_types", "mlp_layer_types", "indexer_types", "attention_bias", "rope_parameters", "head_dim",
-             "qk_head_dim", "transformers_version")}
+             "qk_head_dim", "hc_eps", "learnable_sink_init", "index_kpool_always_select_tail", "transformers_version")}
     (folder / "config.json").write_text(json.dumps(keep, indent=1, sort_keys=True) + "\n")
     (out / "gguf").mkdir(exist_ok=True)
-    write_gguf(weights, config, "glm-dsa" if family == "GlmMoeDsa" else "deepseek32", out / "gguf" / f"{name}-bf16.gguf")
+    if family in ("DeepseekV32", "GlmMoeDsa"):
+        write_gguf(weights, config, "glm-dsa" if family == "GlmMoeDsa" else "deepseek32",
+                   out / "gguf" / f"{name}-bf16.gguf")
     print(f"{name}: seed {seed}, gap {gap:.1e}, {sum(f.stat().st_size for f in folder.iterdir())} bytes")
 
 

@@ -4,6 +4,7 @@
 // that share a selection; caches; and what configurations say of it.
 #include <larql/attention_cost.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/convert.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/reference_mla.hpp>
 #include <support/tiny_model.hpp>
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -90,7 +92,7 @@ double worst_error(const checkpoint& model, const std::string& name, attention_f
             note(relative_error(got.context, rows(context, t, end)));
             for (std::size_t i = t; i < end && !got.selection.empty(); ++i)
                 if (list_of(got.selection, i - t) != want[i]) note(std::numeric_limits<double>::infinity());
-            if (got.selection.empty() && end > attention.spec().indexer.top_k)
+            if (got.selection.empty() && attention.spec().indexer.selects(end))
                 note(std::numeric_limits<double>::infinity());
             if (attention.spec().indexer.own()) handed = got.selection;
         }
@@ -98,14 +100,20 @@ double worst_error(const checkpoint& model, const std::string& name, attention_f
     return worst;
 }
 
-const char* const cases[] = {"deepseek_v32_yarn", "deepseek_v32_bias", "glm_moe_dsa"};
+struct reference_case {
+    std::string name;
+    bool gguf;
+};
+const reference_case cases[] = {{"deepseek_v32_yarn", true}, {"deepseek_v32_bias", true},
+                                {"glm_moe_dsa", true},       {"hy_v4", false},
+                                {"hy_v4_vl", false},         {"glm5_next", false}};
 
 // --- the formula, in double ---
 
 struct sparse_block {
     attention_spec spec;
     larql::testing::layer_tensors w;
-    matrix o, wq, wk, weights;
+    matrix o, wq, wk, weights, pool_gate, pool_bias;
     larql::testing::vector gains, biases;
 
     explicit sparse_block(const larql::indexer_spec& indexer) {
@@ -131,6 +139,8 @@ struct sparse_block {
         weights = random_matrix(random, indexer.heads, 24, 0.2);
         gains = random_vector(random, indexer.head_dim, 1.0, 0.4);
         biases = random_vector(random, indexer.head_dim, 0.0, 0.4);
+        pool_gate = random_matrix(random, indexer.head_dim, 24, 0.3);
+        pool_bias = random_matrix(random, indexer.pool, indexer.head_dim);
     }
 
     template <class T>
@@ -142,6 +152,10 @@ struct sparse_block {
         all[indexer_weights] = weights;
         if (spec.indexer.k_norm.kind != larql::norm_kind::none) all.vector(indexer_k_norm) = gains;
         if (spec.indexer.k_norm.has_bias) all.vector(indexer_k_norm_bias) = biases;
+        if (spec.indexer.pool > 1) {
+            all[indexer_pool_gate] = pool_gate;
+            all[indexer_pool_bias] = pool_bias;
+        }
         return all;
     }
 
@@ -159,7 +173,26 @@ struct sparse_block {
         }
     }
 
-    /// Scores of every key for the last token.
+    /// One key for each whole pool.
+    [[nodiscard]] matrix pooled(const matrix& x, const matrix& k) const {
+        const std::size_t pool = spec.indexer.pool, dim = k.shape(1);
+        if (pool == 1) return k;
+        const matrix gates = larql::testing::project(x, pool_gate);
+        auto keys = matrix::from_shape({k.shape(0) / pool, dim});
+        for (std::size_t p = 0; p < keys.shape(0); ++p)
+            for (std::size_t d = 0; d < dim; ++d) {
+                double sum = 0.0, mean = 0.0;
+                for (std::size_t i = 0; i < pool; ++i) {
+                    const double weight = std::exp(gates(p * pool + i, d) + pool_bias(i, d));
+                    sum += weight;
+                    mean += weight * k(p * pool + i, d);
+                }
+                keys(p, d) = mean / sum;
+            }
+        return keys;
+    }
+
+    /// Scores of every key, or of every whole pool, for the last token.
     [[nodiscard]] std::vector<double> last_scores(const matrix& x) const {
         const larql::indexer_spec& s = spec.indexer;
         const std::size_t tokens = x.shape(0), dim = s.head_dim;
@@ -174,6 +207,7 @@ struct sparse_block {
                 k(t, i) = (k(t, i) - mean) * factor * gains(i) + (s.k_norm.has_bias ? biases(i) : 0.0);
             rotate(&k(t, 0), t);
         }
+        k = pooled(x, k);
         auto last = matrix::from_shape({1, x.shape(1)});
         for (std::size_t i = 0; i < x.shape(1); ++i) last(0, i) = x(tokens - 1, i);
         matrix latent = larql::testing::project(last, w.q_a, w.q_a_bias);
@@ -181,10 +215,10 @@ struct sparse_block {
         for (std::size_t i = 0; i < 12; ++i) latent(0, i) *= factor * w.q_a_norm(i);
         matrix q = larql::testing::project(latent, wq);
         const matrix head_weights = larql::testing::project(last, weights);
-        std::vector<double> scores(tokens, 0.0);
+        std::vector<double> scores(k.shape(0), 0.0);
         for (std::size_t h = 0; h < s.heads; ++h) {
             rotate(&q(0, h * dim), tokens - 1);
-            for (std::size_t t = 0; t < tokens; ++t) {
+            for (std::size_t t = 0; t < scores.size(); ++t) {
                 double product = 0.0;
                 for (std::size_t i = 0; i < dim; ++i) product += q(0, h * dim + i) * k(t, i);
                 scores[t] += head_weights(0, h) * std::max(product, 0.0);
@@ -206,19 +240,33 @@ std::vector<std::uint32_t> top(std::size_t k, const std::vector<T>& scores) {
 }  // namespace
 
 TEST_CASE("indexer: selections, context and output are transformers', in every form, at once and through a cache") {
-    for (const char* name : cases) {
+    for (const auto& [name, has_gguf] : cases) {
         CAPTURE(name);
         for (const attention_form form : all_forms) {
             CAPTURE(to_string(form));
-            const checkpoint model = checkpoint::open(data(std::string("hf/") + name));
+            const checkpoint model = checkpoint::open(data("hf/" + name));
             for (const std::size_t steps : {0U, 1U, 4U, 17U}) {
                 CAPTURE(steps);
                 CHECK(worst_error(model, name, form, steps) <= 1e-5);
             }
-            const checkpoint gguf = checkpoint::open(data(std::string("gguf/") + name + "-bf16.gguf"));
+            if (!has_gguf) continue;
+            const checkpoint gguf = checkpoint::open(data("gguf/" + name + "-bf16.gguf"));
             CHECK(worst_error(gguf, name, form, 0) <= 2e-5);
         }
     }
+}
+
+TEST_CASE("indexer: conversions keep it, in every form") {
+    for (const std::string name : {"deepseek_v32_yarn", "glm5_next"})
+        for (const attention_form form : all_forms) {
+            CAPTURE(name);
+            CAPTURE(to_string(form));
+            const larql::testing::temporary_folder folder;
+            const auto path = folder / "converted";
+            larql::convert_to_safetensors(checkpoint::open(data("hf/" + name)), path,
+                                          {.form = form, .type = larql::dtype::f32});
+            CHECK(worst_error(checkpoint::open(path), name, form, 0) <= 1e-5);
+        }
 }
 
 TEST_CASE("indexer: of equal scores the lower position goes first, and a NaN goes before everything") {
@@ -257,6 +305,36 @@ TEST_CASE("indexer: both orders of a head, both pairings and every norm compute 
                 const attention_layer<double> layer(block.spec, block.tensors<double>());
                 CHECK(list_of(layer.forward(x).selection, 59) == top<double>(13, block.last_scores(x)));
             }
+}
+
+TEST_CASE("indexer: pools are scored and selected as one, and what lies behind the last whole one is seen") {
+    random_source random(12);
+    const matrix x = larql::testing::random_matrix(random, 62, 24);
+    const sparse_block block({.top_k = 12, .heads = 3, .head_dim = 10, .k_norm = layer_norm, .pool = 4});
+    const attention_layer<double> layer(block.spec, block.tensors<double>());
+    std::vector<std::uint32_t> want;
+    for (const std::uint32_t pool : top<double>(3, block.last_scores(x)))
+        for (std::uint32_t i = 0; i < 4; ++i) want.push_back(4 * pool + i);
+    for (const std::uint32_t behind : {60U, 61U}) want.push_back(behind);
+    const auto whole = layer.forward(x);
+    CHECK(list_of(whole.selection, 61) == want);
+    CHECK(list_of(whole.selection, 14).size() == 15);  // three whole pools and three keys: all
+    CHECK(list_of(whole.selection, 15).size() == 12);
+    CHECK(list_of(whole.selection, 16).size() == 13);
+    // Pools that a call completes and pools that it begins, from what a cache holds.
+    const attention_layer<float> single(block.spec, block.tensors<float>());
+    const tensor<float, 2> hidden = xt::cast<float>(x);
+    auto cache = single.make_cache(62);
+    CHECK(cache.shape().index_size == 20);
+    for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 15}, {15, 16}, {16, 61}, {61, 62}}) {
+        const auto part = single.forward(rows(hidden, begin, end), cache);
+        CHECK(relative_error(part.out, rows(single.forward(hidden).out, begin, end)) <= 1e-5);
+        for (std::size_t t = begin; t < end && !part.selection.empty(); ++t)
+            CHECK(list_of(part.selection, t - begin) == list_of(whole.selection, t));
+    }
+    // Up to 15 tokens all three pools are seen, and so is the rest.
+    CHECK(single.forward(rows(hidden, 0, 15)).selection.empty());
+    CHECK_FALSE(single.forward(rows(hidden, 0, 16)).selection.empty());
 }
 
 TEST_CASE("indexer: sequences longer than its blocks of keys and of tokens, in one pass, in parts and on threads") {
@@ -423,6 +501,41 @@ TEST_CASE("indexer: absent sizes are the class's, and other families have none")
     config.erase("layer_types");
     LARQL_CHECK_ERROR(larql::parse_model_config(config), errc::not_understood,
                       "index_topk is 2048, which \"deepseek_v3\" does not have");
+}
+
+TEST_CASE("indexer: pools in a configuration, and layers without attention between those that select") {
+    const json published = larql::read_config_json(data("hf/glm5_next/config.json"));
+    const auto read = [&](const json& more) {
+        json stated = published;
+        stated.update(more);
+        return larql::parse_model_config(stated).blocks;
+    };
+    const auto blocks = read(json::object());
+    CHECK(blocks.size() == 3);
+    CHECK(blocks[0].indexer.pool == 4);
+    CHECK(blocks[1].layer == 2);
+    CHECK(blocks[1].indexer.own());
+    CHECK(blocks[2].indexer.shared);
+    json without = published;
+    without.erase("index_kpool");
+    without["index_topk"] = 64;
+    CHECK(larql::parse_model_config(without).blocks[0].indexer.pool == 16);
+    LARQL_CHECK_ERROR(read({{"index_topk", 10}}), errc::bad_value,
+                      "index_topk: expected a multiple of the 4 keys of a pool, got 10");
+    LARQL_CHECK_ERROR(read({{"index_kpool_always_select_tail", false}}), errc::not_understood,
+                      "tokens before the end of the first pool would see no key");
+    LARQL_CHECK_ERROR(read({{"indexer_types", {"full", "full", "shared"}}}), errc::bad_value,
+                      "indexer_types: expected 4 entries, got 3");
+    LARQL_CHECK_ERROR(read({{"indexer_types", {"shared", "full", "full", "full"}}}), errc::bad_value,
+                      "indexer_types: layer 0 is");
+    json v32 = larql::read_config_json(data("hf/deepseek_v32_yarn/config.json"));
+    v32["index_kpool"] = 4;
+    LARQL_CHECK_ERROR(larql::parse_model_config(v32), errc::not_understood,
+                      "index_kpool is 4, which \"deepseek_v32\" does not have");
+    v32.erase("index_kpool");
+    v32["qk_rope_head_dim"] = 0;
+    LARQL_CHECK_ERROR(larql::parse_model_config(v32), errc::bad_value,
+                      "qk_rope_head_dim: is 0, and \"deepseek_v32\" rotates a part of its heads");
 }
 
 TEST_CASE("indexer: costs count its projections, its cached keys and its scores") {

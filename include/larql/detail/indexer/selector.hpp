@@ -17,6 +17,7 @@
 #include <larql/rope.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -43,43 +44,47 @@ public:
                   executor& threads)
         : m_spec(spec), m_rope(rope), m_w(weights), m_threads(threads) {}
 
-    /// Keys of new tokens, normed and rotated.
+    /// What a cache holds of new tokens: keys, normed and rotated, and with pools what weighs them, [T, 1, Di or 2*Di].
     /// @param x  [T, E]  the block's input
-    /// @return   [T, 1, Di]
     [[nodiscard]] tensor<T, 3> keys(const matrix_input<T>& x, std::size_t first_position) const {
         tensor<T, 3> made = heads(x, tensor_role::indexer_k, 1);
         normalise_rows(made.data(), made.shape(0), made.shape(2), m_spec.indexer.k_norm,
                        m_w.vector(tensor_role::indexer_k_norm), m_w.vector(tensor_role::indexer_k_norm_bias));
         rotate(made, first_position);
-        return made;
+        return m_spec.indexer.pool > 1 ? beside(made, heads(x, tensor_role::indexer_pool_gate, 1)) : made;
     }
 
-    /// The keys that new tokens see: all, up to top_k; the best top_k, of those that a token may see, beyond.
+    /// The keys that new tokens see: all, up to top_k; the best top_k, of those that a token may see, beyond. Of pools,
+    /// the best top_k / pool and what lies behind the last whole one.
     /// @param x       [T, E]   the block's input
     /// @param latent  [T, Rq]  its normed query latent
-    /// @param keys    [S, Di]  of all tokens, the new ones included
+    /// @param cached  [S, Di or 2*Di]  `keys` of all tokens, the new ones included
     [[nodiscard]] key_selection select(const matrix_input<T>& x, const matrix_input<T>& latent,
-                                       const matrix_input<T>& keys) const {
-        const std::size_t tokens = x.rows(), first_position = keys.rows() - tokens;
+                                       const matrix_input<T>& cached) const {
+        const indexer_spec& spec = m_spec.indexer;
+        const std::size_t tokens = x.rows(), first_position = cached.rows() - tokens;
         key_selection out;
         out.begins.assign(1, 0);
-        for (std::size_t t = 0; t < tokens; ++t)
-            out.begins.push_back(out.begins.back() + std::min(first_position + t + 1, m_spec.indexer.top_k));
+        for (std::size_t t = 0; t < tokens; ++t) {
+            const std::size_t seen = first_position + t + 1;
+            const std::size_t pools = std::min(seen / spec.pool, spec.top_k / spec.pool);
+            out.begins.push_back(out.begins.back() + pools * spec.pool + seen % spec.pool);
+        }
         out.keys.resize(out.begins.back());
 
-        tensor<T, 3> queries = heads(latent, tensor_role::indexer_q_b, m_spec.indexer.heads);
+        tensor<T, 3> queries = heads(latent, tensor_role::indexer_q_b, spec.heads);
         rotate(queries, first_position);
         const tensor<T, 3> weights = heads(x, tensor_role::indexer_weights, 1);
-        const std::size_t step = std::clamp<std::size_t>(most_products / (m_spec.indexer.heads * key_block), 1, 64);
+        const matrix_input<T> pools = spec.pool > 1 ? matrix_input<T>(pooled(cached)) : cached;
+        const std::size_t step = std::clamp<std::size_t>(most_products / (spec.heads * key_block), 1, 64);
         for (std::size_t t = 0; t < tokens; t += step) {
-            const token_range block{t, std::min(t + step, tokens), first_position};
-            const std::vector<T> scores = score(queries, weights, keys, block);
-            const std::size_t width = first_position + block.end;
-            m_threads.run(block.end - block.begin, [&](std::size_t i) {
-                const std::size_t token = block.begin + i;
-                const std::span<std::uint32_t> list(out.keys.data() + out.begins[token],
-                                                    out.begins[token + 1] - out.begins[token]);
-                select_top_k<T>({scores.data() + i * width, first_position + token + 1}, list);
+            const std::size_t end = std::min(t + step, tokens), width = (first_position + end) / spec.pool;
+            const std::vector<T> scores = score(queries, weights, pools, t, end, width);
+            m_threads.run(end - t, [&](std::size_t i) {
+                const std::span<std::uint32_t> list(out.keys.data() + out.begins[t + i],
+                                                    out.begins[t + i + 1] - out.begins[t + i]);
+                const std::size_t seen = first_position + t + i + 1;
+                fill_list({scores.data() + i * width, seen / spec.pool}, seen, list);
             });
         }
         return out;
@@ -88,10 +93,6 @@ public:
 private:
     static constexpr std::size_t key_block = 2048;
     static constexpr std::size_t most_products = std::size_t{1} << 22;  // held at once
-
-    struct token_range {
-        std::size_t begin, end, first_position;
-    };
 
     /// x w^T as heads, [T, heads, rows / heads].
     [[nodiscard]] tensor<T, 3> heads(const matrix_input<T>& x, tensor_role role, std::size_t count) const {
@@ -108,14 +109,62 @@ private:
                    first_position);
     }
 
-    /// Scores of some tokens, [tokens of the block, keys up to the last of them]. What lies behind a token is scored
-    /// with the rest, and not read.
+    /// The keys of a token: its best pools, and what lies behind the last whole one.
+    /// @param scores  of the pools that it sees whole
+    void fill_list(std::span<const T> scores, std::size_t seen, std::span<std::uint32_t> list) const {
+        const std::size_t pool = m_spec.indexer.pool, tail = seen % pool, chosen = (list.size() - tail) / pool;
+        const std::span<std::uint32_t> pools = list.first(chosen);
+        select_top_k<T>(scores, pools);
+        for (std::size_t i = list.size() - tail; i-- > 0;)  // from the end, as pools are read where keys are written
+            list[i] = static_cast<std::uint32_t>(pools[i / pool] * pool + i % pool);
+        for (std::size_t i = 0; i < tail; ++i)
+            list[list.size() - tail + i] = static_cast<std::uint32_t>(seen - tail + i);
+    }
+
+    /// Two rows [T, 1, Di] as one.
+    [[nodiscard]] static tensor<T, 3> beside(const tensor<T, 3>& a, const tensor<T, 3>& b) {
+        const std::size_t tokens = a.shape(0), size = a.shape(2);
+        auto both = tensor<T, 3>::from_shape({tokens, 1, 2 * size});
+        for (std::size_t t = 0; t < tokens; ++t) {
+            std::copy_n(a.data() + t * size, size, both.data() + 2 * t * size);
+            std::copy_n(b.data() + t * size, size, both.data() + (2 * t + 1) * size);
+        }
+        return both;
+    }
+
+    /// The keys of whole pools, [S / pool, Di].
+    [[nodiscard]] tensor<T, 2> pooled(const matrix_input<T>& cached) const {
+        const std::size_t pool = m_spec.indexer.pool, dim = m_spec.indexer.head_dim, pools = cached.rows() / pool;
+        const tensor<T, 2> bias = m_w[tensor_role::indexer_pool_bias].to_tensor();
+        auto keys = tensor<T, 2>::from_shape({pools, dim});
+        m_threads.run(pools, [&](std::size_t p) {
+            std::vector<T> rows(pool * 2 * dim);
+            cached.read_rows(p * pool, (p + 1) * pool, rows.data(), 2 * dim);
+            for (std::size_t d = 0; d < dim; ++d) {
+                const auto logit = [&](std::size_t i) {
+                    return rows[(2 * i + 1) * dim + d] + bias.data()[i * dim + d];
+                };
+                T top = logit(0), sum = 0, mean = 0;
+                for (std::size_t i = 1; i < pool; ++i) top = std::max(top, logit(i));
+                for (std::size_t i = 0; i < pool; ++i) {
+                    const T weight = std::exp(logit(i) - top);
+                    sum += weight;
+                    mean += weight * rows[2 * i * dim + d];
+                }
+                keys.data()[p * dim + d] = mean / sum;
+            }
+        });
+        return keys;
+    }
+
+    /// Scores of tokens [begin, end), [tokens, width]. What lies behind a token is scored with the rest, and not read.
+    /// @param keys   [at least width, Di]
     [[nodiscard]] std::vector<T> score(const tensor<T, 3>& queries, const tensor<T, 3>& weights,
-                                       const matrix_input<T>& keys, const token_range& block) const {
-        const std::size_t count = block.end - block.begin, width = block.first_position + block.end;
-        const std::size_t heads = queries.shape(1), dim = queries.shape(2);
+                                       const matrix_input<T>& keys, std::size_t begin, std::size_t end,
+                                       std::size_t width) const {
+        const std::size_t count = end - begin, heads = queries.shape(1), dim = queries.shape(2);
         std::vector<T> scores(count * width, T(0)), products(count * heads * std::min(key_block, width));
-        const dense_rows<T> q{queries.data() + block.begin * heads * dim, count * heads, dim, dim};
+        const dense_rows<T> q{queries.data() + begin * heads * dim, count * heads, dim, dim};
         for (std::size_t first = 0; first < width; first += key_block) {
             const std::size_t n = std::min(key_block, width - first);
             const matrix_input<T> part = keys.row_range(first, first + n);
@@ -125,7 +174,7 @@ private:
             const std::size_t pieces = ceil_div(n, piece);
             m_threads.run(count * pieces, [&](std::size_t task) {
                 const std::size_t t = task / pieces, j = task % pieces * piece;
-                add_scores(products.data() + t * heads * n + j, n, weights.data() + (block.begin + t) * heads, heads,
+                add_scores(products.data() + t * heads * n + j, n, weights.data() + (begin + t) * heads, heads,
                            {scores.data() + t * width + first + j, std::min(piece, n - j)});
             });
         }

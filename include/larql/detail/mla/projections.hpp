@@ -209,7 +209,7 @@ private:
         if (m_spec.k_rope_norm.kind == norm_kind::none) return;
         for (std::size_t row = 0; row < rows; ++row)
             normalise_rows(first + row * stride, 1, m_g.qk_rope_head_dim, m_spec.k_rope_norm,
-                          m_w.vector(tensor_role::k_rope_norm));
+                           m_w.vector(tensor_role::k_rope_norm));
     }
 
     /// Factored: the normed latent goes through kv_b; the shared rotated part is put into every head afterwards.

@@ -42,9 +42,9 @@ public:
             spec.indexer.shared = is(types, [](std::string_view type) { return type == "shared"; });
             require_sizes(spec);
             if (first && spec.indexer.shared)
-                m_problems.add(errc::bad_value, m_types_name,
-                               "layer " + std::to_string(spec.layer) +
-                                   " is \"shared\", and no block before it has an indexer");
+                m_problems.add(
+                    errc::bad_value, m_types_name,
+                    "layer " + std::to_string(spec.layer) + " is \"shared\", and no block before it has an indexer");
             first = false;
         }
     }
@@ -63,12 +63,16 @@ private:
                                        (*interleave ? "true" : "false") + ", and the indexer of \"" +
                                        std::string(m_values.family->name) + "\" is " +
                                        std::string(to_string(m_rule.pairing)));
+        if (!top().find<bool>(model_key::index_kpool_always_select_tail).value_or(true))
+            m_not_understood.push_back(top().name(model_key::index_kpool_always_select_tail) +
+                                       " is false: tokens before the end of the first pool would see no key");
         return {.top_k = size(model_key::index_topk, m_rule.default_top_k),
                 .heads = size(model_key::index_n_heads, m_rule.default_heads),
                 .head_dim = size(model_key::index_head_dim, m_rule.default_head_dim),
                 .order = m_rule.order,
                 .pairing = m_rule.pairing,
-                .k_norm = k_norm};
+                .k_norm = k_norm,
+                .pool = std::max<std::size_t>(size(model_key::index_kpool, m_rule.default_pool), 1)};
     }
 
     void require_sizes(const attention_spec& spec) {
@@ -79,6 +83,10 @@ private:
         for (const auto& [key, name] : sizes)
             if (top().stated(key) && top().size(key) == 0)  // null
                 m_problems.add(errc::missing_key, top().name(key, m_values.where + name), "required and null");
+        if (spec.indexer.top_k % spec.indexer.pool != 0)
+            m_problems.add(errc::bad_value, top().name(model_key::index_topk, m_values.where + "index_topk"),
+                           "expected a multiple of the " + std::to_string(spec.indexer.pool) + " keys of a pool, got " +
+                               std::to_string(spec.indexer.top_k));
         if (spec.indexer.head_dim < spec.rope.rotary_dim)
             m_problems.add(errc::bad_value, top().name(model_key::index_head_dim, m_values.where + "index_head_dim"),
                            "expected at least the " + std::to_string(spec.rope.rotary_dim) +

@@ -65,6 +65,7 @@ constexpr bool is_indexed_type(std::string_view type) noexcept {
 }
 constexpr bool reads_indexer(const model_family& f) { return f.indexer.blocks != indexer_blocks::none; }
 constexpr bool reads_indexer_types(const model_family& f) { return f.indexer.blocks == indexer_blocks::indexer_types; }
+constexpr bool reads_indexer_pool(const model_family& f) { return f.indexer.default_pool != 0; }
 constexpr bool reads_indexer_period(const model_family& f) { return f.indexer.period_keys; }
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
 constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
@@ -81,11 +82,11 @@ inline constexpr key_row top_keys[] = {
     {model_key::num_hidden_layers,          value_type::integer, 1,          max_layers,     {"num_hidden_layers"},                {"block_count"}},
     {model_key::num_attention_heads,        value_type::integer, 1,          max_dimension,  {"num_attention_heads"},              {"attention.head_count"}},
     {model_key::num_key_value_heads,        value_type::integer, 1,          max_dimension,  {"num_key_value_heads"},              {"attention.head_count_kv"}},
-    {model_key::head_dim,                   value_type::integer, 1,          max_dimension,  {"head_dim"},                         {"attention.key_length"}},
+    {model_key::head_dim,                   value_type::integer, 0,          max_dimension,  {"head_dim"},                         {"attention.key_length"}},
     {model_key::q_lora_rank,                value_type::integer, 0,          max_dimension,  {"q_lora_rank"},                      {},                                   reads_mla},
     {model_key::kv_lora_rank,               value_type::integer, 1,          max_dimension,  {"kv_lora_rank"},                     {},                                   reads_mla},
     {model_key::qk_nope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_nope_head_dim"},                 {},                                   reads_mla},
-    {model_key::qk_rope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_mla},
+    {model_key::qk_rope_head_dim,           value_type::integer, 0,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_mla},
     {model_key::v_head_dim,                 value_type::integer, 1,          max_dimension,  {"v_head_dim"},                       {},                                   reads_mla},
     {model_key::max_position_embeddings,    value_type::integer, 1,          max_length,     {"max_position_embeddings"},          {"context_length"}},
     {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon"}},
@@ -102,6 +103,8 @@ inline constexpr key_row top_keys[] = {
     {model_key::index_skip_topk_offset,     value_type::integer, 0,          max_layers,     {"index_skip_topk_offset"},           {},                                   reads_indexer_period},
     {model_key::index_topk_pattern,         value_type::text,    0,          0,              {"index_topk_pattern"},               {},                                   reads_indexer_period},
     {model_key::indexer_rope_interleave,    value_type::flag,    0,          1,              {"indexer_rope_interleave"},          {},                                   reads_indexer},
+    {model_key::index_kpool,                value_type::integer, 1,          max_length,     {"index_kpool"},                      {"attention.indexer.kpool"},          reads_indexer_pool},
+    {model_key::index_kpool_always_select_tail, value_type::flag, 0,         1,              {"index_kpool_always_select_tail"},   {"attention.indexer.kpool_select_tail"}, reads_indexer_pool},
     {model_key::mla_use_nope,               value_type::flag,    0,          1,              {"mla_use_nope"},                     {},                                   reads_nope},
     {model_key::mla_use_output_gate,        value_type::flag,    0,          1,              {"mla_use_output_gate"},              {},                                   reads_gate},
     {model_key::full_attention_layers,      value_type::numbers, 1,          max_layers,     {"linear_attn_config.full_attn_layers"}, {},                                reads_attention_layers},  // counted from 1

@@ -119,6 +119,10 @@ private:
         g.kv_lora_rank = required(model_key::kv_lora_rank, "kv_lora_rank");
         g.qk_nope_head_dim = required(model_key::qk_nope_head_dim, "qk_nope_head_dim");
         g.qk_rope_head_dim = required(model_key::qk_rope_head_dim, "qk_rope_head_dim");
+        if (g.qk_rope_head_dim == 0 && top().find<std::uint64_t>(model_key::qk_rope_head_dim) &&
+            m_family.pairing != rope_pairing::none)
+            m_problems.add(errc::bad_value, top().name(model_key::qk_rope_head_dim),
+                           "is 0, and \"" + std::string(m_family.name) + "\" rotates a part of its heads");
         const bool derived = m_family.head_sized_values && top().size(model_key::v_head_dim) == 0 && g.num_heads != 0;
         g.v_head_dim = derived ? g.hidden_size / g.num_heads : required(model_key::v_head_dim, "v_head_dim");
         if (!top().stated(model_key::q_lora_rank) && !m_family.default_q_lora_rank)

@@ -37,6 +37,7 @@ enum class extent : std::uint8_t {
     indexer_q_rows,  ///< Hi*Di
     indexer_dim,     ///< Di
     indexer_heads,   ///< Hi
+    indexer_pool,    ///< keys of a pool
 };
 
 constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
@@ -65,6 +66,7 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::indexer_q_rows: return spec.indexer.heads * spec.indexer.head_dim;
         case extent::indexer_dim: return spec.indexer.head_dim;
         case extent::indexer_heads: return spec.indexer.heads;
+        case extent::indexer_pool: return spec.indexer.pool;
     }
     return 0;
 }
@@ -107,6 +109,8 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::indexer_k_norm, extent::one,    extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_gain; }},
     {tensor_role::indexer_k_norm_bias, extent::one, extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_bias; }},
     {tensor_role::indexer_weights, extent::indexer_heads, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
+    {tensor_role::indexer_pool_gate, extent::indexer_dim, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.pool > 1; }},
+    {tensor_role::indexer_pool_bias, extent::indexer_pool, extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.pool > 1; }},
     {tensor_role::o,           extent::width,     extent::attended, [](const attention_spec&, attention_form) { return true; }},
 };
 // clang-format on
