@@ -11,6 +11,7 @@
 #include <larql/detail/indexer/top_k.hpp>
 #include <larql/detail/mla/norm.hpp>
 #include <larql/detail/xtensor.hpp>
+#include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/key_selection.hpp>
 #include <larql/matrix_input.hpp>
@@ -20,7 +21,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace larql::detail {
@@ -59,10 +62,14 @@ public:
     /// @param x       [T, E]   the block's input
     /// @param latent  [T, Rq]  its normed query latent
     /// @param cached  [S, Di or 2*Di]  `keys` of all tokens, the new ones included
+    /// @throws error limit_exceeded for more keys than positions of 32 bits
     [[nodiscard]] key_selection select(const matrix_input<T>& x, const matrix_input<T>& latent,
                                        const matrix_input<T>& cached) const {
         const indexer_spec& spec = m_spec.indexer;
         const std::size_t tokens = x.rows(), first_position = cached.rows() - tokens;
+        if (cached.rows() > std::numeric_limits<std::uint32_t>::max())
+            fail(errc::limit_exceeded, std::to_string(cached.rows()) + " keys, whose positions need more than 32 bits",
+                 {.subject = "selection"});
         key_selection out;
         out.begins.assign(1, 0);
         for (std::size_t t = 0; t < tokens; ++t) {
