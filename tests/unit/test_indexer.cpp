@@ -477,6 +477,32 @@ TEST_CASE("indexer: which blocks share, as the configuration says") {
                       "layer_types");
 }
 
+TEST_CASE("indexer: a family may have indexers in some of its layers only, and windows in others") {
+    static constexpr larql::model_family rows[] = {{.name = "mixed",
+                                                    .model_types = {"mixed"},
+                                                    .kind = larql::attention_kind::mla,
+                                                    .windows = larql::window_rule::layer_types,
+                                                    .indexer = {.blocks = larql::indexer_blocks::layer_types,
+                                                                .k_norm = {.kind = larql::norm_kind::layer},
+                                                                .default_heads = 5},
+                                                    .default_rope_theta = 100.0}};
+    json config = larql::read_config_json(data("hf/deepseek_v32_yarn/config.json"));
+    config["model_type"] = "mixed";
+    config.erase("architectures");
+    config["sliding_window"] = 5;
+    config["layer_types"] = {"indexed_attention", "sliding_attention", "full_attention"};
+    const auto blocks = larql::parse_model_config(config, {}, {.families = rows}).blocks;
+    CHECK(blocks[0].indexer.own());
+    CHECK(blocks[0].indexer.k_norm.eps == 1e-3);  // the configuration's
+    CHECK(blocks[0].sliding_window == 0);
+    CHECK_FALSE(blocks[1].indexer.any());
+    CHECK(blocks[1].sliding_window == 5);
+    CHECK_FALSE(blocks[2].indexer.any());
+    config.erase("layer_types");
+    LARQL_CHECK_ERROR(larql::parse_model_config(config, {}, {.families = rows}), errc::missing_key,
+                      "layer_types: required and absent");
+}
+
 TEST_CASE("indexer: absent sizes are the class's, and other families have none") {
     json config = larql::read_config_json(data("hf/deepseek_v32_yarn/config.json"));
     for (const char* key : {"index_topk", "index_n_heads", "index_head_dim"}) config.erase(key);
