@@ -9,10 +9,13 @@
 #include "support/program.hpp"
 #include "support/reading.hpp"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -21,6 +24,7 @@ struct arguments {
     std::size_t layer = 0;
     std::string hidden;
     std::string out;
+    std::string selection;
     std::string form;  // "": the stored one
     std::size_t threads = 0;
     larql::program::reading reading;
@@ -49,6 +53,31 @@ tensor<float, 2> read_hidden(const std::string& path, std::size_t width) {
     return hidden;
 }
 
+/// A selection as rows of equal length, filled up with -1.
+std::vector<std::int32_t> to_rows(const larql::key_selection& selection, std::size_t width) {
+    std::vector<std::int32_t> rows(selection.tokens() * width, -1);
+    for (std::size_t t = 0; t < selection.tokens(); ++t)
+        std::ranges::transform(selection.of(t), rows.data() + t * width,
+                               [](std::uint32_t key) { return static_cast<std::int32_t>(key); });
+    return rows;
+}
+
+/// `selection` of a file that larql-attend wrote; none if the file has none, as every key was seen.
+larql::key_selection read_selection(const std::string& path) {
+    larql::key_selection selection;
+    if (path.empty()) return selection;
+    const larql::safetensors_file file = larql::safetensors_file::open(path);
+    if (file.find_tensor("selection") == nullptr) return selection;
+    const tensor<std::int32_t, 2> rows = file.read_integers<std::int32_t, 2>("selection");
+    for (std::size_t t = 0; t < rows.shape(0); ++t) {
+        std::vector<std::uint32_t> list;
+        for (std::size_t i = 0; i < rows.shape(1); ++i)
+            if (rows(t, i) >= 0) list.push_back(static_cast<std::uint32_t>(rows(t, i)));
+        selection.append(list);
+    }
+    return selection;
+}
+
 void attend(const arguments& args) {
     larql::program::use_whole_processor();
     larql::thread_pool threads(args.threads);
@@ -56,10 +85,12 @@ void attend(const arguments& args) {
     const auto form = larql::attention_form_from_name(args.form).value_or(model.config().form);
     const auto layer = model.attention(args.layer, form, &threads);
     const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
-    const larql::attention_result<float> result = layer.forward(hidden, &threads);
+    const larql::key_selection given = read_selection(args.selection);
+    const larql::attention_result<float> result = layer.forward(hidden, {.selection = &given, .threads = &threads});
 
     auto inputs = model.paths();
     inputs.push_back(args.hidden);
+    if (!args.selection.empty()) inputs.push_back(args.selection);
     larql::safetensors_writer writer(args.out, {.replace = true, .inputs = std::move(inputs)});
     const tensor<float, 3> q = heads_first(result.q), k = heads_first(result.k), v = heads_first(result.v);
     const auto declare = [&](const char* name, const auto& x) {
@@ -76,7 +107,11 @@ void attend(const arguments& args) {
         act("out", result.out);
     };
     each(declare);
+    const std::size_t most_keys = layer.spec().indexer.top_k + layer.spec().indexer.pool - 1;  // of a token
+    const std::vector<std::int32_t> selection = to_rows(result.selection, most_keys);
+    if (!selection.empty()) writer.add_tensor("selection", larql::dtype::i32, {result.selection.tokens(), most_keys});
     each(write);
+    if (!selection.empty()) writer.write("selection", std::as_bytes(std::span(selection)));
     writer.commit();
 }
 
@@ -90,8 +125,13 @@ int main(int argc, char** argv) {
     app.add_option("--hidden", args.hidden,
                    "safetensors with `hidden` [seq, hidden]: the block's input after the input norm, positions from 0")
         ->required();
-    app.add_option("--out", args.out, "safetensors to write: q, k, v [heads, seq, dim], context, out [seq, ...]")
+    app.add_option(
+           "--out", args.out,
+           "safetensors to write: q, k, v [heads, seq, dim], context, out [seq, ...]; if the block selects keys, "
+           "selection [seq, keys], filled up with -1")
         ->required();
+    app.add_option("--selection", args.selection,
+                   "for a block that shares the keys that another selects: the file that --out wrote for that one");
     app.add_option("--form", args.form, "factored, dense or latent (default: the form in which the weights are stored)")
         ->check(CLI::IsMember({"factored", "dense", "latent"}));
     app.add_option("--threads", args.threads, "threads to use; default: one per processor");

@@ -70,6 +70,7 @@ ordered_json norm_json(const larql::norm_spec& norm) {
     ordered_json out = {{"kind", larql::to_string(norm.kind)}, {"per_head", norm.per_head}, {"eps", norm.eps}};
     if (!norm.has_gain) out["has_gain"] = false;
     if (norm.gain_offset != 0.0) out["gain_offset"] = norm.gain_offset;
+    if (norm.has_bias) out["has_bias"] = true;
     if (norm.after_rope) out["after_rope"] = true;
     return out;
 }
@@ -78,6 +79,17 @@ ordered_json compression_json(const larql::compression_spec& c) {
     ordered_json out = {{"ratio", c.ratio}, {"overlapping", c.overlapping}, {"norm", norm_json(c.norm)}};
     if (c.index_heads != 0)
         out["indexer"] = {{"heads", c.index_heads}, {"head_dim", c.index_head_dim}, {"top_k", c.index_top_k}};
+    return out;
+}
+
+ordered_json indexer_json(const larql::indexer_spec& indexer) {
+    ordered_json out = {{"top_k", indexer.top_k},
+                        {"heads", indexer.heads},
+                        {"head_dim", indexer.head_dim},
+                        {"row_order", larql::to_string(indexer.order)},
+                        {"pairing", larql::to_string(indexer.pairing)},
+                        {"k_norm", norm_json(indexer.k_norm)}};
+    if (indexer.pool > 1) out["pool"] = indexer.pool;
     return out;
 }
 
@@ -117,6 +129,10 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["temperature"] = {{"scale", spec.temperature.scale},
                               {"length", spec.temperature.length},
                               {"offset", spec.temperature.offset}};
+    if (spec.indexer.any()) {
+        out["indexer"] = indexer_json(spec.indexer);
+        out["indexer_shared"] = spec.indexer.shared;
+    }
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)

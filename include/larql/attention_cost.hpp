@@ -73,13 +73,23 @@ inline attention_cost compressed_cost_of(const attention_spec& spec) noexcept {
     return cost;
 }
 
-/// The costs of a block in a form, with what its spec adds to the projections. A sliding window bounds the tokens that
-/// flops_per_cached_token counts, not the number for each.
+/// The costs of a block in a form, with what its spec adds to the projections, and its indexer. A sliding window bounds
+/// the tokens that flops_per_cached_token counts, and so do an indexer's top_k but for its own scores, not the number
+/// for each.
 inline attention_cost cost_of(const attention_spec& spec, attention_form form) noexcept {
     if (spec.kind == attention_kind::compressed) return compressed_cost_of(spec);
     attention_cost cost = cost_of(spec.geometry, form);
-    if (spec.gate == output_gate::none) return cost;
     const mla_geometry& g = spec.geometry;
+    if (const indexer_spec& indexer = spec.indexer; indexer.own()) {
+        const std::uint64_t dim = indexer.head_dim, index_heads = indexer.heads;
+        const std::uint64_t inputs = indexer.cached_size() + index_heads;
+        const std::uint64_t weights = index_heads * dim * g.q_lora_rank + inputs * g.hidden_size;
+        cost.weights += weights;
+        cost.cached_per_token += indexer.cached_size();
+        cost.flops_per_token += 2 * weights;
+        cost.flops_per_cached_token += 2 * index_heads * (dim + 1) / indexer.pool;
+    }
+    if (spec.gate == output_gate::none) return cost;
     const std::uint64_t rows = spec.gate == output_gate::per_head ? g.num_heads : g.num_heads * g.v_head_dim;
     cost.weights += rows * g.hidden_size;
     cost.flops_per_token += 2 * rows * g.hidden_size;

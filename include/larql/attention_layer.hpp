@@ -14,11 +14,13 @@
 #include <larql/attention_weights.hpp>
 #include <larql/detail/compressed/attention.hpp>
 #include <larql/detail/gemm.hpp>
+#include <larql/detail/indexer/selector.hpp>
 #include <larql/detail/mla/projections.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/gqa_attention.hpp>
+#include <larql/key_selection.hpp>
 #include <larql/kv_cache.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/rope.hpp>
@@ -38,6 +40,16 @@ struct attention_result {
     tensor<T, 3> v{};        ///< [T, G, V]; latent form: [T, 1, R]
     tensor<T, 2> context{};  ///< [T, H*V], before the output projection
     tensor<T, 2> out{};      ///< [T, E]
+    /// Of a sparse block: the keys that each token saw, which a block that shares them takes. Empty: all.
+    key_selection selection{};
+};
+
+/// What a call of a block may be given beside its input.
+struct forward_options {
+    /// For a block that shares the selection of another (`spec().indexer.shared`): that block's result for the same
+    /// tokens. It may be null, or empty, while no more than top_k tokens have been seen.
+    const key_selection* selection = nullptr;
+    executor* threads = nullptr;  ///< null: threads of its own when the work is worth it
 };
 
 /// An attention block: a spec and its weights. Nothing in it changes after it was made: copies share the weights, and
@@ -75,7 +87,8 @@ public:
             return kv_cache<Storage>::compressed(compressed_cache_shape_of(m_spec, capacity, rollback));
         const kv_cache_shape shape = cache_shape(capacity);
         if (m_spec.form == attention_form::latent)
-            return kv_cache<Storage>::latent(capacity, shape.value_size, shape.key_size - shape.value_size);
+            return kv_cache<Storage>::latent(capacity, shape.value_size, shape.key_size - shape.value_size,
+                                             shape.index_size);
         return kv_cache<Storage>(shape);
     }
 
@@ -84,11 +97,19 @@ public:
     /// @param x        [T, E]  the block's input after the input norm
     /// @param threads  null: threads of its own when the work is worth it
     /// @return         every intermediate that a comparison wants
-    /// @throws error errc::shape_mismatch if x is not E wide
+    /// @throws error errc::shape_mismatch if x is not E wide; errc::bad_value for a shared selection that is needed and
+    ///         not given, or given in vain
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, executor* threads = nullptr) const {
-        if (m_spec.kind == attention_kind::compressed) return run_compressed<T>(x, nullptr, threads);
+        return forward(x, forward_options{.threads = threads});
+    }
+    [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, const forward_options& given) const {
+        if (m_spec.kind == attention_kind::compressed) return run_compressed<T>(x, nullptr, given.threads);
         return run(
-            x, 0, threads, [](attention_result<T>&) {},
+            x, 0, given,
+            [&](attention_result<T>&, tensor<T, 3>&& index_keys) {
+                return m_spec.indexer.own() ? matrix_input<T>(detail::flatten_heads(std::move(index_keys)))
+                                            : matrix_input<T>();
+            },
             [&](const attention_result<T>& r, const attention_options& options) {
                 return gqa_attention_asym(r.q, r.k, r.v, options);
             });
@@ -98,23 +119,34 @@ public:
     /// gives.
     ///
     /// @param cache  from make_cache; the first new token has position cache.size()
-    /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's.
-    /// What
-    ///         is thrown, here or by a task of the executor, leaves the cache as it was.
+    /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's;
+    ///         and as above. What is thrown, here or by a task of the executor, leaves the cache as it was.
     template <class Storage>
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
                                               executor* threads = nullptr) const {
+        return forward(x, cache, forward_options{.threads = threads});
+    }
+    template <class Storage>
+    [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
+                                              const forward_options& given) const {
         require_own(cache);
-        if (m_spec.kind == attention_kind::compressed) return run_compressed(x, cache.compressed_state(), threads);
+        if (m_spec.kind == attention_kind::compressed)
+            return run_compressed(x, cache.compressed_state(), given.threads);
         const std::size_t held = cache.size();
         try {
             return run(
-                x, held, threads,
-                [&](attention_result<T>& r) {
-                    if (m_spec.form == attention_form::latent)
+                x, held, given,
+                [&](attention_result<T>& r, tensor<T, 3>&& index_keys) {
+                    const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
+                    if (latent && indexed)
+                        cache.append_indexed(index_keys, r.k);
+                    else if (latent)
                         cache.append(r.k);
+                    else if (indexed)
+                        cache.append_indexed(index_keys, r.k, r.v);
                     else
                         cache.append(r.k, r.v);
+                    return indexed ? detail::rows_of_cached<T>(cache.index_keys()) : matrix_input<T>();
                 },
                 [&](const attention_result<T>& r, const attention_options& options) {
                     return gqa_attention_asym(r.q, cache.keys(), cache.values(), options);
@@ -128,9 +160,10 @@ public:
 private:
     [[nodiscard]] kv_cache_shape cache_shape(std::size_t capacity) const {
         const mla_geometry& g = m_spec.geometry;
+        const std::size_t index_size = m_spec.indexer.own() ? m_spec.indexer.cached_size() : 0;
         if (m_spec.form == attention_form::latent)
-            return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank};
-        return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim};
+            return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank, index_size};
+        return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim, index_size};
     }
 
     template <class Storage>
@@ -151,11 +184,12 @@ private:
         const kv_cache_shape &got = cache.shape(), want = cache_shape(got.capacity);
         const auto text = [](const kv_cache_shape& s) {
             return std::to_string(s.kv_heads) + " heads of " + std::to_string(s.key_size) + "/" +
-                   std::to_string(s.value_size);
+                   std::to_string(s.value_size) +
+                   (s.index_size == 0 ? "" : " and an indexer's key of " + std::to_string(s.index_size));
         };
         const bool is_latent = m_spec.form == attention_form::latent;
         if (got.kv_heads != want.kv_heads || got.key_size != want.key_size || got.value_size != want.value_size ||
-            cache.is_latent() != is_latent)
+            got.index_size != want.index_size || cache.is_latent() != is_latent)
             detail::fail(errc::shape_mismatch,
                          "the layer caches " + text(want) + (is_latent ? ", latent" : "") + ", the cache holds " +
                              text(got) + (cache.is_latent() ? ", latent" : ""),
@@ -189,26 +223,48 @@ private:
         return r;
     }
 
+    /// Holds a given selection against what the block needs.
+    void require_selection(const key_selection* given, std::size_t tokens) const {
+        const bool missing = given == nullptr || given->empty();
+        if (m_spec.indexer.shared && missing && m_spec.indexer.selects(tokens))
+            detail::fail(errc::bad_value,
+                         "the block shares another's selection of " + std::to_string(m_spec.indexer.top_k) + " of " +
+                             std::to_string(tokens) +
+                             " keys, and none is given: pass that of the last block before it that makes one",
+                         {.subject = "selection"});
+        if (!m_spec.indexer.shared && !missing)
+            detail::fail(errc::bad_value, "is given, and the block has no use for it", {.subject = "selection"});
+    }
+
+    /// @param append  stores what the projections made, and returns the indexer's keys of all tokens so far
     template <class Append, class Attend>
-    attention_result<T> run(const matrix_input<T>& x, std::size_t first_position, executor* given, Append append,
-                            Attend attend) const {
+    attention_result<T> run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given,
+                            Append append, Attend attend) const {
         const mla_geometry& g = m_spec.geometry;
         require_width(x);
+        require_selection(given.selection, first_position + x.rows());
         attention_result<T> r;
         rope_table of_length;
         if (depends_on_length(m_spec.rope))
             of_length = make_rope_table(m_spec.rope, static_cast<double>(first_position + x.rows()));
         const rope_table& rope = depends_on_length(m_spec.rope) ? of_length : m_rope;
         const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
-        detail::with_executor(given, worth_threads, [&](executor& threads) {
+        detail::with_executor(given.threads, worth_threads, [&](executor& threads) {
             const detail::block_projection<T> project(m_spec, rope, m_weights, threads);
-            project.query_key_value(x, first_position, r);
-            append(r);
+            const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
+            const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
+            tensor<T, 2> query_latent;
+            project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr);
+            const matrix_input<T> index_keys =
+                append(r, m_spec.indexer.own() ? indexer.keys(x, first_position) : tensor<T, 3>{});
+            if (selects) r.selection = indexer.select(x, query_latent, index_keys);
+            if (m_spec.indexer.shared && given.selection != nullptr) r.selection = *given.selection;
             tensor<T, 3> context = attend(r, attention_options{.scale = m_spec.scale,
                                                                .first_position = first_position,
                                                                .softcap = m_spec.softcap,
                                                                .sliding_window = m_spec.sliding_window,
                                                                .sinks = m_sinks,
+                                                               .key_lists = r.selection.view(),
                                                                .threads = &threads});
             if (m_spec.form == attention_form::latent) context = project.from_latent(context);
             r.context = detail::flatten_tokens(std::move(context));

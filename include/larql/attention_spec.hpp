@@ -41,6 +41,7 @@ struct norm_spec {
     norm_kind kind = norm_kind::none;
     bool per_head = true;      ///< over the D elements of each head; false: over all heads together (OLMo 2)
     bool has_gain = true;      ///< multiplied by stored gains
+    bool has_bias = false;     ///< stored biases are added: the norm of an indexer's keys
     bool after_rope = false;   ///< applied to rotated heads; false: before rotation
     double gain_offset = 0.0;  ///< added to the stored gains (Gemma: 1)
     double eps = 0.0;          ///< above 0 wherever there is a norm; in a model_family's row, 0 is the configuration's
@@ -81,6 +82,40 @@ struct compression_spec {
     norm_spec norm{};                ///< of entries and of the indexer's keys
 };
 
+/// Sparse attention: an indexer scores every key that a token may see, and the token sees the top_k best alone.
+///
+/// An indexer has Hi query heads of Di elements, made from the normed query latent, and one key of Di elements, made
+/// from the block's input, normed and cached. The score of a key is the sum over heads of w_h * max(0, q_h . k), with w
+/// [Hi] a projection of the input. transformers scales both factors by positive constants, which changes no order.
+/// Of keys with the same score the one at the lower position goes first: torch.topk leaves that open.
+///
+/// @source arXiv 2512.02556 section 2.1; transformers modeling_deepseek_v32.py DeepseekV32Indexer,
+///         modeling_glm_moe_dsa.py (blocks that share a selection)
+struct indexer_spec {
+    std::size_t top_k = 0;     ///< keys that a token sees at most; 0: no indexer, it sees all
+    bool shared = false;       ///< no indexer of its own: takes the selection of the last block before that has one
+    std::size_t heads = 0;     ///< Hi
+    std::size_t head_dim = 0;  ///< Di; of these, as many elements as in the block's heads rotate, with its frequencies
+    head_order order = head_order::rope_nope;         ///< of queries and the key
+    rope_pairing pairing = rope_pairing::half_split;  ///< of the rotated rows
+    norm_spec k_norm{};
+
+    /// Keys that are scored and selected together: pool i is keys [i * pool, (i + 1) * pool), and has one key, in each
+    /// element the mean of theirs weighted by the softmax of a projection of their inputs plus learned biases. A token
+    /// selects top_k / pool of the pools that it sees whole, and sees the keys behind these, too. 1: no pools.
+    std::size_t pool = 1;
+
+    /// Whether tokens up to here see a selection of their keys, not all.
+    [[nodiscard]] constexpr bool selects(std::size_t tokens) const noexcept {
+        return any() && tokens / pool > top_k / pool;
+    }
+    /// Elements that a cache holds for each token: of its key, and of what weighs it in its pool.
+    [[nodiscard]] constexpr std::size_t cached_size() const noexcept { return pool > 1 ? 2 * head_dim : head_dim; }
+    [[nodiscard]] constexpr bool any() const noexcept { return top_k != 0; }
+    /// Whether the block makes its own selection.
+    [[nodiscard]] constexpr bool own() const noexcept { return top_k != 0 && !shared; }
+};
+
 /// One attention block. Sizes are in elements; 0 means "has none".
 struct attention_spec {
     attention_kind kind = attention_kind::mla;
@@ -104,6 +139,7 @@ struct attention_spec {
     /// outputs with rows of its own; 0: a single projection o.
     std::size_t output_groups = 0;
     std::size_t output_rank = 0;  ///< Ro, rows of o_a for each group
+    indexer_spec indexer{};
 
     norm_spec q_norm{};                                          ///< of the query heads: not latent attention
     norm_spec k_norm{};                                          ///< of the key heads: not latent attention

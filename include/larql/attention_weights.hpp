@@ -162,6 +162,19 @@ inline void require_valid(const attention_spec& spec) {
     for (const norm_spec& norm : {spec.q_norm, spec.k_norm, spec.latent_norm, spec.compression.norm})
         if (norm.kind != norm_kind::none && !(norm.eps > 0.0))
             refuse("norm_spec::eps", "expected a number above 0, got " + std::to_string(norm.eps));
+    if (const indexer_spec& indexer = spec.indexer; indexer.any()) {
+        if (indexer.own() && (indexer.heads == 0 || indexer.head_dim < spec.rope.rotary_dim))
+            refuse("indexer", "expected heads of at least the " + std::to_string(spec.rope.rotary_dim) +
+                                  " elements that rotate, got " + std::to_string(indexer.heads) + " of " +
+                                  std::to_string(indexer.head_dim));
+        if (indexer.own() && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
+            refuse("indexer", "its queries are made from a query latent, which the block does not have");
+        if (indexer.pool == 0 || indexer.top_k % indexer.pool != 0)
+            refuse("indexer", "expected top_k to be a multiple of the keys of a pool, got " +
+                                  std::to_string(indexer.top_k) + " and " + std::to_string(indexer.pool));
+        if (indexer.own() && indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
+            refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
+    }
     if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))
         refuse("temperature", "expected a length above 0, got " + std::to_string(spec.temperature.length));
 }

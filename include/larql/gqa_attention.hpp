@@ -10,6 +10,7 @@
 #define LARQL_GQA_ATTENTION_HPP
 
 #include <larql/detail/attention/blocked.hpp>
+#include <larql/detail/attention/listed.hpp>
 #include <larql/detail/attention/operand.hpp>
 #include <larql/detail/attention/problem.hpp>
 #include <larql/detail/attention/weights.hpp>
@@ -17,6 +18,7 @@
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
+#include <larql/key_selection.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -43,6 +45,9 @@ struct attention_options {
     std::size_t sliding_window = 0;  ///< the token at p sees key j only if p - j < sliding_window; 0 = off
     /// One logit per query head that takes part in the softmax and has no value; empty = none. Not scaled or capped.
     std::span<const float> sinks{};
+    /// One list of keys for each token, of those that it may see beside what `causal` and the window allow: all of its
+    /// heads share it. Empty = all. Keys in no list are never read.
+    key_list_view key_lists{};
     executor* threads = nullptr;  ///< null: threads of the call's own when the work is worth starting them
 };
 
@@ -50,11 +55,18 @@ struct attention_options {
 /// nothing between calls. One call at a time.
 class attention_scratch {
 public:
-    [[nodiscard]] std::size_t size_bytes() const noexcept { return m_memory.size_bytes(); }
+    [[nodiscard]] std::size_t size_bytes() const noexcept {
+        std::size_t bytes = m_memory.size_bytes();
+        for (const detail::listed_memory& worker : m_listed)
+            bytes += worker.k.size_bytes() + worker.v.size_bytes() + worker.kernels.size_bytes();
+        return bytes;
+    }
     [[nodiscard]] detail::aligned_buffer& memory() noexcept { return m_memory; }
+    [[nodiscard]] std::vector<detail::listed_memory>& listed() noexcept { return m_listed; }
 
 private:
     detail::aligned_buffer m_memory{};
+    std::vector<detail::listed_memory> m_listed{};  // of each worker, for calls with key lists
 };
 
 /// Attention together with the weights of the softmax.
@@ -88,6 +100,7 @@ inline void check_attention_shapes(const attention_shapes& s, const attention_op
     if (!(options.softcap >= 0) || std::isinf(options.softcap))
         fail(errc::bad_value, "is " + std::to_string(options.softcap) + ", expected 0 or a positive number",
              {.subject = "softcap"});
+    check_key_lists(options.key_lists, s.q.tokens, s.k.tokens);
 }
 
 template <class Q, class K, class V>
@@ -134,6 +147,7 @@ void with_attention_problem(const Q& q, const K& k, const V& v, const attention_
     p.key_size = shapes.q.size;
     p.value_size = shapes.v.size;
     p.mask = make_attention_mask(shapes, options);
+    p.lists = options.key_lists;
     p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
     p.softcap = options.softcap;
     p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
@@ -152,7 +166,10 @@ void attend(const Q& q, const K& k, const V& v, const attention_shapes& shapes, 
     if (shapes.v.size == 0) return;
     with_attention_problem<T>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
         problem.out = out;
-        run_attention(problem, level, threads, scratch.memory());
+        if (problem.lists.empty())
+            run_attention(problem, level, threads, scratch.memory());
+        else
+            attend_listed(problem, level, threads, scratch.memory(), scratch.listed());
     });
 }
 
@@ -183,9 +200,11 @@ tensor<T, 3> attend_to_tensor(const Q& q, const K& k, const V& v, const attentio
 /// @param v  [S, G, V]  values, likewise
 /// @return   [T, H, V]  new row-major tensor; double if any input is double, else float. Rows that may see no key
 ///                      (S = 0 included) are zero
-/// @throws error errc::shape_mismatch if S, G or D disagree, or H is not a multiple of G
+/// @throws error errc::shape_mismatch if S, G or D disagree, H is not a multiple of G, or key_lists has another number
+///         of lists than T or a key beyond S; errc::bad_value for a list that does not ascend
 /// @note   The row maximum is subtracted before exp; arithmetic is float (double for double). NaN and infinity stay
-///         within the rows that see them. O(T*S*H*(D+V)) time, O(block) scratch per thread.
+///         within the rows that see them. O(T*S*H*(D+V)) time, O(block) scratch per thread. With key lists, S is their
+///         length, and each thread holds the keys and values of one list and head.
 /// @source arXiv 2305.13245 section 2.2 (grouped queries), 2205.14135 (running softmax)
 template <class Q, class K, class V>
 auto gqa_attention_asym(const Q& q, const K& k, const V& v, const attention_options& options = {})

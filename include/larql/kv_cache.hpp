@@ -29,9 +29,11 @@ struct kv_cache_shape {
     std::size_t kv_heads = 0;    ///< G
     std::size_t key_size = 0;    ///< D
     std::size_t value_size = 0;  ///< V
+    std::size_t index_size = 0;  ///< Di, of the one key per token of a sparse indexer; 0: none
 };
 
-/// Keys and values of up to `capacity` tokens. T is the storage: float, bf16 or f16.
+/// Keys and values, and the keys of a sparse indexer if it has one, of up to `capacity` tokens. T is the storage:
+/// float, bf16 or f16.
 ///
 /// Two layouts. Separate: keys [capacity, G, D] and values [capacity, G, V]. Latent (MLA, one head): a single
 /// [capacity, 1, R + P] whose first R columns are also the values. Either way keys() and values() are views for
@@ -63,15 +65,19 @@ public:
     explicit kv_cache(const kv_cache_shape& shape) : m_shape(shape) {
         m_keys = allocate(shape.capacity, shape.kv_heads, shape.key_size);
         m_values = allocate(shape.capacity, shape.kv_heads, shape.value_size);
+        if (shape.index_size != 0) m_index = allocate(shape.capacity, 1, shape.index_size);
     }
 
     /// A latent cache: rows of `latent_size` (R) values followed by `rope_size` (P) rotated key elements.
-    [[nodiscard]] static kv_cache latent(std::size_t capacity, std::size_t latent_size, std::size_t rope_size) {
+    /// @param index_size  elements of an indexer's key; 0: none
+    [[nodiscard]] static kv_cache latent(std::size_t capacity, std::size_t latent_size, std::size_t rope_size,
+                                         std::size_t index_size = 0) {
         kv_cache cache;
         if (rope_size > std::numeric_limits<std::size_t>::max() - latent_size)
             detail::fail(errc::limit_exceeded, "row size overflows", {.subject = "kv_cache"});
-        cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size};
+        cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size, index_size};
         cache.m_keys = allocate(capacity, 1, latent_size + rope_size);
+        if (index_size != 0) cache.m_index = allocate(capacity, 1, index_size);
         return cache;
     }
 
@@ -88,13 +94,15 @@ public:
           m_size(std::exchange(other.m_size, 0)),
           m_keys(std::move(other.m_keys)),
           m_values(std::move(other.m_values)),
-          m_compressed(std::move(other.m_compressed)) {}
+          m_compressed(std::move(other.m_compressed)),
+          m_index(std::move(other.m_index)) {}
     kv_cache& operator=(kv_cache&& other) noexcept {
         m_shape = std::exchange(other.m_shape, {});
         m_size = std::exchange(other.m_size, 0);
         m_keys = std::move(other.m_keys);
         m_values = std::move(other.m_values);
         m_compressed = std::move(other.m_compressed);
+        m_index = std::move(other.m_index);
         return *this;
     }
     kv_cache(const kv_cache&) = delete;
@@ -114,7 +122,8 @@ public:
             const compressed_cache_shape& shape = m_compressed->shape();
             return shape.ratio == 0 ? 0 : (shape.entry_bytes(shape.ratio, sizeof(T)) + shape.ratio - 1) / shape.ratio;
         }
-        return m_shape.kv_heads * (m_shape.key_size + (is_latent() ? 0 : m_shape.value_size)) * sizeof(T);
+        const std::size_t heads = m_shape.kv_heads * (m_shape.key_size + (is_latent() ? 0 : m_shape.value_size));
+        return (heads + m_shape.index_size) * sizeof(T);
     }
 
     /// Bytes that the cache has reserved.
@@ -126,22 +135,13 @@ public:
     ///
     /// @param k  [N, G, D] or [N, G * D], any xtensor expression of float (or double, bf16, f16)
     /// @param v  [N, G, V] or [N, G * V], likewise
-    /// @throws error errc::limit_exceeded if the tokens do not fit; errc::shape_mismatch for other shapes or if the
-    ///         cache is latent
+    /// @throws error errc::limit_exceeded if the tokens do not fit; errc::shape_mismatch for other shapes, or if the
+    ///         cache is latent or has keys of an indexer
     template <class K, class V>
     void append(const K& k, const V& v) {
         require_rows();
-        if (is_latent())
-            detail::fail(errc::shape_mismatch, "is latent: append takes one tensor", {.subject = "kv_cache"});
-        const std::size_t tokens = check_rows(k, "k", m_shape.key_size);
-        const std::size_t value_tokens = check_rows(v, "v", m_shape.value_size);
-        if (value_tokens != tokens)
-            detail::fail(errc::shape_mismatch,
-                         std::to_string(value_tokens) + " tokens, k has " + std::to_string(tokens), {.subject = "v"});
-        check_room(tokens);
-        copy_rows(k, m_keys.get(), tokens, m_shape.key_size);
-        copy_rows(v, m_values.get(), tokens, m_shape.value_size);
-        m_size += tokens;
+        require_no_index();
+        append_separate(k, v);
     }
 
     /// Adds N tokens to a latent cache.
@@ -149,12 +149,34 @@ public:
     template <class K>
     void append(const K& rows) {
         require_rows();
-        if (!is_latent())
-            detail::fail(errc::shape_mismatch, "is not latent: append takes keys and values", {.subject = "kv_cache"});
-        const std::size_t tokens = check_rows(rows, "rows", m_shape.key_size);
-        check_room(tokens);
-        copy_rows(rows, m_keys.get(), tokens, m_shape.key_size);
-        m_size += tokens;
+        require_no_index();
+        append_latent(rows);
+    }
+
+    /// As append, to a cache that has keys of an indexer.
+    /// @param index     [N, 1, Di] or [N, Di], keys of the indexer
+    /// @param keys_etc  k and v, or the rows of a latent cache
+    template <class I, class... K>
+    void append_indexed(const I& index, const K&... keys_etc) {
+        require_rows();
+        const detail::operand_shape shape = detail::read_operand_shape(index.shape(), 1, "index", "the cache");
+        if (shape.size != m_shape.index_size)
+            detail::fail(
+                errc::shape_mismatch,
+                "key size " + std::to_string(shape.size) + ", the cache has " + std::to_string(m_shape.index_size),
+                {.subject = "index"});
+        check_room(shape.tokens);
+        const std::size_t first = m_size;
+        copy_rows(index, m_index.get(), shape, first);
+        if constexpr (sizeof...(K) == 1)
+            append_latent(keys_etc...);
+        else
+            append_separate(keys_etc...);
+        const std::size_t tokens = m_size - first;
+        if (tokens == shape.tokens) return;
+        m_size = first;
+        detail::fail(errc::shape_mismatch, std::to_string(shape.tokens) + " tokens, k has " + std::to_string(tokens),
+                     {.subject = "index"});
     }
 
     /// Keys of the tokens held, [size(), G, D].
@@ -168,6 +190,10 @@ public:
         require_rows();
         return is_latent() ? rows(m_keys.get(), m_shape.key_size, m_shape.value_size)
                            : rows(m_values.get(), m_shape.value_size, m_shape.value_size);
+    }
+    /// Keys of the indexer of the tokens held, [size(), 1, Di].
+    [[nodiscard]] view index_keys() const {
+        return make_view(m_index.get(), {m_size, 1, m_shape.index_size}, {m_shape.index_size, m_shape.index_size, 1});
     }
 
     /// Forgets the tokens from `size` on, as when a draft is rejected.
@@ -194,6 +220,37 @@ private:
     using memory = std::unique_ptr<T, release>;
 
     kv_cache() = default;
+
+    void require_no_index() const {
+        if (m_shape.index_size != 0)
+            detail::fail(errc::shape_mismatch, "has keys of an indexer: append_indexed takes them",
+                         {.subject = "kv_cache"});
+    }
+
+    template <class K, class V>
+    void append_separate(const K& k, const V& v) {
+        if (is_latent())
+            detail::fail(errc::shape_mismatch, "is latent: append takes one tensor", {.subject = "kv_cache"});
+        const std::size_t tokens = check_rows(k, "k", m_shape.key_size);
+        const std::size_t value_tokens = check_rows(v, "v", m_shape.value_size);
+        if (value_tokens != tokens)
+            detail::fail(errc::shape_mismatch,
+                         std::to_string(value_tokens) + " tokens, k has " + std::to_string(tokens), {.subject = "v"});
+        check_room(tokens);
+        copy_rows(k, m_keys.get(), {tokens, m_shape.kv_heads, m_shape.key_size}, m_size);
+        copy_rows(v, m_values.get(), {tokens, m_shape.kv_heads, m_shape.value_size}, m_size);
+        m_size += tokens;
+    }
+
+    template <class K>
+    void append_latent(const K& rows) {
+        if (!is_latent())
+            detail::fail(errc::shape_mismatch, "is not latent: append takes keys and values", {.subject = "kv_cache"});
+        const std::size_t tokens = check_rows(rows, "rows", m_shape.key_size);
+        check_room(tokens);
+        copy_rows(rows, m_keys.get(), {tokens, m_shape.kv_heads, m_shape.key_size}, m_size);
+        m_size += tokens;
+    }
 
     static memory allocate(std::size_t tokens, std::size_t heads, std::size_t size) {
         std::size_t bytes = sizeof(T);
@@ -241,16 +298,16 @@ private:
 
     /// Rounds once from the precision of the expression; lazy arithmetic is evaluated once.
     template <class E>
-    void copy_rows(const E& e, T* to, std::size_t tokens, std::size_t size) {
+    void copy_rows(const E& e, T* to, const detail::operand_shape& shape, std::size_t first) {
         using element = detail::attention_element_t<E>;
         static_assert(detail::is_attention_element<element>,
                       "larql: a cache takes float, double, larql::bf16 or larql::f16");
-        const detail::attention_operand<element> source(e, {tokens, m_shape.kv_heads, size});
-        to += m_size * m_shape.kv_heads * size;
-        for (std::size_t t = 0; t < tokens; ++t)
-            for (std::size_t h = 0; h < m_shape.kv_heads; ++h) {
+        const detail::attention_operand<element> source(e, shape);
+        to += first * shape.heads * shape.size;
+        for (std::size_t t = 0; t < shape.tokens; ++t)
+            for (std::size_t h = 0; h < shape.heads; ++h) {
                 const element* from = source.rows().row(t, h);
-                for (std::size_t d = 0; d < size; ++d) *to++ = static_cast<T>(static_cast<float>(from[d]));
+                for (std::size_t d = 0; d < shape.size; ++d) *to++ = static_cast<T>(static_cast<float>(from[d]));
             }
     }
 
@@ -259,6 +316,7 @@ private:
     memory m_keys{};
     memory m_values{};  // null when latent
     std::unique_ptr<detail::compressed_state<T>> m_compressed{};
+    memory m_index{};  // null without an indexer
 };
 
 }  // namespace larql

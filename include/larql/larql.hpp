@@ -19,6 +19,7 @@
 #include <larql/gguf.hpp>
 #include <larql/gguf_writer.hpp>
 #include <larql/gqa_attention.hpp>
+#include <larql/key_selection.hpp>
 #include <larql/kv_cache.hpp>
 #include <larql/mapped_file.hpp>
 #include <larql/matrix_input.hpp>

@@ -37,6 +37,16 @@ enum class model_key : std::uint8_t {
     use_sliding_window,
     max_window_layers,
     layer_types,
+    index_topk,
+    index_n_heads,
+    index_head_dim,
+    indexer_types,
+    index_topk_freq,
+    index_skip_topk_offset,
+    index_topk_pattern,
+    indexer_rope_interleave,
+    index_kpool,
+    index_kpool_always_select_tail,
     mla_use_nope,
     mla_use_output_gate,
     full_attention_layers,
@@ -57,9 +67,6 @@ enum class model_key : std::uint8_t {
     compress_rate_csa,
     compress_rate_hca,
     compress_rope_theta,
-    index_n_heads,
-    index_head_dim,
-    index_topk,
 
     vocab_size,
     num_nextn_predict_layers,
@@ -133,6 +140,27 @@ enum class window_rule : std::uint8_t {
     from_block,   ///< those of `layer_types`; without it, blocks from `max_window_layers` on
 };
 
+/// Which blocks are sparse, and which of these have an indexer of their own.
+enum class indexer_blocks : std::uint8_t {
+    none,           ///< no block
+    every_block,    ///< all have one
+    layer_types,    ///< those that `layer_types` calls "indexed_attention" have one, the others are not sparse
+    indexer_types,  ///< all are sparse: "full" blocks have one, "shared" ones take the selection of the last full one
+};
+
+/// Sparse attention of a family. Sizes are those of absent keys: the defaults of transformers' configuration class.
+struct indexer_rule {
+    indexer_blocks blocks = indexer_blocks::none;
+    head_order order = head_order::rope_nope;
+    rope_pairing pairing = rope_pairing::half_split;  ///< of the published rows
+    norm_spec k_norm{};                               ///< eps 0: the configuration's rms_norm_eps
+    std::size_t default_top_k = 2048, default_heads = 0, default_head_dim = 128;
+    /// Without `indexer_types`, block b is full if max(b + 1 - offset, 0) is a multiple of the period.
+    std::size_t default_period = 1, default_offset = 2;
+    std::size_t default_pool = 0;  ///< of index_kpool, which is read unless this is 0
+    bool period_keys = false;      ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
+};
+
 /// How GGUF stores the rows of q and k.
 enum class gguf_rows : std::uint8_t {
     as_published,
@@ -170,6 +198,7 @@ struct model_family {
     output_gate gate = output_gate::none;
     output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
     bool sinks = false;
+    indexer_rule indexer{};
     bool softcap = false;         ///< `attn_logit_softcapping` is read
     bool temperature = false;     ///< `llama_4_scaling_beta` is read
     bool partial_rotary = false;  ///< `partial_rotary_factor` is read

@@ -14,35 +14,40 @@ namespace larql {
 
 /// The purpose of a tensor. The first group belongs to an attention block; detail/model/roles.hpp has their shapes.
 enum class tensor_role : std::uint8_t {
-    q,            ///< [H*D, E] query projection
-    q_a,          ///< [Rq, E] query latent
-    q_a_norm,     ///< [Rq] gains of the query latent's norm
-    q_b,          ///< [H*D, Rq]
-    q_norm,       ///< [D] gains of the norm of each query head, or [H*D]
-    kv_a,         ///< [R + P, E] latent of keys and values, then the shared rotated rows
-    kv_a_latent,  ///< [R, E] the latent rows alone: larql's dense form
-    kv_a_norm,    ///< [R] gains of the latent's norm
-    k_rope_norm,  ///< [P] gains of the norm of the shared rotated rows
-    kv_b,         ///< [G*(N + V), R] per head N key rows, then V value rows
-    k_b,          ///< [G, R, N] the key rows of kv_b, transposed per head
-    v_b,          ///< [G, V, R] the value rows of kv_b
-    k,            ///< [G*D, E] key projection
-    k_norm,       ///< [D] gains of the norm of each key head, or [G*D]
-    v,            ///< [G*V, E] value projection
-    qkv,          ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
-    gate,         ///< [H, E] or [H*V, E] gate of the heads' outputs
-    sinks,        ///< [H] one logit per head that takes part in the softmax
-    o,            ///< [E, H*V] output projection
-    o_a,          ///< [Go*Ro, H*V / Go] first factor of a grouped output projection
-    o_b,          ///< [E, Go*Ro] its second factor
+    q,                    ///< [H*D, E] query projection
+    q_a,                  ///< [Rq, E] query latent
+    q_a_norm,             ///< [Rq] gains of the query latent's norm
+    q_b,                  ///< [H*D, Rq]
+    q_norm,               ///< [D] gains of the norm of each query head, or [H*D]
+    kv_a,                 ///< [R + P, E] latent of keys and values, then the shared rotated rows
+    kv_a_latent,          ///< [R, E] the latent rows alone: larql's dense form
+    kv_a_norm,            ///< [R] gains of the latent's norm
+    k_rope_norm,          ///< [P] gains of the norm of the shared rotated rows
+    kv_b,                 ///< [G*(N + V), R] per head N key rows, then V value rows
+    k_b,                  ///< [G, R, N] the key rows of kv_b, transposed per head
+    v_b,                  ///< [G, V, R] the value rows of kv_b
+    k,                    ///< [G*D, E] key projection
+    k_norm,               ///< [D] gains of the norm of each key head, or [G*D]
+    v,                    ///< [G*V, E] value projection
+    qkv,                  ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
+    gate,                 ///< [H, E] or [H*V, E] gate of the heads' outputs
+    sinks,                ///< [H] one logit per head that takes part in the softmax
+    indexer_q_b,          ///< [Hi*Di, Rq] queries of the indexer, from the normed query latent
+    indexer_k,            ///< [Di, E] the indexer's key
+    indexer_k_norm,       ///< [Di] gains of the norm of the indexer's key
+    indexer_k_norm_bias,  ///< [Di] its biases
+    indexer_weights,      ///< [Hi, E] weights of the indexer's heads
+    indexer_pool_gate,    ///< [Di, E] weighs keys within their pool
+    indexer_pool_bias,    ///< [pool, Di] added to these weights, by place within the pool
+    o,                    ///< [E, H*V] output projection
+    o_a,                  ///< [Go*Ro, H*V / Go] first factor of a grouped output projection
+    o_b,                  ///< [E, Go*Ro] its second factor
 
     // Compressed attention: m tokens an entry; c is 2 where entries overlap, else 1.
     compressor_kv,                ///< [c*D, E] rows that entries are made of
     compressor_gate,              ///< [c*D, E] their gates
     compressor_position,          ///< [m, c*D] added to the gates, by the token's place in its entry
     compressor_norm,              ///< [D] gains of the entries' norm
-    indexer_q,                    ///< [nI*dI, Rq] queries of the indexer, from the query latent
-    indexer_weights,              ///< [nI, E] factors of its heads
     indexer_compressor_kv,        ///< [c*dI, E] as compressor_kv, for the indexer's keys
     indexer_compressor_gate,      ///< [c*dI, E]
     indexer_compressor_position,  ///< [m, c*dI]
@@ -93,6 +98,13 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "qkv",
         "gate",
         "sinks",
+        "indexer_q_b",
+        "indexer_k",
+        "indexer_k_norm",
+        "indexer_k_norm_bias",
+        "indexer_weights",
+        "indexer_pool_gate",
+        "indexer_pool_bias",
         "o",
         "o_a",
         "o_b",
@@ -100,8 +112,6 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "compressor_gate",
         "compressor_position",
         "compressor_norm",
-        "indexer_q",
-        "indexer_weights",
         "indexer_compressor_kv",
         "indexer_compressor_gate",
         "indexer_compressor_position",

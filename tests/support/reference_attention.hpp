@@ -7,6 +7,7 @@
 
 #include <larql/gqa_attention.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -28,7 +29,11 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
     const Real cap = static_cast<Real>(options.softcap);
     const auto visible = [&](std::size_t key) {
         const auto j = static_cast<long>(key);
-        return (!options.causal || j <= position) &&
+        const auto listed = [&] {
+            const auto list = options.key_lists.of(t);
+            return std::find(list.begin(), list.end(), key) != list.end();
+        };
+        return (options.key_lists.empty() || listed()) && (!options.causal || j <= position) &&
                (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window));
     };
     std::vector<Real> weights(keys, Real(0));

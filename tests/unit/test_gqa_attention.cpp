@@ -10,6 +10,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <utility>
@@ -517,6 +518,137 @@ TEST_CASE("gqa_attention_with_weights: weights are the softmax, and agree with t
                 }
             }
     }
+}
+
+/// Lists of different lengths: none, one key, a few, all; some reach beyond what the token may see.
+larql::key_selection random_lists(random_source& random, std::size_t tokens, std::size_t keys) {
+    larql::key_selection lists;
+    for (std::size_t t = 0; t < tokens; ++t) {
+        const double share = std::array{0.0, 1.0, 0.02, 0.5, 0.9}[(t + keys) % 5];
+        std::vector<std::uint32_t> list;
+        for (std::size_t j = 0; j < keys; ++j)
+            if (random.uniform() < share) list.push_back(static_cast<std::uint32_t>(j));
+        if (t % 7 == 3) list = {static_cast<std::uint32_t>(t % keys)};
+        lists.append(list);
+    }
+    return lists;
+}
+
+TEST_CASE("gqa_attention: tokens with lists of keys see these alone, whatever the storage and the other options") {
+    random_source random(30);
+    const std::vector<float> sinks{0.5F, -1.0F, 3.0F, 0.0F, 20.0F, -30.0F};
+    for (const std::size_t tokens : {1U, 2U, 7U, 40U})
+        for (const std::size_t keys : {1U, 33U, 300U, 700U})
+            for (const bool causal : {true, false})
+                for (const std::size_t window : {0U, 150U}) {
+                    const larql::key_selection lists = random_lists(random, tokens, keys);
+                    attention_options options{.causal = causal, .sliding_window = window, .key_lists = lists.view()};
+                    check_against_reference<float>({tokens, keys, 6, 2, 32, 16}, options);
+                    check_against_reference<larql::f16>({tokens, keys, 6, 6, 24, 40}, options);
+                    options.softcap = 2.0;
+                    options.sinks = sinks;
+                    check_against_reference<larql::bf16>({tokens, keys, 6, 1, 72, 64}, options);
+                    options.first_position = keys / 2;
+                    check_against_reference<larql::bf16>({tokens, keys, 6, 1, 20, 10}, options);
+                }
+}
+
+TEST_CASE("gqa_attention: lists of keys in double, with values that are a prefix of the keys, and with weights") {
+    random_source random(31);
+    const auto q = random_tensor<double>(random, 9, 4, 24);
+    const auto k = random_tensor<double>(random, 21, 1, 24);
+    const std::array<std::size_t, 3> shape{21, 1, 16}, strides{24, 24, 1};
+    const auto v = xt::adapt(k.data(), 21 * 16, xt::no_ownership(), shape, strides);
+    const larql::key_selection lists = random_lists(random, 9, 21);
+    const attention_options options{.key_lists = lists.view()};
+    CHECK(largest_difference(larql::gqa_attention_asym(q, k, v, options),
+                             reference_attention<double>(q, k, v, options)) < 1e-13);
+    const tensor<float, 3> single = xt::cast<float>(k);
+    const tensor<float, 3> single_q = xt::cast<float>(q);
+    const auto prefix = xt::adapt(single.data(), 21 * 16, xt::no_ownership(), shape, strides);
+    CHECK(largest_difference(larql::gqa_attention_asym(single_q, single, prefix, options),
+                             reference_attention<double>(single_q, single, prefix, options)) <
+          tolerance(single_q, single, prefix, options));
+    const auto weighed = larql::gqa_attention_with_weights(q, k, v, options);
+    for (std::size_t t = 0; t < 9; ++t) {
+        const auto want = larql::testing::reference_weights<double>(q, k, options, t, 1);
+        for (std::size_t j = 0; j < 21; ++j) {
+            CHECK(std::abs(weighed.weights(1, t, j) - want[j]) < 1e-13);
+            if (want[j] == 0) CHECK(weighed.weights(1, t, j) == 0.0);
+        }
+    }
+}
+
+TEST_CASE("gqa_attention: lists of every key give what no lists give, and threads change no bit") {
+    random_source random(32);
+    const auto q = random_tensor<float>(random, 20, 8, 64);
+    const auto k = random_tensor<larql::bf16>(random, 900, 2, 64);
+    const auto v = random_tensor<larql::bf16>(random, 900, 2, 48);
+    larql::key_selection all;
+    std::vector<std::uint32_t> positions(900);
+    for (std::uint32_t j = 0; j < 900; ++j) positions[j] = j;
+    for (int t = 0; t < 20; ++t) all.append(positions);
+    larql::serial_executor serial;
+    CHECK(largest_difference(larql::gqa_attention_asym(q, k, v, {.key_lists = all.view(), .threads = &serial}),
+                             larql::gqa_attention_asym(q, k, v, {.threads = &serial})) == 0.0);
+    const larql::key_selection lists = random_lists(random, 20, 900);
+    tensor<float, 3> last({1, 8, 64});
+    std::copy_n(q.data() + 19 * 8 * 64, 8 * 64, last.data());
+    larql::key_selection of_last;
+    of_last.append(std::vector<std::uint32_t>(positions.begin() + 3, positions.end() - 2));
+    const auto one = larql::gqa_attention_asym(q, k, v, {.key_lists = lists.view(), .threads = &serial});
+    const auto one_last = larql::gqa_attention_asym(last, k, v, {.key_lists = of_last.view(), .threads = &serial});
+    for (const std::size_t threads : {2U, 3U, 30U}) {
+        larql::thread_pool pool(threads);
+        CHECK(largest_difference(larql::gqa_attention_asym(q, k, v, {.key_lists = lists.view(), .threads = &pool}),
+                                 one) == 0.0);
+        CHECK(largest_difference(larql::gqa_attention_asym(last, k, v, {.key_lists = of_last.view(), .threads = &pool}),
+                                 one_last) == 0.0);
+    }
+    // Memory is reused from call to call.
+    larql::attention_scratch scratch;
+    tensor<float, 3> out({20, 8, 48});
+    const attention_options options{.key_lists = lists.view(), .threads = &serial};
+    larql::gqa_attention_into(q, k, v, out, options, scratch);
+    const std::size_t used = scratch.size_bytes();
+    larql::gqa_attention_into(q, k, v, out, options, scratch);
+    CHECK(scratch.size_bytes() == used);
+    CHECK(largest_difference(out, one) == 0.0);
+}
+
+TEST_CASE("gqa_attention: keys in no list are not read") {
+    random_source random(33);
+    const auto q = random_tensor<float>(random, 4, 2, 16);
+    auto k = random_tensor<float>(random, 40, 2, 16), v = random_tensor<float>(random, 40, 2, 16);
+    larql::key_selection lists;
+    for (int t = 0; t < 4; ++t) lists.append(std::vector<std::uint32_t>{1, 5, 30});
+    const auto want = larql::gqa_attention(q, k, v, {.key_lists = lists.view()});
+    for (std::size_t j = 0; j < 40; ++j)
+        if (j != 1 && j != 5 && j != 30)
+            for (std::size_t d = 0; d < 16; ++d) k(j, 1, d) = v(j, 0, d) = std::nanf("");
+    CHECK(largest_difference(larql::gqa_attention(q, k, v, {.key_lists = lists.view()}), want) == 0.0);
+}
+
+TEST_CASE("gqa_attention: lists that do not fit are refused") {
+    random_source random(34);
+    const auto q = random_tensor<float>(random, 2, 2, 8);
+    const auto k = random_tensor<float>(random, 5, 2, 8);
+    std::string text;
+    const auto refused = [&](std::vector<std::size_t> begins, std::vector<std::uint32_t> keys) {
+        return code_of([&] { larql::gqa_attention(q, k, k, {.key_lists = {begins, keys}}); }, &text);
+    };
+    CHECK(refused({0, 1}, {0}) == errc::shape_mismatch);
+    CHECK(text == "key_lists: 1 lists, q has 2 tokens");
+    CHECK(refused({0, 1, 2}, {0, 5}) == errc::shape_mismatch);
+    CHECK(text == "key_lists: list 1 has key 5, there are 5");
+    CHECK(refused({0, 2, 3}, {1, 1, 0}) == errc::bad_value);
+    CHECK(text == "key_lists: expected ascending positions, list 0 has 1, 1");
+    CHECK(refused({0, 0, 2}, {3, 2}) == errc::bad_value);
+    CHECK(refused({1, 1, 2}, {3, 4}) == errc::bad_value);
+    CHECK(text == "key_lists: expected begins from 0 to 2, got 1 to 2");
+    CHECK(refused({0, 1, 3}, {3, 4}) == errc::bad_value);
+    CHECK(refused({0, 3, 2}, {3, 4}) == errc::bad_value);
+    CHECK(text == "key_lists: list 0 ends at 3, it begins at 0 of 2");
 }
 
 TEST_CASE("gqa_attention: sizes that disagree are refused with both numbers") {

@@ -7,6 +7,7 @@
 
 #include <larql/detail/ceil_div.hpp>
 #include <larql/executor.hpp>
+#include <larql/key_selection.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -83,6 +84,7 @@ struct attention_call {
     std::size_t key_size = 0;    // D
     std::size_t value_size = 0;  // V
     attention_mask mask{};
+    key_list_view lists{};  // of the tokens; empty = all that the mask lets through
     double scale = 1.0;
     double softcap = 0.0;          // 0 = none
     const float* sinks = nullptr;  // H logits, or null

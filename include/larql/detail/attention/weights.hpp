@@ -7,10 +7,26 @@
 #include <larql/detail/attention/generic.hpp>
 #include <larql/detail/attention/problem.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
 
 namespace larql::detail {
+
+/// The score of a key that a token's list leaves out is -infinity.
+template <class T>
+void hide_unlisted(std::span<const std::uint32_t> list, key_range seen, T* scores) {
+    auto next = std::ranges::lower_bound(list, seen.begin);
+    for (std::size_t j = seen.begin; j < seen.end; ++j) {
+        if (next != list.end() && *next == j)
+            ++next;
+        else
+            scores[j] = -std::numeric_limits<T>::infinity();
+    }
+}
 
 /// Fills `weights` [S] for one token and head. `q` is a scratch row of D numbers, `key` another.
 template <class T, class K, class V>
@@ -27,6 +43,7 @@ void softmax_weights_row(const attention_problem<T, K, V>& p, std::size_t token,
         const auto cap = static_cast<T>(p.softcap);
         weights[j] = cap > 0 ? cap * std::tanh(s / cap) : s;
     }
+    if (!p.lists.empty()) hide_unlisted(p.lists.of(token), seen, weights);
     attention_generic::update_row<T>(state, weights + seen.begin, seen.end - seen.begin, nullptr, 0);
     const T factor = attention_generic::final_factor(state, p.sinks == nullptr ? nullptr : p.sinks + head);
     for (std::size_t j = seen.begin; j < seen.end; ++j) weights[j] *= factor;

@@ -303,7 +303,8 @@ inline attention_layer<float> checkpoint::attention(std::size_t block, attention
     attention_weights<float> stored = stored_weights(block);
     if (form == layer.form) return {std::move(layer), std::move(stored)};
 
-    const mla_factors<float> factors = detail::factors_of(stored);
+    attention_weights<float> taken = stored;
+    const mla_factors<float> factors = detail::factors_of(taken);
     const absorb_options options{.threads = threads};
     const mla_geometry published = layer.geometry;
     layer.form = form;

@@ -174,7 +174,7 @@ private:
         for (std::size_t t = 0; t < m_tokens; ++t) seen[t].count = m_shape.entries_of(m_first + t + 1);
         const compression_spec& c = m_spec.compression;
         if (!has_index(m_spec) || seen.empty() || seen.back().count <= c.index_top_k) return;
-        tensor<T, 3> queries = in_heads(m_project.linear(latent, tensor_role::indexer_q), c.index_heads);
+        tensor<T, 3> queries = in_heads(m_project.linear(latent, tensor_role::indexer_q_b), c.index_heads);
         apply_rope(queries, c.index_head_dim - m_rope.rotary_dim(), m_rope, m_spec.geometry.pairing, m_first);
         const tensor<T, 2> weights = m_project.linear(x, tensor_role::indexer_weights);
         const index_query<T> query{queries.data(), weights.data()};

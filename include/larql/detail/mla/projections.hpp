@@ -8,6 +8,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/detail/gemm.hpp>
+#include <larql/detail/mla/norm.hpp>
 #include <larql/detail/mla/rows.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/executor.hpp>
@@ -37,8 +38,10 @@ public:
         : m_spec(spec), m_g(spec.geometry), m_form(spec.form), m_rope(rope), m_w(weights), m_threads(threads) {}
 
     /// q, k and v of the new tokens, rotated.
-    void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
-        r.q = query(x);
+    /// @param query_latent  gets the normed query latent [T, Rq], times its gains, which an indexer reads; null: unread
+    void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r,
+                         tensor<T, 2>* query_latent = nullptr) const {
+        r.q = query(x, query_latent);
         if (m_spec.kind == attention_kind::gqa) {
             plain_query_key_value(x, first_position, r);
             return;
@@ -146,9 +149,13 @@ private:
         return x;
     }
 
-    [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x) const {
+    [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x, tensor<T, 2>* latent) const {
         if (!query_latent(m_spec)) return heads_of(linear(x, tensor_role::q), m_g.num_heads);
         tensor<T, 2> a = linear(x, tensor_role::q_a);
+        if (latent != nullptr) {
+            *latent = a;
+            normalise(*latent, m_g.q_lora_rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
+        }
         if (m_form == attention_form::dense) {
             const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank, m_spec.q_latent_scale);
             tensor<T, 2> q = linear(x, tensor_role::q);
@@ -156,7 +163,8 @@ private:
                 for (std::size_t i = 0; i < q.shape(1); ++i) q.data()[t * q.shape(1) + i] *= factors[t];
             return heads_of(std::move(q), m_g.num_heads);
         }
-        normalise(a, m_g.q_lora_rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
+        normalise(a, m_g.q_lora_rank, m_spec.q_latent_scale,
+                  m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::q_a_norm));
         return heads_of(linear(a, tensor_role::q_b), m_g.num_heads);
     }
 
@@ -176,24 +184,8 @@ private:
 
     /// A norm over each head, or over all heads of a token, in place.
     static void normalise_heads(tensor<T, 3>& x, const norm_spec& norm, const vector_input<T>& gains) {
-        if (norm.kind == norm_kind::none) return;
         const std::size_t width = norm.per_head ? x.shape(2) : x.shape(1) * x.shape(2);
-        for (T* row = x.data(); row != x.data() + x.size(); row += width) normalise_row(row, width, norm, gains);
-    }
-
-    static void normalise_row(T* row, std::size_t width, const norm_spec& norm, const vector_input<T>& gains) {
-        double mean = 0.0, squares = 0.0;
-        if (norm.kind == norm_kind::layer)
-            for (std::size_t i = 0; i < width; ++i) mean += static_cast<double>(row[i]) / static_cast<double>(width);
-        for (std::size_t i = 0; i < width; ++i) {
-            const double centred = static_cast<double>(row[i]) - mean;
-            squares += centred * centred;
-        }
-        const double factor = 1.0 / std::sqrt(squares / static_cast<double>(width) + norm.eps);
-        for (std::size_t i = 0; i < width; ++i) {
-            const double gain = gains.empty() ? 1.0 : static_cast<double>(gains.data()[i]) + norm.gain_offset;
-            row[i] = static_cast<T>((static_cast<double>(row[i]) - mean) * factor * gain);
-        }
+        for (T* row = x.data(); row != x.data() + x.size(); row += width) normalise_rows(row, 1, width, norm, gains);
     }
 
     /// Multiplies the queries of a token by the factor of its position.
@@ -230,8 +222,8 @@ private:
     void normalise_rotated(T* first, std::size_t rows, std::size_t stride) const {
         if (m_spec.k_rope_norm.kind == norm_kind::none) return;
         for (std::size_t row = 0; row < rows; ++row)
-            normalise_row(first + row * stride, m_g.qk_rope_head_dim, m_spec.k_rope_norm,
-                          m_w.vector(tensor_role::k_rope_norm));
+            normalise_rows(first + row * stride, 1, m_g.qk_rope_head_dim, m_spec.k_rope_norm,
+                           m_w.vector(tensor_role::k_rope_norm));
     }
 
     /// Factored: the normed latent goes through kv_b; the shared rotated part is put into every head afterwards.

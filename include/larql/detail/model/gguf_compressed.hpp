@@ -92,7 +92,7 @@ private:
         std::set<double> rates[2];
         for (std::size_t b = 0; b < blocks; ++b) {
             const tensor_info* position = find(tensor_role::compressor_position, b);
-            const bool sparse = find(tensor_role::indexer_q, b) != nullptr;
+            const bool sparse = find(tensor_role::indexer_q_b, b) != nullptr;
             types.emplace_back(compressed_layers[position == nullptr ? 0 : sparse ? 1 : 2].name);
             ratios.push_back(position == nullptr ? 0.0 : static_cast<double>(position->rows()));
             if (position != nullptr) rates[sparse ? 0 : 1].insert(ratios.back());
@@ -116,7 +116,7 @@ private:
         if (const tensor_info* gains = find(tensor_role::indexer_compressor_norm))
             set_absent(model_key::index_head_dim, gains->columns(), "attention.indexer.key_length");
         const std::uint64_t size = m_top.size(model_key::index_head_dim);
-        if (const tensor_info* q = find(tensor_role::indexer_q); q != nullptr && size != 0)
+        if (const tensor_info* q = find(tensor_role::indexer_q_b); q != nullptr && size != 0)
             set_absent(model_key::index_n_heads, q->rows() / size, "attention.indexer.head_count");
     }
 

@@ -7,6 +7,7 @@
 
 #include <larql/detail/model/gguf_compressed.hpp>
 #include <larql/detail/model/gguf_fields.hpp>
+#include <larql/detail/model/gguf_indexer.hpp>
 #include <larql/detail/model/gguf_latent.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/names.hpp>
@@ -204,6 +205,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
         gguf_compressed_reader(file, fields, names, values.top).read(values.top.size(model_key::num_hidden_layers));
     else
         check_gguf_heads(fields, values);
+    if (reads_indexer_types(*values.family)) read_gguf_indexer_types(file, fields, names, values.top);
     if (values.family->windows == window_rule::from_block && values.top.size(model_key::sliding_window) != 0)
         values.not_understood.push_back(values.top.name(model_key::sliding_window) +
                                         " is stated, and no key says from which block on");

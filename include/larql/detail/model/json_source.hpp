@@ -216,8 +216,12 @@ private:
         if (row.key == model_key::sliding_window && turned_off != m_object.end() && *turned_off == false) return;
         // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a
         // Ministral.
+        const auto whole = [&](const nlohmann::json& type) {
+            return type == "full_attention" ||
+                   (reads_indexer(m_family) && type.is_string() && is_indexed_type(type.get_ref<const std::string&>()));
+        };
         if (row.key == model_key::layer_types && !reads_window(m_family) && value.is_array() &&
-            std::ranges::all_of(value, [](const nlohmann::json& type) { return type == "full_attention"; }))
+            std::ranges::all_of(value, whole))
             return;
         m_not_understood.push_back(m_path + std::string(name) + " is " + shown(value) + ", which \"" +
                                    std::string(m_family.name) + "\" does not have");

@@ -48,7 +48,7 @@ constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.emp
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
 constexpr bool reads_layer_types(const model_family& f) {
     return f.windows == window_rule::layer_types || f.windows == window_rule::from_block || f.linear_layers ||
-           reads_compressed(f);
+           reads_compressed(f) || f.indexer.blocks == indexer_blocks::layer_types;
 }
 constexpr bool reads_attention_layers(const model_family& f) { return f.linear_layers; }
 constexpr bool reads_attention_interval(const model_family& f) { return f.default_full_attention_interval != 0; }
@@ -62,6 +62,16 @@ constexpr bool reads_layer_ropes(const model_family& f) {
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
     return reads_window(f) && f.windows != window_rule::every_block;
 }
+/// What `layer_types` calls blocks with an indexer, now and in older files (transformers configuration_utils.py
+/// _LEGACY_LAYER_TYPE_REMAP).
+constexpr bool is_indexed_type(std::string_view type) noexcept {
+    return type == "indexed_attention" || type == "deepseek_sparse_attention";
+}
+constexpr bool reads_indexer(const model_family& f) { return f.indexer.blocks != indexer_blocks::none; }
+constexpr bool reads_index_sizes(const model_family& f) { return reads_indexer(f) || reads_compressed(f); }
+constexpr bool reads_indexer_types(const model_family& f) { return f.indexer.blocks == indexer_blocks::indexer_types; }
+constexpr bool reads_indexer_pool(const model_family& f) { return f.indexer.default_pool != 0; }
+constexpr bool reads_indexer_period(const model_family& f) { return f.indexer.period_keys; }
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
 constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
@@ -77,11 +87,11 @@ inline constexpr key_row top_keys[] = {
     {model_key::num_hidden_layers,          value_type::integer, 1,          max_layers,     {"num_hidden_layers"},                {"block_count"}},
     {model_key::num_attention_heads,        value_type::integer, 1,          max_dimension,  {"num_attention_heads"},              {"attention.head_count"}},
     {model_key::num_key_value_heads,        value_type::integer, 1,          max_dimension,  {"num_key_value_heads"},              {"attention.head_count_kv"}},
-    {model_key::head_dim,                   value_type::integer, 1,          max_dimension,  {"head_dim"},                         {"attention.key_length"}},
+    {model_key::head_dim,                   value_type::integer, 0,          max_dimension,  {"head_dim"},                         {"attention.key_length"}},
     {model_key::q_lora_rank,                value_type::integer, 0,          max_dimension,  {"q_lora_rank"},                      {},                                   reads_query_rank},
     {model_key::kv_lora_rank,               value_type::integer, 1,          max_dimension,  {"kv_lora_rank"},                     {},                                   reads_mla},
     {model_key::qk_nope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_nope_head_dim"},                 {},                                   reads_mla},
-    {model_key::qk_rope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_query_rank},
+    {model_key::qk_rope_head_dim,           value_type::integer, 0,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_query_rank},
     {model_key::v_head_dim,                 value_type::integer, 1,          max_dimension,  {"v_head_dim"},                       {},                                   reads_mla},
     {model_key::max_position_embeddings,    value_type::integer, 1,          max_length,     {"max_position_embeddings"},          {"context_length"}},
     {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon"}},
@@ -90,6 +100,16 @@ inline constexpr key_row top_keys[] = {
     {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window_switch},
     {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
     {model_key::layer_types,                value_type::texts,   0,          0,              {"layer_types"},                      {},                                   reads_layer_types},
+    {model_key::index_topk,                 value_type::integer, 1,          max_length,     {"index_topk"},                       {"attention.indexer.top_k"},          reads_index_sizes},
+    {model_key::index_n_heads,              value_type::integer, 1,          max_dimension,  {"index_n_heads"},                    {"attention.indexer.head_count"},     reads_index_sizes},
+    {model_key::index_head_dim,             value_type::integer, 1,          max_dimension,  {"index_head_dim"},                   {"attention.indexer.key_length"},     reads_index_sizes},
+    {model_key::indexer_types,              value_type::texts,   0,          0,              {"indexer_types"},                    {},                                   reads_indexer_types},
+    {model_key::index_topk_freq,            value_type::integer, 0,          max_layers,     {"index_topk_freq"},                  {},                                   reads_indexer_period},
+    {model_key::index_skip_topk_offset,     value_type::integer, 0,          max_layers,     {"index_skip_topk_offset"},           {},                                   reads_indexer_period},
+    {model_key::index_topk_pattern,         value_type::text,    0,          0,              {"index_topk_pattern"},               {},                                   reads_indexer_period},
+    {model_key::indexer_rope_interleave,    value_type::flag,    0,          1,              {"indexer_rope_interleave"},          {},                                   reads_indexer},
+    {model_key::index_kpool,                value_type::integer, 1,          max_length,     {"index_kpool"},                      {"attention.indexer.kpool"},          reads_indexer_pool},
+    {model_key::index_kpool_always_select_tail, value_type::flag, 0,         1,              {"index_kpool_always_select_tail"},   {"attention.indexer.kpool_select_tail"}, reads_indexer_pool},
     {model_key::mla_use_nope,               value_type::flag,    0,          1,              {"mla_use_nope"},                     {},                                   reads_nope},
     {model_key::mla_use_output_gate,        value_type::flag,    0,          1,              {"mla_use_output_gate"},              {},                                   reads_gate},
     {model_key::full_attention_layers,      value_type::numbers, 1,          max_layers,     {"linear_attn_config.full_attn_layers"}, {},                                reads_attention_layers},  // counted from 1
@@ -109,9 +129,6 @@ inline constexpr key_row top_keys[] = {
     {model_key::compress_rate_csa,          value_type::integer, 1,          max_dimension,  {"compress_rate_csa"},                {},                                   reads_compressed},
     {model_key::compress_rate_hca,          value_type::integer, 1,          max_dimension,  {"compress_rate_hca"},                {},                                   reads_compressed},
     {model_key::compress_rope_theta,        value_type::number,  above_zero, any_finite,     {"compress_rope_theta"},              {"attention.compress_rope_freq_base"}, reads_compressed},
-    {model_key::index_n_heads,              value_type::integer, 1,          max_dimension,  {"index_n_heads"},                    {"attention.indexer.head_count"},     reads_compressed},
-    {model_key::index_head_dim,             value_type::integer, 1,          max_dimension,  {"index_head_dim"},                   {"attention.indexer.key_length"},     reads_compressed},
-    {model_key::index_topk,                 value_type::integer, 1,          max_length,     {"index_topk"},                       {"attention.indexer.top_k"},          reads_compressed},
 
     {model_key::vocab_size,                 value_type::integer, 1,          max_vocabulary, {"vocab_size"},                       {"vocab_size"}},
     {model_key::num_nextn_predict_layers,   value_type::integer, 0,          max_layers,     {"num_nextn_predict_layers"},         {"nextn_predict_layers"}},
@@ -272,6 +289,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"q_head_dim"},
     {"decoder_sparse_step"},  // which layers have experts
     {"mlp_layer_types"},
+    {"index_share_for_mtp_iteration"},  // of prediction blocks, which larql does not compute
     {"moe_renormalize"},
     {"prefill_chunk_size"},  // of MLC's compiler
     {"context_window_size"},
@@ -306,6 +324,7 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"attention.temperature_scale"},  // read by gguf_source.hpp, if the family has a temperature
     {"attention.temperature_length"},
     {"rope.dimension_count"},
+    {"attention.indexer.types"},  // held against the tensors by gguf_indexer.hpp
     {"tensor_data_layout"},
 };
 

@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_MODEL_RESOLVE_HPP
 
 #include <larql/detail/model/compression.hpp>
+#include <larql/detail/model/indexers.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
@@ -48,6 +49,9 @@ public:
             if (m_values.ropes.size() > 1) set_rope(spec, type);
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
         }
+        if (reads_indexer(m_family))
+            indexer_resolver(m_values, m_problems, m_not_understood)
+                .set(all, m_layers, types, with_eps(m_family.indexer.k_norm));
         return all;
     }
 
@@ -118,6 +122,10 @@ private:
         g.kv_lora_rank = required(model_key::kv_lora_rank, "kv_lora_rank");
         g.qk_nope_head_dim = required(model_key::qk_nope_head_dim, "qk_nope_head_dim");
         g.qk_rope_head_dim = required(model_key::qk_rope_head_dim, "qk_rope_head_dim");
+        if (g.qk_rope_head_dim == 0 && top().find<std::uint64_t>(model_key::qk_rope_head_dim) &&
+            m_family.pairing != rope_pairing::none)
+            m_problems.add(errc::bad_value, top().name(model_key::qk_rope_head_dim),
+                           "is 0, and \"" + std::string(m_family.name) + "\" rotates a part of its heads");
         const bool derived = m_family.head_sized_values && top().size(model_key::v_head_dim) == 0 && g.num_heads != 0;
         g.v_head_dim = derived ? g.hidden_size / g.num_heads : required(model_key::v_head_dim, "v_head_dim");
         if (!top().stated(model_key::q_lora_rank) && !m_family.default_q_lora_rank)
@@ -430,7 +438,7 @@ private:
         auto types = top().find<std::vector<std::string>>(model_key::layer_types);
         if (!types && m_family.linear_layers) return attention_layers();
         if (!types) {
-            if (m_family.windows == window_rule::layer_types)
+            if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
                 m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
             return {};
         }
@@ -440,7 +448,8 @@ private:
                            "expected " + std::to_string(m_layers) + " entries, got " + std::to_string(types->size()));
         for (const std::string& type : *types)
             if (type != "full_attention" && type != "sliding_attention" &&
-                !(type == linear_type && m_family.linear_layers) && m_reported.insert(type))
+                !(type == linear_type && m_family.linear_layers) &&
+                !(reads_indexer(m_family) && is_indexed_type(type)) && m_reported.insert(type))
                 m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
         return *types;
     }

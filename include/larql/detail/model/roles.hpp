@@ -17,23 +17,27 @@ namespace larql::detail {
 enum class extent : std::uint8_t {
     none,
     one,
-    width,      ///< E
-    heads,      ///< H
-    q_rank,     ///< Rq
-    kv_rank,    ///< R
-    rope,       ///< P
-    kv_a_rows,  ///< R + P
-    q_rows,     ///< H*D
-    k_rows,     ///< G*D
-    v_rows,     ///< G*V
-    qkv_rows,   ///< H*D + G*D + G*V
-    kv_b_rows,  ///< G*(N + V)
-    k_b_rows,   ///< G*R
-    nope,       ///< N
-    attended,   ///< H*V
-    gate_rows,  ///< H or H*V
-    q_normed,   ///< D or H*D
-    k_normed,   ///< D or G*D
+    width,           ///< E
+    heads,           ///< H
+    q_rank,          ///< Rq
+    kv_rank,         ///< R
+    rope,            ///< P
+    kv_a_rows,       ///< R + P
+    q_rows,          ///< H*D
+    k_rows,          ///< G*D
+    v_rows,          ///< G*V
+    qkv_rows,        ///< H*D + G*D + G*V
+    kv_b_rows,       ///< G*(N + V)
+    k_b_rows,        ///< G*R
+    nope,            ///< N
+    attended,        ///< H*V
+    gate_rows,       ///< H or H*V
+    q_normed,        ///< D or H*D
+    k_normed,        ///< D or G*D
+    indexer_q_rows,  ///< Hi*Di
+    indexer_dim,     ///< Di
+    indexer_heads,   ///< Hi
+    indexer_pool,    ///< keys of a pool
 
     // Grouped outputs and compressed attention.
     o_a_rows,          ///< Go*Ro
@@ -41,8 +45,6 @@ enum class extent : std::uint8_t {
     head,              ///< D
     entry_tokens,      ///< m
     entry_rows,        ///< c*D
-    index_query_rows,  ///< nI*dI
-    index_heads,       ///< nI
     index_head,        ///< dI
     index_entry_rows,  ///< c*dI
 };
@@ -75,13 +77,17 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::gate_rows: return spec.gate == output_gate::per_head ? heads : heads * value;
         case extent::q_normed: return spec.q_norm.per_head ? dim : heads * dim;
         case extent::k_normed: return spec.k_norm.per_head ? dim : groups * dim;
+        case extent::indexer_q_rows:
+            return spec.indexer.heads * spec.indexer.head_dim +
+                   spec.compression.index_heads * spec.compression.index_head_dim;
+        case extent::indexer_dim: return spec.indexer.head_dim;
+        case extent::indexer_heads: return spec.indexer.heads + spec.compression.index_heads;
+        case extent::indexer_pool: return spec.indexer.pool;
         case extent::o_a_rows: return spec.output_groups * spec.output_rank;
         case extent::o_a_cols: return spec.output_groups == 0 ? 0 : heads * value / spec.output_groups;
         case extent::head: return dim;
         case extent::entry_tokens: return spec.compression.ratio;
         case extent::entry_rows: return row_width(spec.compression, dim);
-        case extent::index_query_rows: return spec.compression.index_heads * spec.compression.index_head_dim;
-        case extent::index_heads: return spec.compression.index_heads;
         case extent::index_head: return spec.compression.index_head_dim;
         case extent::index_entry_rows: return row_width(spec.compression, spec.compression.index_head_dim);
     }
@@ -111,7 +117,7 @@ constexpr bool has_index(const attention_spec& s) noexcept { return has_entries(
 inline constexpr role_row attention_roles[] = {
     {tensor_role::q,           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
     {tensor_role::q_a,         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
-    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || s.indexer.own()) && s.latent_norm.kind != norm_kind::none; }},
     {tensor_role::q_b,         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
     {tensor_role::q_norm,      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
     {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
@@ -127,6 +133,13 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
     {tensor_role::gate,        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
     {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
+    {tensor_role::indexer_q_b, extent::indexer_q_rows, extent::q_rank, [](const attention_spec& s, attention_form) { return s.indexer.own() || has_index(s); }},
+    {tensor_role::indexer_k,   extent::indexer_dim, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
+    {tensor_role::indexer_k_norm, extent::one,    extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_gain; }},
+    {tensor_role::indexer_k_norm_bias, extent::one, extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_bias; }},
+    {tensor_role::indexer_weights, extent::indexer_heads, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own() || has_index(s); }},
+    {tensor_role::indexer_pool_gate, extent::indexer_dim, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.pool > 1; }},
+    {tensor_role::indexer_pool_bias, extent::indexer_pool, extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.pool > 1; }},
     {tensor_role::o,           extent::width,     extent::attended, [](const attention_spec& s, attention_form) { return !grouped_output(s); }},
     {tensor_role::o_a,         extent::o_a_rows,  extent::o_a_cols, [](const attention_spec& s, attention_form) { return grouped_output(s); }},
     {tensor_role::o_b,         extent::width,     extent::o_a_rows, [](const attention_spec& s, attention_form) { return grouped_output(s); }},
@@ -134,8 +147,6 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::compressor_gate,             extent::entry_rows,       extent::width,            [](const attention_spec& s, attention_form) { return has_entries(s); }},
     {tensor_role::compressor_position,         extent::entry_tokens,     extent::entry_rows,       [](const attention_spec& s, attention_form) { return has_entries(s); }},
     {tensor_role::compressor_norm,             extent::one,              extent::head,             [](const attention_spec& s, attention_form) { return has_entries(s); }},
-    {tensor_role::indexer_q,                   extent::index_query_rows, extent::q_rank,           [](const attention_spec& s, attention_form) { return has_index(s); }},
-    {tensor_role::indexer_weights,             extent::index_heads,      extent::width,            [](const attention_spec& s, attention_form) { return has_index(s); }},
     {tensor_role::indexer_compressor_kv,       extent::index_entry_rows, extent::width,            [](const attention_spec& s, attention_form) { return has_index(s); }},
     {tensor_role::indexer_compressor_gate,     extent::index_entry_rows, extent::width,            [](const attention_spec& s, attention_form) { return has_index(s); }},
     {tensor_role::indexer_compressor_position, extent::entry_tokens,     extent::index_entry_rows, [](const attention_spec& s, attention_form) { return has_index(s); }},

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families of latent attention with a sparse indexer. Defaults are those of transformers 5.24's configuration classes.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_INDEXED_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_INDEXED_HPP
+
+#include <larql/detail/model/families/mla.hpp>
+#include <larql/detail/model/families/names.hpp>
+#include <larql/model_family.hpp>
+
+namespace larql::detail {
+
+// clang-format off
+// Sources: transformers' modeling_deepseek_v32.py; llama.cpp's gguf-py/gguf/tensor_mapping.py.
+inline constexpr name_row indexer_names[] = {
+    {tensor_role::indexer_q_b,         "layers.{}.self_attn.indexer.wq_b.weight",          "blk.{}.indexer.attn_q_b.weight"},
+    {tensor_role::indexer_k,           "layers.{}.self_attn.indexer.wk.weight",            "blk.{}.indexer.attn_k.weight"},
+    {tensor_role::indexer_k_norm,      "layers.{}.self_attn.indexer.k_norm.weight",        "blk.{}.indexer.k_norm.weight"},
+    {tensor_role::indexer_k_norm_bias, "layers.{}.self_attn.indexer.k_norm.bias",          "blk.{}.indexer.k_norm.bias"},
+    {tensor_role::indexer_weights,     "layers.{}.self_attn.indexer.weights_proj.weight",  "blk.{}.indexer.proj.weight"},
+};
+// clang-format on
+inline constexpr auto deepseek_indexed_names = joined(deepseek_names, indexer_names);
+
+/// The LayerNorm of an indexer's key, whose eps is neither torch's default nor the configuration's.
+inline constexpr norm_spec indexer_k_norm{.kind = norm_kind::layer, .has_bias = true, .eps = 1e-6};
+
+/// What DeepSeek-V3.2 and its relatives share.
+constexpr model_family deepseek_indexed(model_family row) {
+    const std::string_view architecture = row.gguf_architecture;
+    row.names = deepseek_indexed_names;
+    row = deepseek(row);
+    row.gguf_architecture = architecture;
+    row.gguf_temperature = false;
+    return row;
+}
+
+// clang-format off
+// modeling_hy_v4.py, and the names of the published files (conversion_mapping.py).
+inline constexpr name_row hy_v4_own_names[] = {
+    {tensor_role::gate,                "layers.{}.self_attn.linear_gate.weight"},
+    {tensor_role::gate,                "layers.{}.self_attn.gate_proj.weight"},
+    {tensor_role::sinks,               "layers.{}.self_attn.learnable_sink_param"},
+    {tensor_role::sinks,               "layers.{}.self_attn.sinks"},
+};
+// modeling_glm5_next.py
+inline constexpr name_row indexer_pool_names[] = {
+    {tensor_role::indexer_pool_gate,   "layers.{}.self_attn.indexer.index_kpool_compress_gate"},
+    {tensor_role::indexer_pool_bias,   "layers.{}.self_attn.indexer.index_kpool_compress_ape"},
+};
+// clang-format on
+inline constexpr auto hy_v4_names = joined(deepseek_names, indexer_names, hy_v4_own_names);
+inline constexpr auto glm5_next_names = joined(deepseek_names, indexer_names, indexer_pool_names);
+
+/// Of connections around attention, and of training.
+inline constexpr std::string_view hy_v4_inert[] = {"hc_eps", "hc_magnitude", "learnable_sink_init"};
+/// Of connections around attention, and of layers with linear attention.
+inline constexpr std::string_view glm5_next_inert[] = {"hc_eps", "linear_head_dim", "linear_num_heads",
+                                                       "linear_conv_kernel_dim", "linear_lower_bound"};
+
+/// Hunyuan 4, whose text-only and whose multimodal model differ in pairing and in an eps.
+constexpr model_family hy_v4(model_family row) {
+    row.names = hy_v4_names;
+    row.gate = output_gate::per_element;
+    row.sinks = true;
+    row.indexer.blocks = indexer_blocks::indexer_types;
+    row.indexer.order = head_order::nope_rope;
+    row.indexer.pairing = row.pairing;
+    row.indexer.k_norm = {.kind = norm_kind::layer, .has_bias = true};
+    row.indexer.default_period = 4;
+    row.default_rms_norm_eps = 1e-5;
+    row.inert_keys = hy_v4_inert;
+    return latent_attention(row);
+}
+
+inline constexpr model_family indexed_families[] = {
+    deepseek_indexed(
+        {.name = "deepseek_v32",
+         .model_types = {"deepseek_v32"},
+         .classes = {"DeepseekV32ForCausalLM", "DeepseekV32Model"},
+         .gguf_architecture = "deepseek32",
+         .indexer = {.blocks = indexer_blocks::every_block, .k_norm = indexer_k_norm, .default_heads = 64}}),
+    deepseek_indexed({.name = "glm_moe_dsa",
+                      .model_types = {"glm_moe_dsa"},
+                      .classes = {"GlmMoeDsaForCausalLM", "GlmMoeDsaModel"},
+                      .gguf_architecture = "glm-dsa",
+                      .indexer = {.blocks = indexer_blocks::indexer_types,
+                                  .pairing = rope_pairing::interleaved,
+                                  .k_norm = indexer_k_norm,
+                                  .default_heads = 32,
+                                  .period_keys = true},
+                      .default_rms_norm_eps = 1e-5}),
+    hy_v4({.name = "hy_v4",
+           .model_types = {"hy_v4"},
+           .classes = {"HYV4ForCausalLM", "HYV4Model"},
+           .indexer = {.default_heads = 16}}),
+    hy_v4({.name = "hy_v4_vl",
+           .model_types = {"hy_v4_vl", "hy_v4_vl_text"},
+           .classes = {"HYV4VLForConditionalGeneration", "HYV4VLModel", "HYV4VLTextModel"},
+           .pairing = rope_pairing::interleaved,
+           .latent_eps = 0.0,
+           .indexer = {.default_heads = 32}}),
+    latent_attention({.name = "glm5_next",
+                      .model_types = {"glm5_next", "glm5_next_text"},
+                      .classes = {"Glm5NextForConditionalGeneration", "Glm5NextModel", "Glm5NextTextModel"},
+                      .names = glm5_next_names,
+                      .pairing = rope_pairing::none,
+                      .latent_eps = 0.0,
+                      .linear_layers = true,
+                      .indexer = {.blocks = indexer_blocks::indexer_types,
+                                  .pairing = rope_pairing::none,
+                                  .k_norm = indexer_k_norm,
+                                  .default_heads = 32,
+                                  .default_pool = 16,
+                                  .period_keys = true},
+                      .default_rms_norm_eps = 1e-5,
+                      .inert_keys = glm5_next_inert}),
+};
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which keys each query token may see, as lists of positions: what a sparse indexer selects and attention takes.
+#ifndef LARQL_KEY_SELECTION_HPP
+#define LARQL_KEY_SELECTION_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace larql {
+
+/// A view of one list of keys for each of T query tokens, which all its heads share; without lists, every token may
+/// see every key. Whoever made the arrays owns them.
+struct key_list_view {
+    std::span<const std::size_t>
+        begins{};  ///< [T + 1], from 0 to keys.size(): list t is keys[begins[t] .. begins[t + 1])
+    std::span<const std::uint32_t> keys{};  ///< positions from 0, ascending within a list, none twice
+
+    [[nodiscard]] constexpr bool empty() const noexcept { return begins.empty(); }
+    [[nodiscard]] constexpr std::size_t tokens() const noexcept { return begins.empty() ? 0 : begins.size() - 1; }
+    /// The keys of a token.
+    [[nodiscard]] constexpr std::span<const std::uint32_t> of(std::size_t token) const noexcept {
+        return keys.subspan(begins[token], begins[token + 1] - begins[token]);
+    }
+};
+
+/// Lists that own their memory: 4 bytes for each key and token.
+struct key_selection {
+    std::vector<std::size_t> begins{};  ///< as in the view; empty: no lists, every token may see every key
+    std::vector<std::uint32_t> keys{};
+
+    [[nodiscard]] bool empty() const noexcept { return begins.empty(); }
+    [[nodiscard]] std::size_t tokens() const noexcept { return view().tokens(); }
+    [[nodiscard]] std::span<const std::uint32_t> of(std::size_t token) const noexcept { return view().of(token); }
+    /// Valid until the selection changes or ends.
+    [[nodiscard]] key_list_view view() const noexcept { return {begins, keys}; }
+
+    /// Adds the list of the next token.
+    /// @param list  ascending positions
+    void append(std::span<const std::uint32_t> list) {
+        if (begins.empty()) begins.push_back(0);
+        keys.insert(keys.end(), list.begin(), list.end());
+        begins.push_back(keys.size());
+    }
+};
+
+}  // namespace larql
+
+#endif
