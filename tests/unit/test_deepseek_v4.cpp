@@ -465,7 +465,7 @@ TEST_CASE("deepseek_v4: FP8 with a scale for each block, under both spellings") 
             for (const larql::detail::role_row& row : larql::detail::attention_roles) {
                 if (!row.needed(spec, spec.form)) continue;
                 using enum larql::tensor_role;
-                const bool fp8 = larql::role_set{q_a, q_b, k, o_a, o_b, indexer_q}.contains(row.role);
+                const bool fp8 = larql::role_set{q_a, q_b, k, o_a, o_b, indexer_q_b}.contains(row.role);
                 add(*names.spell({row.role}, ""), larql::detail::size_of(row.rows, spec),
                     larql::detail::size_of(row.cols, spec), fp8);
             }
