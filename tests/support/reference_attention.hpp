@@ -29,7 +29,9 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
     const auto visible = [&](std::size_t key) {
         const auto j = static_cast<long>(key);
         return (!options.causal || j <= position) &&
-               (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window));
+               (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window)) &&
+               (options.chunk == 0 || position < 0 ||
+                position / static_cast<long>(options.chunk) == j / static_cast<long>(options.chunk));
     };
     std::vector<Real> weights(keys, Real(0));
     Real top = -std::numeric_limits<Real>::infinity();
