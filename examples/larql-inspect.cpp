@@ -67,6 +67,7 @@ ordered_json rope_json(const larql::attention_spec& spec) {
 
 ordered_json norm_json(const larql::norm_spec& norm) {
     ordered_json out = {{"kind", larql::to_string(norm.kind)}, {"per_head", norm.per_head}, {"eps", norm.eps}};
+    if (norm.own_gains) out["own_gains"] = true;
     if (!norm.has_gain) out["has_gain"] = false;
     if (norm.gain_offset != 0.0) out["gain_offset"] = norm.gain_offset;
     if (norm.after_rope) out["after_rope"] = true;
@@ -91,6 +92,8 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     out["attention_scale"] = spec.scale;
     if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
     if (spec.sliding_window != 0) out["sliding_window"] = spec.sliding_window;
+    if (spec.chunk != 0) out["attention_chunk_size"] = spec.chunk;
+    if (spec.clip != 0.0) out["clip_qkv"] = spec.clip;
     if (spec.sinks) out["sinks"] = true;
     if (spec.gate != larql::output_gate::none) out["gate"] = larql::to_string(spec.gate);
     if (spec.temperature.scale != 0.0)
@@ -99,6 +102,12 @@ ordered_json spec_json(const larql::attention_spec& spec) {
                               {"offset", spec.temperature.offset}};
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
+    if (spec.v_norm.kind != larql::norm_kind::none) out["v_norm"] = norm_json(spec.v_norm);
+    if (spec.value_is_key) out["value_is_key"] = true;
+    if (spec.fused != larql::qkv_order::in_turn) out["fused_qkv"] = larql::to_string(spec.fused);
+    for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
+        if (const auto role = static_cast<larql::tensor_role>(i); spec.transposed.contains(role))
+            out["transposed"].push_back(larql::to_string(role));
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
         if (const auto role = static_cast<larql::tensor_role>(i); spec.biases.contains(role))
             out["biases"].push_back(larql::to_string(role));
@@ -106,7 +115,8 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     return out;
 }
 
-/// The model, its blocks once where they are alike; "layers" has what differs from block to block.
+/// The model, its blocks once where they are alike; "layers" has a value of each block for what differs, "other_layers"
+/// the numbers of blocks that do not attend.
 ordered_json config_json(const larql::model_config& c) {
     ordered_json out = {{"attention", larql::to_string(c.attention)},
                         {"form", larql::to_string(c.form)},
@@ -117,21 +127,24 @@ ordered_json config_json(const larql::model_config& c) {
     if (c.block_begin != 0 || c.block_end != c.blocks.size()) out["blocks_held"] = {c.block_begin, c.block_end - 1};
     std::vector<ordered_json> blocks;
     std::map<std::string, std::size_t> stated;  // in how many blocks a key stands with the first block's value
-    for (const larql::attention_spec& spec : c.blocks) blocks.push_back(spec_json(spec));
+    for (std::size_t i = 0; i < c.blocks.size(); ++i)
+        if (c.blocks[i].kind == larql::attention_kind::other)
+            out["other_layers"].push_back(i);
+        else
+            blocks.push_back(spec_json(c.blocks[i]));
     for (const ordered_json& block : blocks)
         for (const auto& [key, value] : block.items())
             stated[key] += blocks.front().contains(key) && blocks.front()[key] == value ? 1 : 0;
-    ordered_json layers = ordered_json::array();
-    for (const auto& [key, value] : blocks.front().items())
-        if (stated[key] == blocks.size()) out[key] = value;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        ordered_json own = {{"block", i}};
-        for (const auto& [key, value] : blocks[i].items())
-            if (stated[key] != blocks.size()) own[key] = value;
-        layers.push_back(std::move(own));
+    ordered_json layers = ordered_json::object();
+    for (const auto& [key, count] : stated) {
+        if (count != blocks.size())
+            for (const ordered_json& block : blocks)
+                layers[key].push_back(block.contains(key) ? block[key] : ordered_json(nullptr));
     }
-    const auto differs = [&](const auto& item) { return item.second != blocks.size(); };
-    if (std::ranges::any_of(stated, differs)) out["layers"] = std::move(layers);
+    if (!blocks.empty())
+        for (const auto& [key, value] : blocks.front().items())
+            if (stated[key] == blocks.size()) out[key] = value;
+    if (!layers.empty()) out["layers"] = std::move(layers);
     return out;
 }
 

@@ -54,6 +54,7 @@ inline attention_cost cost_of(const mla_geometry& g, attention_form form) noexce
 /// The costs of a block in a form, with what its spec adds to the projections. A sliding window bounds the tokens that
 /// flops_per_cached_token counts, not the number for each.
 inline attention_cost cost_of(const attention_spec& spec, attention_form form) noexcept {
+    if (spec.kind == attention_kind::other) return {};
     attention_cost cost = cost_of(spec.geometry, form);
     if (spec.gate == output_gate::none) return cost;
     const mla_geometry& g = spec.geometry;

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families that store q, k and v as one. Defaults are those of transformers 5.24's configuration classes
+// (configuration_*.py) and default_theta of PreTrainedConfig.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_GQA_FUSED_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_GQA_FUSED_HPP
+
+#include <larql/detail/model/families/gqa_keys.hpp>
+#include <larql/detail/model/families/gqa_names.hpp>
+#include <larql/model_family.hpp>
+
+namespace larql::detail {
+
+inline constexpr model_family fused_families[] = {
+    {.name = "phi3",
+     .model_types = {"phi3"},
+     .classes = {"Phi3ForCausalLM", "Phi3Model", "Phi3ForSequenceClassification", "Phi3ForTokenClassification"},
+     .gguf_architecture = "phi3",
+     .names = phi3_names,
+     .windows = window_rule::every_block,
+     .partial_rotary = true,
+     .only_longrope = true,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-5,
+     .default_sliding_window = 0},
+    {.name = "internlm2",
+     .model_types = {"internlm2"},
+     .classes = {"InternLM2ForCausalLM", "InternLM2Model", "InternLM2ForSequenceClassification",
+                 "InternLM2ForRewardModel"},
+     .gguf_architecture = "internlm2",
+     .names = internlm2_names,
+     .fused = qkv_order::by_group,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .stored = gguf_rows::interleaved,
+     .gguf_loses = "dynamic rope scaling",
+     .aliases = bias_alias},
+    {.name = "gpt2",
+     .model_types = {"gpt2"},
+     .classes = {"GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel", "GPT2ForSequenceClassification",
+                 "GPT2ForTokenClassification", "GPT2ForQuestionAnswering"},
+     .gguf_architecture = "gpt2",
+     .names = gpt2_names,
+     .pairing = rope_pairing::none,
+     .transposed = {tensor_role::qkv, tensor_role::o},
+     .biases = q_k_v_o,
+     .default_rms_norm_eps = 1e-5,
+     .aliases = gpt2_aliases,
+     .inert_keys = gpt2_inert},
+    {.name = "gpt_neox",
+     .model_types = {"gpt_neox"},
+     .classes = {"GPTNeoXForCausalLM", "GPTNeoXModel", "GPTNeoXForSequenceClassification",
+                 "GPTNeoXForTokenClassification", "GPTNeoXForQuestionAnswering"},
+     .gguf_architecture = "gptneox",
+     .names = neox_names,
+     .fused = qkv_order::by_group,
+     .partial_rotary = true,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-5,
+     .defaults = {{{model_key::attention_bias, 1.0}, {model_key::partial_rotary_factor, 0.25}}},
+     .gguf_loses = "a rope base",
+     .aliases = neox_aliases},
+    {.name = "persimmon",
+     .model_types = {"persimmon"},
+     .classes = {"PersimmonForCausalLM", "PersimmonModel", "PersimmonForSequenceClassification",
+                 "PersimmonForTokenClassification"},
+     .names = persimmon_names,
+     .q_norm = layer_heads,
+     .k_norm = layer_heads,
+     .fused = qkv_order::by_group,
+     .partial_rotary = true,
+     .biases = q_k_v_o,
+     .norm_biases = {tensor_role::q_norm, tensor_role::k_norm},
+     .reads = {model_key::qk_norm},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-5,
+     .defaults = {{{model_key::qk_norm, 1.0}, {model_key::partial_rotary_factor, 0.5}}},
+     .aliases = layer_norm_aliases},
+    {.name = "falcon",
+     .model_types = {"falcon", "RefinedWeb", "RefinedWebModel"},
+     .classes = {"FalconForCausalLM", "FalconModel", "FalconForSequenceClassification", "FalconForTokenClassification",
+                 "FalconForQuestionAnswering", "RWForCausalLM"},
+     .gguf_architecture = "falcon",
+     .names = falcon_names,
+     .fused = qkv_order::by_group,
+     .biases_by_key = q_k_v_o,
+     .reads = {model_key::multi_query},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-5,
+     .defaults = {{{model_key::multi_query, 1.0}}},
+     .gguf_loses = "a rope base",
+     .aliases = falcon_aliases,
+     .inert_keys = falcon_inert},
+};
+
+}  // namespace larql::detail
+
+#endif
