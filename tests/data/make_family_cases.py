@@ -16,7 +16,7 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, set_seed
 
 TOKENS = 41
 ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn)$")
@@ -64,7 +64,7 @@ CASES = {
     "granite": sizes(24, 4, 2, 6, attention_multiplier=0.3, embedding_multiplier=2.0, attention_bias=True),
     "granitemoe": sizes(24, 3, 1, 0, attention_multiplier=0.4, **experts()),
     "granitemoeshared": sizes(20, 5, 5, 0, attention_multiplier=0.6, shared_intermediate_size=8, **experts()),
-    "glm": sizes(16, 4, 2, 4),
+    "glm": sizes(12, 4, 2, 8),
     "glm4": sizes(16, 4, 2, 8, partial_rotary_factor=0.5),
     "glm4_moe": sizes(16, 4, 2, 4, use_qk_norm=True, attention_bias=True, first_k_dense_replace=2, n_routed_experts=2,
                       **experts()),
@@ -122,6 +122,13 @@ CASES = {
     "qwen3_5_moe_text": sizes(16, 2, 1, 8, 2, layer_types=["full_attention", "linear_attention"],
                               linear_num_value_heads=2, linear_num_key_heads=2, linear_key_head_dim=4,
                               linear_value_head_dim=4, shared_expert_intermediate_size=8, **experts()),
+    "vaultgemma": sizes(12, 2, 1, 4, query_pre_attn_scalar=3, sliding_window=7, attn_logit_softcapping=0.5),
+    "qwen3_vl_text": sizes(12, 4, 2, 4, attention_bias=True,
+                           rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0], "mrope_interleaved": True}),
+    "qwen3_vl_moe_text": sizes(16, 4, 2, 0, **experts()),
+    "gpt_bigcode": {"n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16},
+    "gpt_bigcode__heads": {"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,
+                           "multi_query": False},
     "helium": sizes(16, 4, 2, 4, attention_bias=True),
 }
 
@@ -154,7 +161,7 @@ def record(model):
 
     modules = [(name, module) for name, module in model.named_modules() if ATTENTION.search("." + name)]
     for name, module in modules:
-        block = int(re.search(r"\.(\d+)\.", name).group(1))
+        block = int(re.search(r"\.(\d+)\.", "." + name).group(1))
         module.register_forward_pre_hook(read(block), with_kwargs=True)
         module.register_forward_hook(given(block, "out"))
         output = next(getattr(module, n) for n in OUTPUT if hasattr(module, n))
@@ -185,7 +192,8 @@ def make(case, folder):
     model_type = case.split("__")[0]
     config = AutoConfig.for_model("llama" if model_type == "internlm2" else model_type, **CASES[case])
     config._attn_implementation = "eager"
-    model = AutoModelForCausalLM.from_config(config).to(torch.float32).eval()
+    kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
+    model = kind.from_config(config).to(torch.float32).eval()
     randomise(model)
     seen, attention = record(model)
     with torch.no_grad():

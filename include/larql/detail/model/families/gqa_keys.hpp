@@ -47,6 +47,9 @@ inline constexpr std::string_view gpt2_inert[] = {
     "n_ctx",      "n_inner",     "activation_function",
     "embd_pdrop", "resid_pdrop", "reorder_and_upcast_attn"};  // how the same is computed
 
+inline constexpr std::string_view gpt_bigcode_inert[] = {
+    "n_inner",     "activation_function", "embd_pdrop",
+    "resid_pdrop", "pad_key_length",      "scale_attention_softmax_in_fp32"};     // how the same is computed
 inline constexpr std::string_view ernie_moe_inert[] = {"moe_k", "moe_norm_min"};  // of the router
 inline constexpr std::string_view falcon_inert[] = {"parallel_attn"};  // beside the feed-forward part or before it
 inline constexpr std::string_view llama4_inert[] = {"nope_layer_interval", "for_llm_compressor"};  // read nowhere
