@@ -151,24 +151,34 @@ TEST_CASE("gqa families: GGUF files of llama.cpp's converter give what transform
     CHECK(error("gemma2_converted", {{"query_pre_attn_scalar", 48}}) <= 2e-5);
 }
 
-TEST_CASE("gqa families: a GGUF of gemma has the scale that llama.cpp gives its number of blocks") {
+TEST_CASE("gqa families: a GGUF of gemma has the scale of its number of blocks, and no defaults of classes") {
     using larql::testing::gguf_builder;
     using larql::testing::le;
-    const auto scale = [](unsigned blocks) {
+    const auto block = [](const std::string& architecture, unsigned blocks, unsigned window) {
         gguf_builder file;
-        file.kv_string("general.architecture", "gemma2");
-        const std::pair<const char*, unsigned> sizes[] = {
-            {"block_count", blocks},        {"context_length", 64},       {"embedding_length", 48},
-            {"attention.head_count", 4},    {"attention.key_length", 16}, {"attention.value_length", 16},
-            {"attention.sliding_window", 7}};
-        for (const auto& [key, value] : sizes) file.kv(std::string("gemma2.") + key, gguf_builder::u32, le(value));
-        file.kv("gemma2.attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-6F));
+        file.kv_string("general.architecture", architecture);
+        const std::pair<const char*, unsigned> sizes[] = {{"block_count", blocks},
+                                                          {"context_length", 64},
+                                                          {"embedding_length", 48},
+                                                          {"attention.head_count", 4},
+                                                          {"attention.key_length", 16},
+                                                          {"attention.value_length", 16},
+                                                          {"attention.sliding_window", window}};
+        for (const auto& [key, value] : sizes)
+            if (value != 0) file.kv(architecture + "." + key, gguf_builder::u32, le(value));
+        file.kv(architecture + ".attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-6F));
         const larql::testing::temporary_folder folder;
         const auto path = larql::testing::write_file(folder / "m.gguf", file.build());
-        return larql::read_model_config(larql::gguf_file::open(path)).blocks[0].scale;
+        return larql::read_model_config(larql::gguf_file::open(path)).blocks[0];
     };
-    CHECK(scale(42) == 1.0 / 4.0);
-    CHECK(scale(46) == 1.0 / std::sqrt(12.0));
+    CHECK(block("gemma2", 42, 7).scale == 1.0 / 4.0);
+    CHECK(block("gemma2", 46, 7).scale == 1.0 / std::sqrt(12.0));
+    // What GGUF leaves out is not so, whatever transformers' class assumes.
+    CHECK(block("gemma2", 42, 7).sliding_window == 7);
+    CHECK(block("gemma2", 42, 0).sliding_window == 0);
+    CHECK(block("gemma2", 42, 7).softcap == 0.0);
+    CHECK(block("exaone4", 4, 0).sliding_window == 0);
+    CHECK(block("nemotron", 4, 0).geometry.qk_rope_head_dim == 16);
 }
 
 TEST_CASE("gqa families: phi3 takes the rope type \"yarn\" for longrope") {

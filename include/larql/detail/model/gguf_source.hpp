@@ -185,6 +185,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     const gguf_values_reader reader(file, fields, values);
     values.where = fields.prefix();
     values.from_gguf = true;
+    values.class_defaults = false;
     reader.read(top_keys, values.top);
     reader.report_unclaimed();
 

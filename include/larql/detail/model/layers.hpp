@@ -140,6 +140,7 @@ private:
         if (m_family.windows == window_rule::none) return 0;
         if (!top.find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
         if (top.stated(model_key::sliding_window)) return top.size(model_key::sliding_window);
+        if (!m_values.class_defaults) return 0;
         if (m_family.default_sliding_window) return *m_family.default_sliding_window;
         m_problems.add(errc::missing_key, m_values.where + "sliding_window", "required and absent; null means none");
         return 0;

@@ -247,7 +247,7 @@ private:
         auto share = first<double>(keys, model_key::partial_rotary_factor);
         if (const std::size_t dim = top().size(model_key::rotary_dim); !share && dim != 0 && whole != 0)
             share = static_cast<double>(dim) / static_cast<double>(whole);
-        return share ? share : m_family.default_of(model_key::partial_rotary_factor);
+        return share || !m_values.class_defaults ? share : m_family.default_of(model_key::partial_rotary_factor);
     }
 
     /// What a rope dictionary states, or else the configuration around it.

@@ -130,16 +130,19 @@ struct model_values {
     std::vector<std::string> not_understood;                 ///< one sentence each
     rope_pairing stored_pairing = rope_pairing::half_split;  ///< of the rows in this file
     bool from_gguf = false;
+    bool class_defaults = true;  ///< a config.json leaves out what its class assumes; GGUF leaves out what is not so
 
     /// A number, or the family's default if it is absent; nothing if it is null or there is no default.
     [[nodiscard]] std::optional<double> number_or_default(model_key key) const {
-        return top.stated(key) ? top.find<double>(key) : family->default_of(key);
+        if (top.stated(key)) return top.find<double>(key);
+        return class_defaults ? family->default_of(key) : std::nullopt;
     }
     [[nodiscard]] double number_or(model_key key, double otherwise) const {
         return top.find<double>(key).value_or(otherwise);
     }
     [[nodiscard]] bool flag_or_default(model_key key) const {
-        return top.stated(key) ? top.find<bool>(key).value_or(false) : family->default_of(key).value_or(0.0) != 0.0;
+        if (top.stated(key)) return top.find<bool>(key).value_or(false);
+        return class_defaults && family->default_of(key).value_or(0.0) != 0.0;
     }
     [[nodiscard]] std::size_t size_or_default(model_key key) const {
         return top.stated(key) ? top.size(key) : static_cast<std::size_t>(family->default_of(key).value_or(0.0));
