@@ -68,6 +68,7 @@ ordered_json rope_json(const larql::attention_spec& spec) {
 
 ordered_json norm_json(const larql::norm_spec& norm) {
     ordered_json out = {{"kind", larql::to_string(norm.kind)}, {"per_head", norm.per_head}, {"eps", norm.eps}};
+    if (norm.own_gains) out["own_gains"] = true;
     if (!norm.has_gain) out["has_gain"] = false;
     if (norm.gain_offset != 0.0) out["gain_offset"] = norm.gain_offset;
     if (norm.has_bias) out["has_bias"] = true;
@@ -123,6 +124,8 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     out["attention_scale"] = spec.scale;
     if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
     if (spec.sliding_window != 0) out["sliding_window"] = spec.sliding_window;
+    if (spec.chunk != 0) out["attention_chunk_size"] = spec.chunk;
+    if (spec.clip != 0.0) out["clip_qkv"] = spec.clip;
     if (spec.sinks) out["sinks"] = true;
     if (spec.gate != larql::output_gate::none) out["gate"] = larql::to_string(spec.gate);
     if (spec.temperature.scale != 0.0)
@@ -135,6 +138,12 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     }
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
+    if (spec.v_norm.kind != larql::norm_kind::none) out["v_norm"] = norm_json(spec.v_norm);
+    if (spec.value_is_key) out["value_is_key"] = true;
+    if (spec.fused != larql::qkv_order::in_turn) out["fused_qkv"] = larql::to_string(spec.fused);
+    for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
+        if (const auto role = static_cast<larql::tensor_role>(i); spec.transposed.contains(role))
+            out["transposed"].push_back(larql::to_string(role));
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
         if (const auto role = static_cast<larql::tensor_role>(i); spec.biases.contains(role))
             out["biases"].push_back(larql::to_string(role));
@@ -158,6 +167,7 @@ ordered_json config_json(const larql::model_config& c) {
         for (const auto& [key, value] : block.items())
             stated[key] += blocks.front().contains(key) && blocks.front()[key] == value ? 1 : 0;
     ordered_json layers = ordered_json::array();
+    if (blocks.empty()) return out;
     for (const auto& [key, value] : blocks.front().items())
         if (stated[key] == blocks.size()) out[key] = value;
     for (std::size_t i = 0; i < blocks.size(); ++i) {

@@ -67,8 +67,9 @@ public:
         detail::require_valid(m_spec);
         detail::require_complete(m_spec, m_weights);
         if (m_spec.kind == attention_kind::mla &&
-            (m_spec.q_norm.kind != norm_kind::none || m_spec.k_norm.kind != norm_kind::none))
-            detail::fail(errc::unsupported_architecture, "norms of heads belong to plain attention",
+            (m_spec.q_norm.kind != norm_kind::none || m_spec.k_norm.kind != norm_kind::none ||
+             m_spec.v_norm.kind != norm_kind::none || m_spec.clip != 0.0 || m_spec.value_is_key))
+            detail::fail(errc::unsupported_architecture, "norms and limits of heads belong to plain attention",
                          {.subject = "attention_spec"});
         for (const T logit : m_weights.vector(tensor_role::sinks).values())
             m_sinks.push_back(static_cast<float>(logit));
@@ -263,6 +264,7 @@ private:
                                                                .first_position = first_position,
                                                                .softcap = m_spec.softcap,
                                                                .sliding_window = m_spec.sliding_window,
+                                                               .chunk = m_spec.chunk,
                                                                .sinks = m_sinks,
                                                                .key_lists = r.selection.view(),
                                                                .threads = &threads});

@@ -40,6 +40,7 @@ constexpr std::string_view to_string(norm_kind kind) noexcept {
 struct norm_spec {
     norm_kind kind = norm_kind::none;
     bool per_head = true;      ///< over the D elements of each head; false: over all heads together (OLMo 2)
+    bool own_gains = false;    ///< every head has gains of its own: [H*D] of them for norms per head (Cohere)
     bool has_gain = true;      ///< multiplied by stored gains
     bool has_bias = false;     ///< stored biases are added: the norm of an indexer's keys
     bool after_rope = false;   ///< applied to rotated heads; false: before rotation
@@ -65,6 +66,16 @@ enum class output_gate : std::uint8_t {
 
 constexpr std::string_view to_string(output_gate gate) noexcept {
     return gate == output_gate::none ? "none" : gate == output_gate::per_head ? "per_head" : "per_element";
+}
+
+/// The order of the rows of a fused q, k and v.
+enum class qkv_order : std::uint8_t {
+    in_turn,   ///< the rows of q, of k, of v (Phi-3)
+    by_group,  ///< for each key/value head: its H/G query heads, its key head, its value head (InternLM2, GPT-NeoX)
+};
+
+constexpr std::string_view to_string(qkv_order order) noexcept {
+    return order == qkv_order::in_turn ? "in_turn" : "by_group";
 }
 
 /// Entries of compressed attention: each stands for `ratio` consecutive tokens, and a token sees those whose tokens are
@@ -131,6 +142,9 @@ struct attention_spec {
     double scale = 0.0;              ///< multiplies q.k before everything else, YaRN's m^2 included
     double softcap = 0.0;            ///< scores become softcap * tanh(score / softcap); 0: none
     std::size_t sliding_window = 0;  ///< the token at p sees key j only if p - j < sliding_window; 0: none
+    std::size_t chunk = 0;           ///< the token at p sees key j only if p / chunk == j / chunk; 0: none
+    double clip = 0.0;               ///< queries, keys and values are limited to [-clip, clip] before rotation; 0: none
+    bool value_is_key = false;       ///< values are the projected keys before their norm and rotation: there is no v
     bool sinks = false;              ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;
     query_temperature temperature{};
@@ -143,6 +157,7 @@ struct attention_spec {
 
     norm_spec q_norm{};                                          ///< of the query heads: not latent attention
     norm_spec k_norm{};                                          ///< of the key heads: not latent attention
+    norm_spec v_norm{};                                          ///< of the value heads: plain attention, no gains
     norm_spec latent_norm{.kind = norm_kind::rms, .eps = 1e-6};  ///< of both latents; none: factors without norms
     double q_latent_scale = 1.0;                                 ///< multiplies the query latent after its norm
     double kv_latent_scale = 1.0;                                ///< multiplies the latent of keys and values likewise
@@ -150,6 +165,9 @@ struct attention_spec {
 
     role_set biases{};           ///< tensors that have a bias; it is required, and refused elsewhere
     role_set possible_biases{};  ///< tensors that may have one: the file says so by having it
+
+    qkv_order fused = qkv_order::in_turn;  ///< of the rows of a stored qkv
+    role_set transposed{};                 ///< tensors that are stored [in, out] (GPT-2)
 };
 
 /// Why a block cannot be computed in a form, or "" if it can.

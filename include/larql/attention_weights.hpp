@@ -20,7 +20,7 @@
 namespace larql {
 
 /// Weights of a block, in the form that its spec says. Shapes stand at tensor_role; what the form does not use stays
-/// empty. Biases may be given for q, q_a, kv_a, k, v, gate and o.
+/// empty. Biases may be given for q, q_a, kv_a, k, v, gate and o, and for the norms of heads.
 template <class T>
 class attention_weights {
 public:
@@ -30,14 +30,15 @@ public:
     /// The gains of a norm, or the sinks.
     [[nodiscard]] vector_input<T>& vector(tensor_role role) { return m_entries[index(role)].vector; }
     [[nodiscard]] const vector_input<T>& vector(tensor_role role) const { return m_entries[index(role)].vector; }
-    /// The bias of a projection, or none.
-    [[nodiscard]] vector_input<T>& bias(tensor_role role) { return m_entries[index(role)].vector; }
-    [[nodiscard]] const vector_input<T>& bias(tensor_role role) const { return m_entries[index(role)].vector; }
+    /// The bias of a projection or of a norm, or none.
+    [[nodiscard]] vector_input<T>& bias(tensor_role role) { return m_entries[index(role)].bias; }
+    [[nodiscard]] const vector_input<T>& bias(tensor_role role) const { return m_entries[index(role)].bias; }
 
 private:
     struct entry {
         matrix_input<T> matrix{};
-        vector_input<T> vector{};  // a projection's bias, or the vector itself
+        vector_input<T> vector{};
+        vector_input<T> bias{};
     };
     static std::size_t index(tensor_role role) {
         if (!is_attention_role(role))
@@ -159,7 +160,8 @@ inline void require_valid(const attention_spec& spec) {
         require_valid_compressed(spec);
     else if (spec.compression.ratio != 0)
         refuse("compression", "belongs to compressed attention");
-    for (const norm_spec& norm : {spec.q_norm, spec.k_norm, spec.latent_norm, spec.compression.norm})
+    for (const norm_spec& norm :
+         {spec.q_norm, spec.k_norm, spec.v_norm, spec.latent_norm, spec.k_rope_norm, spec.compression.norm})
         if (norm.kind != norm_kind::none && !(norm.eps > 0.0))
             refuse("norm_spec::eps", "expected a number above 0, got " + std::to_string(norm.eps));
     if (const indexer_spec& indexer = spec.indexer; indexer.any()) {
@@ -175,6 +177,8 @@ inline void require_valid(const attention_spec& spec) {
         if (indexer.own() && indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
             refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
     }
+    if (spec.v_norm.kind != norm_kind::none && spec.v_norm.has_gain) refuse("v_norm", "no model has gains for it");
+    if (!(spec.clip >= 0.0)) refuse("clip", "expected 0 or a number above, got " + std::to_string(spec.clip));
     if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))
         refuse("temperature", "expected a length above 0, got " + std::to_string(spec.temperature.length));
 }
@@ -196,6 +200,9 @@ void require_complete(const attention_spec& spec, const attention_weights<T>& w)
         } else {
             if (!given) fail(errc::missing_tensor, "required and not given", {.subject = name});
             require_length(w.vector(row.role), cols, name);
+            if (spec.biases.contains(row.role) && w.bias(row.role).empty())
+                fail(errc::missing_tensor, "required and not given", {.subject = name + "_bias"});
+            require_length(w.bias(row.role), cols, name + "_bias");
         }
     }
 }

@@ -163,7 +163,10 @@ public:
     [[nodiscard]] std::string_view dialect(std::size_t block) const;
 
     /// Whether blocks can be computed in a form.
-    [[nodiscard]] bool supports(attention_form form) const { return why_not(spec(0), form).empty(); }
+    [[nodiscard]] bool supports(attention_form form) const {
+        return std::ranges::any_of(config().blocks,
+                                   [&](const attention_spec& block) { return why_not(block, form).empty(); });
+    }
 
     /// The weights of a block in the form in which they are stored. They read from the files as they are used.
     /// @throws error errc::missing_tensor or errc::shape_mismatch naming the tensor; errc::bad_value for a block that
@@ -209,8 +212,8 @@ private:
         }
         [[nodiscard]] const attention_spec& spec(std::size_t block) const;
         [[nodiscard]] matrix_input<float> part(const stored_rows& rows, const attention_spec& spec) const;
-        [[nodiscard]] vector_input<float> vector(const std::string& name, std::size_t begin, std::size_t end,
-                                                 std::size_t length) const;
+        [[nodiscard]] vector_input<float> vector(const std::string& name, std::size_t length, std::size_t begin,
+                                                 std::size_t end, std::size_t runs = 1, std::size_t rows = 1) const;
         [[nodiscard]] vector_input<float> bias(const detail::role_row& row, std::size_t block) const;
         void read_role(const detail::role_row& row, std::size_t block, attention_weights<float>& weights) const;
     };

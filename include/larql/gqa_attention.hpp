@@ -43,6 +43,7 @@ struct attention_options {
     std::optional<std::size_t> first_position{};
     double softcap = 0;              ///< scores become softcap * tanh(score / softcap); 0 = off
     std::size_t sliding_window = 0;  ///< the token at p sees key j only if p - j < sliding_window; 0 = off
+    std::size_t chunk = 0;           ///< the token at p sees key j only if p / chunk == j / chunk; 0 = off
     /// One logit per query head that takes part in the softmax and has no value; empty = none. Not scaled or capped.
     std::span<const float> sinks{};
     /// One list of keys for each token, of those that it may see beside what `causal` and the window allow: all of its
@@ -122,6 +123,7 @@ inline attention_mask make_attention_mask(const attention_shapes& s, const atten
     mask.keys = s.k.tokens;
     mask.causal = options.causal;
     mask.window = static_cast<std::ptrdiff_t>(std::min(options.sliding_window, far));
+    mask.chunk = static_cast<std::ptrdiff_t>(std::min(options.chunk, far));
     mask.first = options.first_position
                      ? static_cast<std::ptrdiff_t>(std::min(*options.first_position, far))
                      : static_cast<std::ptrdiff_t>(s.k.tokens) - static_cast<std::ptrdiff_t>(s.q.tokens);

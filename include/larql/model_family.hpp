@@ -20,7 +20,7 @@ namespace larql {
 
 /// What a configuration can state. detail/model/keys.hpp has a row for each: its names, type and bounds.
 enum class model_key : std::uint8_t {
-    hidden_size,
+    hidden_size,  // first: an entry of `reads` or `defaults` that is not used
     num_hidden_layers,
     num_attention_heads,
     num_key_value_heads,
@@ -33,6 +33,15 @@ enum class model_key : std::uint8_t {
     max_position_embeddings,
     rms_norm_eps,
     attention_bias,
+    attention_out_bias,
+    qk_norm,
+    clip_qkv,
+    multi_query,
+    new_decoder_architecture,
+    global_head_dim,
+    num_global_key_value_heads,
+    attention_k_eq_v,
+    bidirectional_attention,
     sliding_window,
     use_sliding_window,
     max_window_layers,
@@ -54,13 +63,21 @@ enum class model_key : std::uint8_t {
     num_layers,
     mla_scale_q_lora,
     mla_scale_kv_lora,
+    sliding_window_pattern,
+    attention_chunk_size,
+    no_rope_layers,
+    no_rope_layer_interval,
     softcap,
     attention_multiplier,
+    query_pre_attn_scalar,
+    temperature_tuning,
     temperature_scale,
     temperature_length,
     rope_interleave,
     rope_theta,
+    rope_local_theta,
     partial_rotary_factor,
+    rotary_dim,
     o_groups,
     o_lora_rank,
     compress_ratios,
@@ -124,11 +141,19 @@ struct key_alias {
     std::string_view name;
 };
 
+/// The value of a key that a configuration does not state; of a flag, 0 or 1.
+struct key_default {
+    model_key key{};
+    double value = 0.0;
+};
+
 /// Where the softmax scale comes from.
 enum class scale_rule : std::uint8_t {
-    inverse_sqrt_head,  ///< 1 / sqrt(D)
-    yarn_mscale,        ///< the same times the square of YaRN's m (attention_mscale)
-    stated,             ///< `attention_multiplier`, which must be there
+    inverse_sqrt_head,    ///< 1 / sqrt(D)
+    yarn_mscale,          ///< the same times the square of YaRN's m (attention_mscale)
+    stated,               ///< `attention_multiplier`
+    inverse_sqrt_stated,  ///< 1 / sqrt(`query_pre_attn_scalar`)
+    one,                  ///< 1: the queries are normed
 };
 
 /// Which blocks see only a window of keys, of `sliding_window` tokens.
@@ -138,6 +163,18 @@ enum class window_rule : std::uint8_t {
     layer_types,  ///< those that `layer_types` calls "sliding_attention"
     period,       ///< block b if b % window_period == window_offset
     from_block,   ///< those of `layer_types`; without it, blocks from `max_window_layers` on
+    pattern,      ///< those of `layer_types`; without it, all but each `sliding_window_pattern`th block
+    alternating,  ///< those of `layer_types`; without it, every second block below `max_window_layers` from 0 on
+    chunks,       ///< `layer_types` says "chunked_attention"; without it, of blocks that rotate
+    unrotated,    ///< those of `layer_types`; without it, blocks that do not rotate
+};
+
+/// Which blocks do not rotate queries and keys.
+enum class nope_rule : std::uint8_t {
+    none,
+    full,               ///< blocks without a window
+    full_among_window,  ///< the same, if some block has a window
+    listed,             ///< `no_rope_layers` has 0 for them; without it, each `no_rope_layer_interval`th block
 };
 
 /// Which blocks are sparse, and which of these have an indexer of their own.
@@ -186,6 +223,7 @@ struct model_family {
     scale_rule scale = scale_rule::inverse_sqrt_head;
     norm_spec q_norm{};  ///< eps 0: the configuration's rms_norm_eps
     norm_spec k_norm{};
+    norm_spec v_norm{};
     double latent_eps = 1e-6;        ///< 0: the configuration's rms_norm_eps
     bool scaled_latents = false;     ///< normed latents are multiplied by sqrt(hidden_size / rank)
     norm_spec k_rope_norm{};         ///< of the shared rotated part of the keys; eps as above
@@ -195,16 +233,26 @@ struct model_family {
     window_rule windows = window_rule::none;
     std::size_t window_period = 0, window_offset = 0;
     bool window_by_default = true;  ///< `use_sliding_window`, if it is absent
+    nope_rule nope = nope_rule::none;
+    bool norms_rotated_only = false;  ///< blocks that do not rotate have no norm of heads
     output_gate gate = output_gate::none;
     output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
+    qkv_order fused = qkv_order::in_turn;         ///< of safetensors' qkv; that of GGUF is in turn
+    role_set transposed{};                        ///< tensors that safetensors have as [in, out]
     bool sinks = false;
     indexer_rule indexer{};
-    bool softcap = false;         ///< `attn_logit_softcapping` is read
-    bool temperature = false;     ///< `llama_4_scaling_beta` is read
-    bool partial_rotary = false;  ///< `partial_rotary_factor` is read
-    bool dynamic_alpha = false;   ///< `alpha` of dynamic scaling is read
-    role_set biases{};            ///< tensors that always have a bias
-    role_set biases_by_key{};     ///< tensors that have one if `attention_bias` is true
+    bool softcap = false;                ///< `attn_logit_softcapping` is read
+    bool temperature = false;            ///< `llama_4_scaling_beta` is read
+    bool temperature_unrotated = false;  ///< `attn_scale` and `floor_scale` are, for blocks that do not rotate
+    bool partial_rotary = false;         ///< `partial_rotary_factor` is read
+    bool dynamic_alpha = false;          ///< `alpha` of dynamic scaling is read
+    role_set biases{};                   ///< tensors that always have a bias
+    role_set biases_by_key{};            ///< tensors that have one if `attention_bias` is true
+    role_set norm_biases{};              ///< of q_norm and k_norm, those that have one, if there is a norm
+
+    std::array<model_key, 6> reads{};  ///< keys beyond those that every family, or one with such rules, reads
+    bool only_longrope = false;        ///< a rope type "yarn" means longrope (Phi-3)
+    bool rope_required = false;        ///< without a rope dictionary transformers assumes a scaling: refused
 
     /// Values of absent keys: the defaults of transformers' configuration class. None: an absent key is an error.
     std::optional<double> default_rope_theta{};
@@ -215,12 +263,16 @@ struct model_family {
     std::optional<std::size_t> default_q_lora_rank{};  ///< where no tensors settle it; 0: a single q_proj
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};
-    std::size_t default_full_attention_interval = 0;  ///< 0: which layers have attention must be stated
+    std::optional<double> default_local_theta{};  ///< blocks with a window rotate unscaled, with `rope_local_base_freq`
+    std::array<key_default, 6> defaults{};        ///< of other keys
 
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
     bool gguf_temperature = false;     ///< GGUF's `attention.temperature_*` are read
-    std::string_view gguf_loses{};     ///< what the GGUF architecture has no place for
+    std::size_t gguf_wide_blocks =
+        0;                          ///< GGUF has no softmax scale: it is 1 / sqrt(D), with so many blocks 1 / sqrt(E/H)
+    bool gguf_untruncated = false;  ///< GGUF has no word for YaRN's `truncate`, which is false in every model
+    std::string_view gguf_loses{};  ///< what the GGUF architecture has no place for
 
     std::span<const key_alias> aliases{};            ///< names beyond those of the key rows
     std::span<const std::string_view> inert_keys{};  ///< keys that look like attention and are not: names of
@@ -230,6 +282,19 @@ struct model_family {
 
     /// Last resort, for what no column can say; called for each block.
     void (*adjust)(const model_config&, std::size_t block, attention_spec&) = nullptr;
+
+    /// Whether `reads` has a key.
+    [[nodiscard]] constexpr bool lists(model_key key) const noexcept {
+        for (const model_key listed : reads)
+            if (listed == key) return true;
+        return false;
+    }
+    /// The value of an absent key, if `defaults` has one.
+    [[nodiscard]] constexpr std::optional<double> default_of(model_key key) const noexcept {
+        for (const key_default& row : defaults)
+            if (row.key == key && key != model_key{}) return row.value;
+        return std::nullopt;
+    }
 };
 
 }  // namespace larql

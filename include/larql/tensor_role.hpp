@@ -18,7 +18,7 @@ enum class tensor_role : std::uint8_t {
     q_a,                  ///< [Rq, E] query latent
     q_a_norm,             ///< [Rq] gains of the query latent's norm
     q_b,                  ///< [H*D, Rq]
-    q_norm,               ///< [D] gains of the norm of each query head, or [H*D]
+    q_norm,               ///< [D] gains of the norm of each query head, or [H*D]; its bias likewise
     kv_a,                 ///< [R + P, E] latent of keys and values, then the shared rotated rows
     kv_a_latent,          ///< [R, E] the latent rows alone: larql's dense form
     kv_a_norm,            ///< [R] gains of the latent's norm
@@ -29,7 +29,8 @@ enum class tensor_role : std::uint8_t {
     k,                    ///< [G*D, E] key projection
     k_norm,               ///< [D] gains of the norm of each key head, or [G*D]
     v,                    ///< [G*V, E] value projection
-    qkv,                  ///< [(H + G)*D + G*V, E] the three projections, fused: q, then k, then v
+    qkv,                  ///< [(H + G)*D + G*V, E] the three projections, fused in an order that the spec names
+    q_gate,               ///< [2*H*D, E] queries and gate in one: per head D query rows, then D gate rows
     gate,                 ///< [H, E] or [H*V, E] gate of the heads' outputs
     sinks,                ///< [H] one logit per head that takes part in the softmax
     indexer_q_b,          ///< [Hi*Di, Rq] queries of the indexer, from the normed query latent
@@ -96,6 +97,7 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "k_norm",
         "v",
         "qkv",
+        "q_gate",
         "gate",
         "sinks",
         "indexer_q_b",

@@ -34,7 +34,9 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
             return std::find(list.begin(), list.end(), key) != list.end();
         };
         return (options.key_lists.empty() || listed()) && (!options.causal || j <= position) &&
-               (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window));
+               (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window)) &&
+               (options.chunk == 0 || position < 0 ||
+                position / static_cast<long>(options.chunk) == j / static_cast<long>(options.chunk));
     };
     std::vector<Real> weights(keys, Real(0));
     Real top = -std::numeric_limits<Real>::infinity();

@@ -90,20 +90,10 @@ std::string gguf_problem(const gguf_builder& b) {
 
 TEST_CASE("closed world: a key that looks like attention and that no row claims is refused, at any level") {
     const std::pair<const char*, json> unknown[] = {
-        {"attn_temperature_tuning", 4},
-        {"rope_mode", "xpos"},
-        {"qk_clip", 8.0},
-        {"key_scale", 2.0},
-        {"v_norm", true},
-        {"window_pattern", {1, 2}},
-        {"attn_config", {{"clip_qkv", 8}}},
-        {"kv_share_every", 2},
-        {"attention_chunk_size", 16},
-        {"num_sink_tokens", 4},
-        {"mup_attn", true},
-        {"use_head_gate", true},
-        {"sparse_block", 64},
-        {"scale_depth", 1.4},
+        {"rope_mode", "xpos"},   {"qk_clip", 8.0},           {"key_scale", 2.0},
+        {"v_norm", true},        {"window_pattern", {1, 2}}, {"attn_config", {{"clip_qkv", 8}}},
+        {"kv_share_every", 2},   {"num_sink_tokens", 4},     {"mup_attn", true},
+        {"use_head_gate", true}, {"sparse_block", 64},       {"scale_depth", 1.4},
     };
     for (const auto& [key, value] : unknown) {
         CAPTURE(key);
@@ -143,6 +133,14 @@ TEST_CASE("closed world: a known key of another family is refused unless it says
         {"attn_logit_softcapping", 50.0},
         {"attention_multiplier", 0.5},
         {"query_pre_attn_scalar", 256},
+        {"attn_temperature_tuning", 4},
+        {"attention_chunk_size", 16},
+        {"no_rope_layers", {1, 0}},
+        {"sliding_window_pattern", 6},
+        {"rope_local_base_freq", 10000.0},
+        {"rotary_dim", 64},
+        {"attention_out_bias", true},
+        {"multi_query", true},
         {"q_lora_rank", 16},
         {"partial_rotary_factor", 0.5},
         {"qk_norm", true},

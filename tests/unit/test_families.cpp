@@ -4,11 +4,11 @@
 // and token by token; and the rules that their rows name.
 #include <larql/checkpoint.hpp>
 #include <support/gguf_builder.hpp>
+#include <support/reference_case.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -21,6 +21,7 @@ using larql::checkpoint;
 using larql::errc;
 using larql::model_config;
 using larql::parse_model_config;
+using larql::testing::worst_error;
 using nlohmann::json;
 
 /// A tiny configuration of a model type, with what a test states beside.
@@ -52,37 +53,6 @@ struct reference_case {
     std::string name;  // of the folder in tests/data/hf
     bool gguf;         // there is a GGUF of it, too, which is right without a caller's configuration
 };
-
-/// The worst error of a checkpoint's blocks against what transformers computed, in one pass and token by token.
-double worst_error(const checkpoint& model, const std::string& name) {
-    using larql::testing::relative_error;
-    const auto reference =
-        larql::safetensors_file::open(std::string(LARQL_TEST_DATA) + "/hf/" + name + "/reference.safetensors");
-    double worst = 0.0;
-    const auto note = [&](double error) {
-        if (!(error <= worst)) worst = error;
-    };
-    for (std::size_t block = 0; block < model.attention_blocks(); ++block) {
-        const std::string layer = "layer" + std::to_string(block) + ".";
-        const larql::tensor<float, 2> hidden = reference.read<2>(layer + "hidden"),
-                                      out = reference.read<2>(layer + "out");
-        const auto attention = model.attention(block, attention_form::factored);
-        const auto whole = attention.forward(hidden);
-        note(relative_error(whole.context, reference.read<2>(layer + "context")));
-        note(relative_error(whole.out, out));
-        auto cache = attention.make_cache(hidden.shape(0));
-        larql::tensor<float, 2> stepwise = xt::zeros_like(out);
-        const std::size_t width = hidden.shape(1);
-        for (std::size_t t = 0; t < hidden.shape(0); ++t) {
-            auto token = larql::tensor<float, 2>::from_shape({1, width});
-            std::copy_n(hidden.data() + t * width, width, token.data());
-            const auto result = attention.forward(token, cache);
-            std::copy_n(result.out.data(), width, stepwise.data() + t * width);
-        }
-        note(relative_error(stepwise, out));
-    }
-    return worst;
-}
 
 constexpr larql::model_family wide_heads[] = {
     {.name = "wide_heads", .model_types = {"wide_heads"}, .default_rope_theta = 10000.0, .default_head_dim = 128}};

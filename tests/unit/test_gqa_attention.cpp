@@ -174,6 +174,18 @@ TEST_CASE("gqa_attention: every combination of options agrees with the plain def
                     }
 }
 
+TEST_CASE("gqa_attention: a chunk's tokens see no key of another chunk") {
+    for (const std::size_t chunk : {std::size_t{1}, std::size_t{5}, std::size_t{64}, std::size_t{1000}})
+        for (const std::size_t window : {std::size_t{0}, std::size_t{7}})
+            for (const std::size_t tokens : {std::size_t{1}, std::size_t{3}, std::size_t{150}})
+                for (const bool causal : {true, false}) {
+                    CAPTURE(chunk);
+                    CAPTURE(window);
+                    check_against_reference<float>({tokens, 150, 6, 2, 32, 16},
+                                                   {.causal = causal, .sliding_window = window, .chunk = chunk});
+                }
+}
+
 TEST_CASE("gqa_attention: the error is no worse than that of a plain float program") {
     random_source random(11);
     for (const std::size_t tokens : {1U, 20U})

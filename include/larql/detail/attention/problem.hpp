@@ -60,14 +60,20 @@ struct key_range {
 struct attention_mask {
     std::ptrdiff_t first = 0;   // position of token 0; negative when there are more tokens than keys
     std::ptrdiff_t window = 0;  // 0 = no window
+    std::ptrdiff_t chunk = 0;   // 0 = no chunks
     std::size_t keys = 0;
     bool causal = true;
 
     [[nodiscard]] key_range visible(std::size_t token) const noexcept {
         const auto last_key = static_cast<std::ptrdiff_t>(keys);
         const std::ptrdiff_t position = first + static_cast<std::ptrdiff_t>(token);
-        const std::ptrdiff_t end = causal ? std::clamp<std::ptrdiff_t>(position + 1, 0, last_key) : last_key;
-        const std::ptrdiff_t begin = window > 0 ? std::clamp<std::ptrdiff_t>(position - window + 1, 0, end) : 0;
+        std::ptrdiff_t end = causal ? std::clamp<std::ptrdiff_t>(position + 1, 0, last_key) : last_key;
+        std::ptrdiff_t begin = window > 0 ? std::clamp<std::ptrdiff_t>(position - window + 1, 0, end) : 0;
+        if (chunk > 0 && position >= 0) {
+            const std::ptrdiff_t first_of_chunk = position / chunk * chunk;
+            end = std::min(end, first_of_chunk + chunk);
+            begin = std::clamp<std::ptrdiff_t>(first_of_chunk, std::min(begin, end), end);
+        }
         return {static_cast<std::size_t>(begin), static_cast<std::size_t>(end)};
     }
 };

@@ -169,50 +169,89 @@ inline std::string_view checkpoint::dialect() const {
     return "";
 }
 
-/// A range of rows of a stored matrix, which is held against the shape that the spec implies.
+namespace detail {
+
+/// The rows of a weight that is stored [in, out]: its columns. It is read as a whole, once.
+inline matrix_input<float> transposed_rows(const weight& found, std::size_t rows, std::size_t cols) {
+    auto turned = tensor<float, 2>::from_shape({rows, cols});
+    std::vector<float> stored(rows);
+    for (std::size_t c = 0; c < cols; ++c) {
+        found.read_rows(c, c + 1, stored.data(), rows);
+        for (std::size_t r = 0; r < rows; ++r) turned.data()[r * cols + c] = stored[r];
+    }
+    return matrix_input<float>(std::move(turned));
+}
+
+/// The rows of `whole` from `begin` to `end` of each of `runs` runs of equal length.
+inline matrix_input<float> rows_of_runs(matrix_input<float> whole, std::size_t begin, std::size_t end,
+                                        std::size_t runs) {
+    if (runs == 1) return whole.row_range(begin, end);
+    const std::size_t length = whole.rows() / runs, taken = end - begin, cols = whole.cols();
+    return matrix_input<float>(taken * runs, cols,
+                               [whole = std::move(whole), length, taken, begin](std::size_t first, std::size_t last,
+                                                                                float* out, std::size_t stride) {
+                                   for (std::size_t i = first; i < last; ++i, out += stride) {
+                                       const std::size_t row = i / taken * length + begin + i % taken;
+                                       whole.read_rows(row, row + 1, out, stride);
+                                   }
+                               });
+}
+
+}  // namespace detail
+
+/// Rows of a stored matrix, which is held against the shape that the spec implies.
 inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, const attention_spec& spec) const {
     const weight found = weights().at(rows.name);
     const detail::role_row& row = *detail::find_role(rows.role);
-    const std::size_t want_rows = detail::size_of(row.rows, spec), want_cols = detail::size_of(row.cols, spec);
+    const bool transposed = spec.transposed.contains(rows.role);
+    std::size_t want_rows = detail::size_of(row.rows, spec), want_cols = detail::size_of(row.cols, spec);
+    const std::size_t implied_rows = want_rows, implied_cols = want_cols;
+    if (transposed) std::swap(want_rows, want_cols);
     if (found.rows() != want_rows || found.columns() != want_cols)
         detail::fail(errc::shape_mismatch,
                      "the configuration implies [" + std::to_string(want_rows) + ", " + std::to_string(want_cols) +
                          "], the tensor has " + detail::shape_text(found.shape()),
                      {.file = files.path, .subject = rows.name});
-    return matrix_input<float>(
-        rows.end - rows.begin, want_cols,
-        [found, first = rows.begin](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
-            found.read_rows(first + begin, first + end, out, stride);
-        });
+    const matrix_input<float> whole =
+        transposed ? detail::transposed_rows(found, implied_rows, implied_cols)
+                   : matrix_input<float>(implied_rows, implied_cols,
+                                         [found](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
+                                             found.read_rows(begin, end, out, stride);
+                                         });
+    return detail::rows_of_runs(whole, rows.begin, rows.end, rows.runs);
 }
 
-/// Elements [begin, end) of a stored vector of this length.
-inline vector_input<float> checkpoint::state::vector(const std::string& name, std::size_t begin, std::size_t end,
-                                                     std::size_t length) const {
+/// The elements of a stored vector from `begin` to `end` of each of `runs` runs of equal length. Gains that every head
+/// has of its own may have a row for each head.
+inline vector_input<float> checkpoint::state::vector(const std::string& name, std::size_t length, std::size_t begin,
+                                                     std::size_t end, std::size_t runs, std::size_t rows) const {
     const weight found = weights().at(name);
-    if (found.shape().size() != 1 || found.columns() != length)
+    const bool by_rows = found.shape().size() == 2 && rows > 1 && found.rows() == rows;
+    if ((found.shape().size() != 1 && !by_rows) || found.columns() * found.rows() != length)
         detail::fail(errc::shape_mismatch,
                      "the configuration implies [" + std::to_string(length) + "], the tensor has " +
                          detail::shape_text(found.shape()),
                      {.file = files.path, .subject = name});
-    std::vector<float> elements(length);
-    found.read_rows(0, 1, elements.data(), length);
-    return std::vector<float>(elements.begin() + static_cast<std::ptrdiff_t>(begin),
-                              elements.begin() + static_cast<std::ptrdiff_t>(end));
+    std::vector<float> elements(length), chosen;
+    found.read_rows(0, found.rows(), elements.data(), static_cast<std::size_t>(found.columns()));
+    for (std::size_t run = 0; run < runs; ++run)
+        for (std::size_t i = begin; i < end; ++i) chosen.push_back(elements[run * (length / runs) + i]);
+    return chosen;
 }
 
 /// The bias of a projection: stored by itself, or as a part of a fused one.
 inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, std::size_t block) const {
     const attention_spec& block_spec = spec(block);
-    const std::size_t length = detail::size_of(row.rows, block_spec);
+    const std::size_t length = detail::size_of(row.is_vector() ? row.cols : row.rows, block_spec);
     if (const std::string* stored = tensors.find(detail::identity_of(block_spec, row.role, true)))
-        return vector(*stored, 0, length, length);
+        return vector(*stored, length, 0, length);
     for (const detail::recipe_row& recipe : detail::recipes) {
-        if (recipe.made != row.role || recipe.op != detail::row_op::as_is) continue;
+        if (recipe.made != row.role || recipe.op == detail::row_op::join_kv_b) continue;
         const std::string* fused = tensors.find(detail::identity_of(block_spec, recipe.from[0], true));
-        const std::size_t begin = detail::rows_before(recipe, block_spec);
         const std::size_t whole = detail::size_of(detail::find_role(recipe.from[0])->rows, block_spec);
-        if (fused != nullptr) return vector(*fused, begin, begin + length, whole);
+        const std::size_t runs = detail::runs_of(recipe, block_spec);
+        const std::size_t begin = detail::rows_before(recipe, block_spec) / runs;
+        if (fused != nullptr) return vector(*fused, whole, begin, begin + length / runs, runs);
     }
     if (block_spec.biases.contains(row.role))
         detail::fail(errc::missing_tensor,
@@ -233,7 +272,10 @@ inline void checkpoint::state::read_role(const detail::role_row& row, std::size_
     }
     if (row.is_vector()) {
         const std::size_t length = detail::size_of(row.cols, block_spec);
-        weights_by_role.vector(row.role) = vector(recipe->parts.front().name, 0, length, length);
+        const std::size_t heads =
+            row.role == tensor_role::k_norm ? block_spec.geometry.kv_heads() : block_spec.geometry.num_heads;
+        weights_by_role.vector(row.role) = vector(recipe->parts.front().name, length, 0, length, 1, heads);
+        weights_by_role.bias(row.role) = bias(row, block);
         return;
     }
     weights_by_role[row.role] = recipe->joins_kv_b ? merge_kv_b(part(recipe->parts[0], block_spec),

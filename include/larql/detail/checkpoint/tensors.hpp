@@ -24,11 +24,12 @@
 
 namespace larql {
 
-/// Rows [begin, end) of a stored weight.
+/// Rows of a stored weight: those from `begin` to `end` of each of `runs` runs of equal length.
 struct stored_rows {
     std::string name;
     tensor_role role;
     std::size_t begin = 0, end = 0;
+    std::size_t runs = 1;
 };
 
 /// How a role's rows are made from what a checkpoint stores: the rows of one part as they are, or the join of a k_b and
@@ -54,6 +55,8 @@ inline constexpr std::string_view language_prefixes[] = {
     "llm.",
     "thinker.model.",
     "model.model.",
+    "transformer.",
+    "gpt_neox.",
 };
 
 /// The attention block to which a tensor belongs, or nothing: a layer may have none.
@@ -202,8 +205,10 @@ private:
             return tensor_recipe{{{*whole(made->from[0]), made->from[0], 0, size_of(extent::k_b_rows, spec)},
                                   {*whole(made->from[1]), made->from[1], 0, size_of(extent::v_rows, spec)}},
                                  true};
-        const std::size_t begin = rows_before(*made, spec);
-        return tensor_recipe{{{*whole(made->from[0]), made->from[0], begin, begin + size_of(made->rows, spec)}}, false};
+        const std::size_t runs = std::max<std::size_t>(runs_of(*made, spec), 1);
+        const std::size_t begin = rows_before(*made, spec) / runs;
+        return tensor_recipe{
+            {{*whole(made->from[0]), made->from[0], begin, begin + size_of(made->rows, spec) / runs, runs}}, false};
     }
 
     /// Scales of activations and of an engine's KV cache: they do not touch the weights.
@@ -227,7 +232,7 @@ private:
         for (const recipe_row& row : recipes) {
             if (!needed(row.made) || std::ranges::find(row.from, what.role) == row.from.end()) continue;
             used = true;
-            biased = biased || (row.op == row_op::as_is && biases.contains(row.made));
+            biased = biased || (row.op != row_op::join_kv_b && biases.contains(row.made));
         }
         if (!used) return "has no use in this block";
         if (!what.bias || biased) return "";

@@ -76,6 +76,7 @@ public:
         using enum tensor_role;
         const attention_spec& spec = m_source.spec(block);
         require_form(m_source.config(), spec, m_scope.form, m_source.shard_path(0));
+        require_writable(spec);
         const attention_weights<float> stored = m_source.stored_weights(block);
         const bool changes = m_scope.form != spec.form;
         const attention_weights<float> weights = changes ? beside_products(spec, stored) : published(spec, stored);
@@ -97,6 +98,17 @@ public:
     }
 
 private:
+    /// What a family publishes in a way that is read and not written.
+    void require_writable(const attention_spec& spec) const {
+        const model_family& family = m_source.family();
+        const bool norms = family.q_norm.own_gains || !family.norm_biases.empty() ||
+                           spec.q_norm.gain_offset != family.q_norm.gain_offset;
+        if (family.fused == qkv_order::in_turn && family.transposed.empty() && !norms) return;
+        fail(errc::unsupported_architecture,
+             "larql reads the attention of \"" + std::string(family.name) + "\" and does not write it",
+             {.file = m_source.shard_path(0)});
+    }
+
     /// Tensors that absorption computes; the others of a form are stored ones, or parts of them.
     [[nodiscard]] bool is_product(tensor_role role) const noexcept {
         using enum tensor_role;

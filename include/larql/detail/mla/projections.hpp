@@ -171,21 +171,51 @@ private:
     /// Plain attention: norms of the heads before or after rotation.
     void plain_query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
         r.k = heads_of(linear(x, tensor_role::k), m_g.kv_heads());
-        r.v = heads_of(linear(x, tensor_role::v), m_g.kv_heads());
-        const auto rotate = [&](tensor<T, 3>& heads, const norm_spec& norm, tensor_role gains) {
-            if (!norm.after_rope) normalise_heads(heads, norm, m_w.vector(gains));
+        r.v = m_spec.value_is_key ? r.k : heads_of(linear(x, tensor_role::v), m_g.kv_heads());
+        const auto rotate = [&](tensor<T, 3>& heads, const norm_spec& norm, tensor_role role) {
+            if (!norm.after_rope) normalise_heads(heads, norm, m_w.vector(role), m_w.bias(role));
+            clip(heads);
             apply_rope(heads, rope_begin(m_g), m_rope, m_g.pairing, first_position);
-            if (norm.after_rope) normalise_heads(heads, norm, m_w.vector(gains));
+            if (norm.after_rope) normalise_heads(heads, norm, m_w.vector(role), m_w.bias(role));
         };
         rotate(r.q, m_spec.q_norm, tensor_role::q_norm);
         rotate(r.k, m_spec.k_norm, tensor_role::k_norm);
+        normalise_heads(r.v, m_spec.v_norm, {}, {});
+        clip(r.v);
         apply_temperature(r.q, first_position);
     }
 
+    void clip(tensor<T, 3>& x) const {
+        if (m_spec.clip == 0.0) return;
+        const T limit = static_cast<T>(m_spec.clip);
+        for (std::size_t i = 0; i < x.size(); ++i)  // as torch's clamp, NaN stays
+            x.data()[i] = x.data()[i] > limit ? limit : x.data()[i] < -limit ? -limit : x.data()[i];
+    }
+
     /// A norm over each head, or over all heads of a token, in place.
-    static void normalise_heads(tensor<T, 3>& x, const norm_spec& norm, const vector_input<T>& gains) {
+    static void normalise_heads(tensor<T, 3>& x, const norm_spec& norm, const vector_input<T>& gains,
+                                const vector_input<T>& bias) {
+        if (norm.kind == norm_kind::none) return;
         const std::size_t width = norm.per_head ? x.shape(2) : x.shape(1) * x.shape(2);
-        for (T* row = x.data(); row != x.data() + x.size(); row += width) normalise_rows(row, 1, width, norm, gains);
+        const std::size_t period = norm.own_gains ? x.shape(1) * x.shape(2) : width;  // elements that have gains
+        std::size_t first = 0;                                                        // of this row's gains
+        for (T* row = x.data(); row != x.data() + x.size(); row += width, first = (first + width) % period) {
+            double mean = 0.0, squares = 0.0;
+            if (norm.kind == norm_kind::layer)
+                for (std::size_t i = 0; i < width; ++i)
+                    mean += static_cast<double>(row[i]) / static_cast<double>(width);
+            for (std::size_t i = 0; i < width; ++i) {
+                const double centred = static_cast<double>(row[i]) - mean;
+                squares += centred * centred;
+            }
+            const double factor = 1.0 / std::sqrt(squares / static_cast<double>(width) + norm.eps);
+            for (std::size_t i = 0; i < width; ++i) {
+                const double gain =
+                    gains.empty() ? 1.0 : static_cast<double>(gains.data()[first + i]) + norm.gain_offset;
+                const double shift = bias.empty() ? 0.0 : static_cast<double>(bias.data()[first + i]);
+                row[i] = static_cast<T>((static_cast<double>(row[i]) - mean) * factor * gain + shift);
+            }
+        }
     }
 
     /// Multiplies the queries of a token by the factor of its position.

@@ -158,7 +158,6 @@ inline void read_gguf_temperature(const gguf_fields& fields, model_values& value
 inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
     const std::uint64_t heads = values.top.size(model_key::num_attention_heads);
     std::uint64_t head_dim = values.top.size(model_key::head_dim);
-    if (head_dim == 0) head_dim = values.family->default_head_dim;
     if (head_dim == 0 && heads != 0) head_dim = values.top.size(model_key::hidden_size) / heads;
     const auto require = [&](const char* key) {
         const auto stated = fields.integer(key);
@@ -168,7 +167,10 @@ inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
                                   " elements: \"" + std::string(values.family->name) +
                                   "\" rotates and weighs all of them");
     };
-    if (!values.family->partial_rotary) require("rope.dimension_count");
+    if (!values.family->partial_rotary)
+        require("rope.dimension_count");
+    else if (const auto rotated = fields.integer("rope.dimension_count"))
+        values.top.set(model_key::rotary_dim, *rotated, fields.key("rope.dimension_count"));
     require("attention.value_length");
 }
 
@@ -192,6 +194,8 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     const name_matcher names(values.family->names, naming::gguf);
     const gguf_values_reader reader(file, fields, values);
     values.where = fields.prefix();
+    values.from_gguf = true;
+    values.class_defaults = false;
     reader.read(top_keys, values.top);
     reader.report_unclaimed();
 
@@ -214,6 +218,10 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
 
     // What config.json says in words, GGUF says by having it.
     values.top.set(model_key::attention_bias, has_biases(file, names, values), "attention biases");
+    const auto q_norm = names.spell({tensor_role::q_norm, false, 0, 0}, "");
+    values.top.set(model_key::qk_norm, q_norm && file.find_tensor(*q_norm) != nullptr, "attn_q_norm");
+    if (values.family->gguf_untruncated)
+        values.ropes.front().keys.set(model_key::rope_truncate, false, "rope.scaling.type");
     const bool tied = !file.tensors().empty() && file.find_tensor("output.weight") == nullptr;
     values.top.set(model_key::tie_word_embeddings, tied, "output.weight");
     if (!values.family->routing.empty() && values.top.size(model_key::n_routed_experts) != 0)

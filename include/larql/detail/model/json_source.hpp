@@ -73,6 +73,7 @@ public:
             case value_type::texts: return texts(value);
             case value_type::numbers: return numbers(value);
             case value_type::token: return token(value);
+            case value_type::period: return period(value);
         }
         return std::nullopt;
     }
@@ -119,6 +120,14 @@ private:
             list.push_back(item.get<double>());
         }
         return list;
+    }
+    /// "LLLG", three local blocks and a global one, is a period of 4.
+    std::optional<config_value> period(const nlohmann::json& value) const {
+        if (!value.is_string()) return integer(value);
+        const std::string text = value.get<std::string>();
+        if (text.empty() || text != std::string(text.size() - 1, 'L') + "G")
+            return out_of_bounds("a number of blocks, or local ones and a global one like \"LLLG\"", value);
+        return static_cast<std::uint64_t>(text.size());
     }
     /// A token's number; of a list of them, which only a tokenizer needs, the first.
     std::optional<config_value> token(const nlohmann::json& value) const {

@@ -20,7 +20,16 @@
 
 namespace larql::detail {
 
-enum class value_type : std::uint8_t { integer, number, flag, text, texts, numbers, token };
+enum class value_type : std::uint8_t {
+    integer,
+    number,
+    flag,
+    text,
+    texts,
+    numbers,
+    token,
+    period,  ///< an integer, or the pattern itself: "LLLG" is 4
+};
 
 /// Sizes are capped so that no product of three of them leaves 64 bits.
 inline constexpr double max_dimension = 1 << 20;
@@ -47,20 +56,32 @@ constexpr bool reads_query_rank(const model_family& f) { return reads_mla(f) || 
 constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
 constexpr bool reads_layer_types(const model_family& f) {
-    return f.windows == window_rule::layer_types || f.windows == window_rule::from_block || f.linear_layers ||
-           reads_compressed(f) || f.indexer.blocks == indexer_blocks::layer_types;
+    if (f.linear_layers || reads_compressed(f) || f.indexer.blocks == indexer_blocks::layer_types) return true;
+    return f.windows != window_rule::none && f.windows != window_rule::every_block && f.windows != window_rule::period;
 }
 constexpr bool reads_attention_layers(const model_family& f) { return f.linear_layers; }
-constexpr bool reads_attention_interval(const model_family& f) { return f.default_full_attention_interval != 0; }
 constexpr bool reads_parts(const model_family& f) { return f.attentions_per_layer > 1; }
 constexpr bool reads_nope(const model_family& f) { return reads_mla(f) && f.pairing == rope_pairing::none; }
 constexpr bool reads_gate(const model_family& f) { return f.gate_by_key != output_gate::none; }
 constexpr bool reads_latent_scales(const model_family& f) { return f.scaled_latents; }
 constexpr bool reads_layer_ropes(const model_family& f) {
-    return f.windows == window_rule::layer_types || reads_compressed(f);
+    return f.windows == window_rule::layer_types || f.windows == window_rule::pattern || reads_compressed(f);
 }
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
-    return reads_window(f) && f.windows != window_rule::every_block;
+    return reads_window(f) && (f.windows != window_rule::every_block || !f.window_by_default);
+}
+constexpr bool reads_pattern(const model_family& f) { return f.windows == window_rule::pattern; }
+constexpr bool reads_chunks(const model_family& f) { return f.windows == window_rule::chunks; }
+constexpr bool reads_local_theta(const model_family& f) { return f.default_local_theta.has_value(); }
+constexpr bool reads_no_rope(const model_family& f) { return f.nope == nope_rule::listed; }
+constexpr bool reads_query_scalar(const model_family& f) { return f.scale == scale_rule::inverse_sqrt_stated; }
+constexpr bool reads_attention_interval(const model_family& f) {
+    return f.linear_layers && f.default_of(model_key::full_attention_interval).has_value();
+}
+constexpr bool reads_tuning(const model_family& f) { return f.temperature_unrotated; }
+template <model_key K>
+constexpr bool lists(const model_family& f) {
+    return f.lists(K);
 }
 /// What `layer_types` calls blocks with an indexer, now and in older files (transformers configuration_utils.py
 /// _LEGACY_LAYER_TYPE_REMAP).
@@ -94,8 +115,17 @@ inline constexpr key_row top_keys[] = {
     {model_key::qk_rope_head_dim,           value_type::integer, 0,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_query_rank},
     {model_key::v_head_dim,                 value_type::integer, 1,          max_dimension,  {"v_head_dim"},                       {},                                   reads_mla},
     {model_key::max_position_embeddings,    value_type::integer, 1,          max_length,     {"max_position_embeddings"},          {"context_length"}},
-    {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon"}},
+    {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"}},
     {model_key::attention_bias,             value_type::flag,    0,          1,              {"attention_bias"},                   {},                                   reads_biases},
+    {model_key::attention_out_bias,         value_type::flag,    0,          1,              {"attention_out_bias"},               {},                                   lists<model_key::attention_out_bias>},
+    {model_key::qk_norm,                    value_type::flag,    0,          1,              {"use_qk_norm", "qk_layernorm", "qk_norm"}, {},                             lists<model_key::qk_norm>},
+    {model_key::clip_qkv,                   value_type::number,  above_zero, any_finite,     {"clip_qkv"},                         {"attention.clamp_kqv"},              lists<model_key::clip_qkv>},
+    {model_key::multi_query,                value_type::flag,    0,          1,              {"multi_query"},                      {},                                   lists<model_key::multi_query>},
+    {model_key::new_decoder_architecture,   value_type::flag,    0,          1,              {"new_decoder_architecture"},         {},                                   lists<model_key::multi_query>},
+    {model_key::global_head_dim,            value_type::integer, 1,          max_dimension,  {"global_head_dim"},                  {},                                   lists<model_key::global_head_dim>},
+    {model_key::num_global_key_value_heads, value_type::integer, 1,          max_dimension,  {"num_global_key_value_heads"},       {},                                   lists<model_key::global_head_dim>},
+    {model_key::attention_k_eq_v,           value_type::flag,    0,          1,              {"attention_k_eq_v"},                 {},                                   lists<model_key::global_head_dim>},
+    {model_key::bidirectional_attention,    value_type::text,    0,          0,              {"use_bidirectional_attention"},      {},                                   lists<model_key::bidirectional_attention>},
     {model_key::sliding_window,             value_type::integer, 0,          max_length,     {"sliding_window"},                   {"attention.sliding_window"},         reads_window},
     {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window_switch},
     {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
@@ -117,11 +147,21 @@ inline constexpr key_row top_keys[] = {
     {model_key::num_layers,                 value_type::integer, 1,          max_layers,     {"num_layers"},                       {},                                   reads_parts},
     {model_key::mla_scale_q_lora,           value_type::flag,    0,          1,              {"mla_scale_q_lora"},                 {},                                   reads_latent_scales},
     {model_key::mla_scale_kv_lora,          value_type::flag,    0,          1,              {"mla_scale_kv_lora"},                {},                                   reads_latent_scales},
+    {model_key::sliding_window_pattern,     value_type::period,  1,          max_layers,     {"sliding_window_pattern", "_sliding_window_pattern"}, {},                  reads_pattern},
+    {model_key::attention_chunk_size,       value_type::integer, 1,          max_length,     {"attention_chunk_size"},             {"attention.chunk_size"},             reads_chunks},
+    {model_key::no_rope_layers,             value_type::numbers, 0,          1,              {"no_rope_layers"},                   {},                                   reads_no_rope},
+    {model_key::no_rope_layer_interval,     value_type::integer, 1,          max_layers,     {"no_rope_layer_interval"},           {},                                   reads_no_rope},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
+    {model_key::query_pre_attn_scalar,      value_type::number,  above_zero, any_finite,     {"query_pre_attn_scalar"},            {},                                   reads_query_scalar},
+    {model_key::temperature_tuning,         value_type::flag,    0,          1,              {"attn_temperature_tuning"},          {},                                   reads_tuning},
+    {model_key::temperature_scale,          value_type::number,  above_zero, any_finite,     {"attn_scale"},                       {},                                   reads_tuning},
+    {model_key::temperature_length,         value_type::number,  above_zero, any_finite,     {"floor_scale"},                      {},                                   reads_tuning},
     {model_key::rope_interleave,            value_type::flag,    0,          1,              {"rope_interleave"},                  {}},
     {model_key::rope_theta,                 value_type::number,  above_zero, any_finite,     {"rope_theta"},                       {"rope.freq_base"}},
+    {model_key::rope_local_theta,           value_type::number,  above_zero, any_finite,     {"rope_local_base_freq"},             {"rope.freq_base_swa"},                                   reads_local_theta},
     {model_key::partial_rotary_factor,      value_type::number,  above_zero, 1.0,            {"partial_rotary_factor"},            {},                                   reads_partial,     1.0},
+    {model_key::rotary_dim,                 value_type::integer, 2,          max_dimension,  {"rotary_dim"},                       {},                                   lists<model_key::rotary_dim>},
     {model_key::rope_original_max_position, value_type::integer, 1,          max_length,     {"original_max_position_embeddings"}, {}},
     {model_key::o_groups,                   value_type::integer, 1,          max_dimension,  {"o_groups"},                         {"attention.output_group_count"},     reads_compressed},
     {model_key::o_lora_rank,                value_type::integer, 1,          max_dimension,  {"o_lora_rank"},                      {"attention.output_lora_rank"},       reads_compressed},
@@ -171,7 +211,7 @@ inline constexpr key_row rope_keys[] = {
     {model_key::rope_short_factor,          value_type::numbers, above_zero, any_finite, {"short_factor"},                     {}},
     {model_key::rope_long_factor,           value_type::numbers, above_zero, any_finite, {"long_factor"},                      {}},
     {model_key::rope_mrope_section,         value_type::numbers, 0,          any_finite, {"mrope_section"},                    {}},
-    {model_key::temperature_scale,          value_type::number,  above_zero, any_finite, {"llama_4_scaling_beta"},             {},                                           reads_temperature},
+    {model_key::temperature_scale,          value_type::number,  0,          any_finite, {"llama_4_scaling_beta"},             {},                                           reads_temperature},
 };
 
 /// Keys of `compress_rates`: tokens of an entry, by layer type. What stands beside the object goes before it.
@@ -226,6 +266,9 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"pruned_heads", inert_key::when::no},
     {"add_classification_head"},
     {"lm_head"},
+    {"mrope_interleaved"},  // which frequencies turn with which axis: for text all axes are equal
+    {"lm_head_bias"},       // of the logits
+    {"full_attn_mod", inert_key::when::one},
     {"rm_head"},
     {"initializer_range"},
     {"chunk_size_feed_forward"},  // how the feed-forward part is computed
@@ -238,10 +281,6 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"top_k"},
     {"top_p"},
     {"use_mla", inert_key::when::yes},
-    {"use_qk_norm", inert_key::when::no},
-    {"qk_norm", inert_key::when::no},
-    {"qk_layernorm", inert_key::when::no},
-    {"clip_qkv", inert_key::when::no},
     {"clamp_qkv", inert_key::when::no},
     {"qkv_bias", inert_key::when::no},
     {"q_bias", inert_key::when::no},
@@ -278,7 +317,6 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"logit_scale", inert_key::when::one},
     {"embedding_multiplier", inert_key::when::one},
     {"residual_multiplier", inert_key::when::one},
-    {"query_pre_attn_scalar", inert_key::when::no},
     {"use_cla", inert_key::when::no},
     {"kv_cache_dtype"},  // how an engine stores its cache
     {"kv_cache_quant_algo"},
@@ -307,8 +345,6 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"rope.scaling.yarn_attn_factor", inert_key::when::one},
     {"rope.dimension_sections"},  // for text all axes are equal
     {"attention.max_alibi_bias", inert_key::when::no},
-    {"attention.clamp_kqv", inert_key::when::no},
-    {"attention.layer_norm_epsilon"},  // of a LayerNorm that these families do not have
     {"final_logit_softcapping", inert_key::when::no},
     {"logit_scale", inert_key::when::one},
     {"embedding_scale", inert_key::when::one},

@@ -122,9 +122,22 @@ inline const rope_config& printed_rope(std::span<const attention_spec> blocks) {
     return blocks.front().rope;
 }
 
+/// Whether the key rows say all that transformers needs to know of a family's attention.
+inline bool is_printable(const model_values& values) {
+    const model_family& f = *values.family;
+    const bool windows = f.windows == window_rule::none || f.windows == window_rule::every_block ||
+                         f.windows == window_rule::from_block || f.windows == window_rule::layer_types;
+    return f.kind == attention_kind::mla ||
+           (windows && f.nope == nope_rule::none && f.scale != scale_rule::inverse_sqrt_stated && !f.partial_rotary &&
+            f.aliases.empty() && f.reads == decltype(f.reads){} && values.top.size(model_key::n_routed_experts) == 0);
+}
+
 /// The whole configuration.
 inline nlohmann::json print_config(const model_values& values, const rope_config& rope, const error_where& where) {
     const model_family& family = *values.family;
+    if (!is_printable(values))
+        fail(errc::unsupported_architecture,
+             "larql does not write a config.json for \"" + std::string(family.name) + "\"", {.file = where.file});
     nlohmann::json config = {{"model_type", family.model_types.front()}, {"architectures", {family.classes.front()}}};
     for (const key_row& row : top_keys)
         if (const config_value* value = values.top.value(row.key))

@@ -272,6 +272,7 @@ inline read_config read_gguf_config(const gguf_file& file, const config_options&
     read_gguf_values(file, *architecture, result.problems, values);
     if (stated) {
         values.top.overlay(stated->values.top);
+        values.class_defaults = !stated->values.model_type.empty();  // a whole configuration, not a few keys
         // A rope dictionary says all of the scaling: what the file says of it goes as a whole.
         const nlohmann::json& text = *find_text_part(*over).object;
         if (!stated->values.ropes.empty() || text.contains("rope_scaling") || text.contains("rope_parameters"))

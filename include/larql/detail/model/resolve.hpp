@@ -8,6 +8,7 @@
 #include <larql/detail/model/compression.hpp>
 #include <larql/detail/model/indexers.hpp>
 #include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
 
@@ -32,21 +33,20 @@ public:
     [[nodiscard]] std::vector<attention_spec> blocks() {
         const attention_spec base = common();
         if (compressed()) return compressed_blocks(base);
-        const std::vector<std::string> types = layer_types();
+        const std::vector<layer_plan> plans = planner().plans();
         std::vector<attention_spec> all;
-        const std::size_t window = sliding_window();
-        const std::size_t first = window != 0 && types.empty() ? first_window_block() : 0;
-        for (std::size_t layer = 0; layer < m_layers; ++layer) {
-            const std::string type = layer < types.size() ? types[layer] : "";
-            if (type == linear_type) continue;
+        std::vector<std::string> types;
+        for (const layer_plan& plan : plans) {
+            types.push_back(plan.type);
+            if (plan.type == linear_layer) continue;
             attention_spec spec = base;
-            spec.layer = layer;
-            if (has_window(layer, type, first)) spec.sliding_window = window;
-            if (type == "sliding_attention" && window == 0 && m_reported.insert(type))
-                m_problems.add(errc::missing_key, m_values.where + "sliding_window",
-                               "layer_types calls block " + std::to_string(layer) + " \"" + type +
-                                   "\", and no window is stated or it is turned off");
-            if (m_values.ropes.size() > 1) set_rope(spec, type);
+            spec.layer = types.size() - 1;
+            spec.sliding_window = plan.window;
+            spec.chunk = plan.chunk;
+            if (plan.type == full_layer) widen(spec);
+            if (ropes_differ()) set_rope(spec, plan.type);
+            if (!plan.rotates) stop_rotation(spec);
+            if (plan.rotates && m_family.temperature_unrotated) spec.temperature = {};
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
         }
         if (reads_indexer(m_family))
@@ -71,10 +71,11 @@ public:
 
     /// A required size; its absence, or null, is a problem. That of a refused value has been reported.
     std::size_t required(model_key key, const char* name) {
-        if (!top().find<std::uint64_t>(key) && !top().refused(key))
+        const std::size_t size = m_values.size_or_default(key);
+        if (size == 0 && !top().find<std::uint64_t>(key) && !top().refused(key))
             m_problems.add(errc::missing_key, top().name(key, m_values.where + name),
                            top().stated(key) ? "required and null" : "required and absent");
-        return top().size(key);
+        return size;
     }
 
     [[nodiscard]] double rms_norm_eps() {
@@ -94,23 +95,53 @@ private:
         spec.kind = m_family.kind;
         read_sizes(spec.geometry);
         spec.geometry.pairing = pairing();
-        if (m_values.ropes.size() <= 1 && !compressed()) set_rope(spec, "");
+        if (!ropes_differ() && !compressed()) set_rope(spec, "");
         set_scale(spec);
-        spec.softcap = top().find<double>(model_key::softcap).value_or(0.0);
+        spec.clip = top().find<double>(model_key::clip_qkv).value_or(0.0);
+        spec.fused = m_values.from_gguf ? qkv_order::in_turn : m_family.fused;
+        if (!m_values.from_gguf) spec.transposed = m_family.transposed;
+        spec.softcap = m_values.number_or_default(model_key::softcap).value_or(0.0);
         spec.sinks = m_family.sinks;
         spec.gate =
             top().find<bool>(model_key::mla_use_output_gate).value_or(false) ? m_family.gate_by_key : m_family.gate;
-        spec.q_norm = with_eps(m_family.q_norm);
-        spec.k_norm = with_eps(m_family.k_norm);
+        const bool normed = !m_family.lists(model_key::qk_norm) || m_values.flag_or_default(model_key::qk_norm);
+        if (normed) spec.q_norm = with_eps(m_family.q_norm);
+        if (normed) spec.k_norm = with_eps(m_family.k_norm);
+        spec.v_norm = with_eps(m_family.v_norm);
+        const auto direction = top().find<std::string>(model_key::bidirectional_attention);
+        if (direction && *direction != "vision")  // text sees what came before it
+            m_not_understood.push_back(top().name(model_key::bidirectional_attention) + " is \"" + *direction + "\"");
         spec.latent_norm.kind = latent() || compressed() ? norm_kind::rms : norm_kind::none;
         spec.latent_norm.eps = m_family.latent_eps == 0.0 ? rms_norm_eps() : m_family.latent_eps;
         spec.k_rope_norm = with_eps(m_family.k_rope_norm);
         set_latent_scales(spec);
         set_temperature(spec);
         spec.biases = m_family.biases;
-        if (top().find<bool>(model_key::attention_bias).value_or(false))
-            spec.biases = spec.biases | m_family.biases_by_key;
+        if (m_values.flag_or_default(model_key::attention_bias)) spec.biases = spec.biases | m_family.biases_by_key;
+        if (m_values.flag_or_default(model_key::attention_out_bias)) spec.biases.insert(tensor_role::o);
+        if (spec.q_norm.kind != norm_kind::none) spec.biases = spec.biases | m_family.norm_biases;
         return spec;
+    }
+
+    /// A block that sees all keys, in families where it has heads of another size, and no values of its own (Gemma 4).
+    void widen(attention_spec& spec) const {
+        if (!m_family.lists(model_key::global_head_dim)) return;
+        mla_geometry& g = spec.geometry;
+        if (const std::size_t dim = m_values.size_or_default(model_key::global_head_dim); dim != 0) {
+            g.v_head_dim = g.qk_rope_head_dim = dim;
+            g.qk_nope_head_dim = 0;
+        }
+        spec.value_is_key = m_values.flag_or_default(model_key::attention_k_eq_v);
+        const std::size_t groups = top().size(model_key::num_global_key_value_heads);
+        if (spec.value_is_key && groups != 0) g.num_kv_heads = groups;
+    }
+
+    /// A block without rotation: all elements of its heads are others.
+    void stop_rotation(attention_spec& spec) const {
+        spec.geometry.qk_nope_head_dim = spec.geometry.qk_head_dim();
+        spec.geometry.qk_rope_head_dim = 0;
+        spec.rope = rope_config{};
+        if (m_family.norms_rotated_only) spec.q_norm = spec.k_norm = norm_spec{};
     }
 
     void read_sizes(mla_geometry& g) {
@@ -137,14 +168,17 @@ private:
     }
 
     void read_head_sizes(mla_geometry& g) {
-        const std::size_t groups = top().size(model_key::num_key_value_heads);
+        std::size_t groups = m_values.size_or_default(model_key::num_key_value_heads);
+        if (m_family.lists(model_key::multi_query) && !m_values.from_gguf &&
+            !m_values.flag_or_default(model_key::new_decoder_architecture))
+            groups = m_values.flag_or_default(model_key::multi_query) ? 1 : g.num_heads;
         g.num_kv_heads = groups == 0 ? g.num_heads : groups;  // the format: absent and null mean as many as heads
         if (g.num_kv_heads != 0 && g.num_heads % g.num_kv_heads != 0)
             m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads),
                            "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
                                std::to_string(g.num_kv_heads));
         std::size_t dim = top().size(model_key::head_dim);
-        if (dim == 0) dim = m_family.default_head_dim;
+        if (dim == 0 && !m_values.from_gguf) dim = m_family.default_head_dim;  // GGUF: a share of the width
         if (dim == 0 && g.num_heads != 0) {
             if (g.hidden_size % g.num_heads != 0)
                 m_problems.add(errc::bad_value, top().name(model_key::hidden_size),
@@ -177,6 +211,7 @@ private:
 
     [[nodiscard]] norm_spec with_eps(norm_spec norm) {
         if (norm.kind != norm_kind::none && norm.eps == 0.0) norm.eps = rms_norm_eps();
+        if (m_values.from_gguf) norm.gain_offset = 0.0;  // llama.cpp's converters have added it
         return norm;
     }
 
@@ -189,7 +224,7 @@ private:
         if (g.num_kv_heads != 1)
             m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads, "num_key_value_heads"),
                            "expected 1, got " + std::to_string(g.num_kv_heads));
-        base.sliding_window = sliding_window();
+        base.sliding_window = planner().sliding_window();
         if (base.sliding_window == 0)
             m_problems.add(errc::bad_value, top().name(model_key::sliding_window), "expected a window, got none");
         base.output_groups = required(model_key::o_groups, "o_groups");
@@ -215,14 +250,34 @@ private:
 
     // --- rotary embedding ---
 
+    /// Whether blocks of different types may rotate differently.
+    [[nodiscard]] bool ropes_differ() const noexcept {
+        return m_family.default_local_theta || m_values.ropes.size() > 1 ||
+               (m_values.ropes.size() == 1 && !m_values.ropes.front().layer_type.empty());
+    }
+
     void set_rope(attention_spec& spec, const std::string& layer_type) {
         static const key_values nothing;
-        const key_values* keys = m_values.ropes.size() == 1 ? &m_values.ropes.front().keys : &nothing;
+        const key_values* keys = nullptr;
         for (const rope_values& rope : m_values.ropes)
             if (rope.layer_type == layer_type) keys = &rope.keys;
-        if (m_values.ropes.size() > 1 && keys == &nothing && m_reported.insert(layer_type))
+        const bool local = m_family.default_local_theta && layer_type == sliding_layer;
+        if (keys == nullptr && local) {  // a dictionary for all layers is for those that see all keys
+            key_values unscaled;
+            unscaled.set(model_key::rope_theta,
+                         m_values.number_or(model_key::rope_local_theta, *m_family.default_local_theta),
+                         "rope_local_base_freq");
+            return set_rope(spec, unscaled);
+        }
+        for (const rope_values& rope : m_values.ropes)
+            if (keys == nullptr && rope.layer_type.empty()) keys = &rope.keys;
+        if (keys == nullptr && !m_values.ropes.empty() && !m_family.default_local_theta &&
+            m_reported.insert(layer_type))
             m_not_understood.push_back("rope parameters by layer type have none for \"" + layer_type + "\"");
-        set_rope(spec, *keys);
+        if (keys == nullptr && m_family.rope_required && m_reported.insert("rope_parameters"))
+            m_problems.add(errc::missing_key, m_values.where + "rope_parameters",
+                           "required and absent: transformers would assume a scaling");
+        set_rope(spec, keys != nullptr ? *keys : nothing);
     }
 
     void set_rope(attention_spec& spec, const key_values& keys) {
@@ -231,9 +286,9 @@ private:
         const std::size_t whole = latent() ? g.qk_rope_head_dim : g.qk_head_dim();
         rope = rope_config{};
         if (g.pairing == rope_pairing::none) return;  // whatever is stated
-        rope.kind = kind(keys);
+        rope.kind = m_family.only_longrope && kind(keys) == rope_kind::yarn ? rope_kind::longrope : kind(keys);
         rope.rotary_dim = whole;
-        const auto share = first<double>(keys, model_key::partial_rotary_factor);
+        const auto share = rotated_share(keys, whole);
         if (share && rope.kind == rope_kind::proportional) {
             rope.partial_rotary_factor = *share;  // its exponents run over the whole head
         } else if (share) {
@@ -256,6 +311,14 @@ private:
         rope.theta = theta.value_or(m_family.default_rope_theta.value_or(1.0));
         read_scaling(keys, rope);
         require_table(keys, rope);
+    }
+
+    /// The part of a head that rotates, if it is stated or the family's default.
+    [[nodiscard]] std::optional<double> rotated_share(const key_values& keys, std::size_t whole) const {
+        auto share = first<double>(keys, model_key::partial_rotary_factor);
+        if (const std::size_t dim = top().size(model_key::rotary_dim); !share && dim != 0 && whole != 0)
+            share = static_cast<double>(dim) / static_cast<double>(whole);
+        return share || !m_values.class_defaults ? share : m_family.default_of(model_key::partial_rotary_factor);
     }
 
     /// What a rope dictionary states, or else the configuration around it.
@@ -360,14 +423,18 @@ private:
 
     void set_scale(attention_spec& spec) {
         if (m_family.scale == scale_rule::stated) {
-            const auto stated = top().find<double>(model_key::attention_multiplier);
+            const auto stated = m_values.number_or_default(model_key::attention_multiplier);
             if (!stated && !top().refused(model_key::attention_multiplier))
                 m_problems.add(errc::missing_key, m_values.where + "attention_multiplier", "required and absent");
             spec.scale = stated.value_or(1.0);
             return;
         }
+        if (m_family.scale == scale_rule::one) {
+            spec.scale = 1.0;
+            return;
+        }
         const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
-        spec.scale = m * m / std::sqrt(static_cast<double>(std::max<std::size_t>(spec.geometry.qk_head_dim(), 1)));
+        spec.scale = m * m / std::sqrt(scaled_size(spec.geometry));
         if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
             m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
                            "gives a softmax scale of " + std::to_string(spec.scale));
@@ -386,7 +453,24 @@ private:
         spec.kv_latent_scale = scale(model_key::mla_scale_kv_lora, spec.geometry.kv_lora_rank);
     }
 
+    /// What the softmax scale is the inverse square root of.
+    [[nodiscard]] double scaled_size(const mla_geometry& g) const {
+        const auto head = static_cast<double>(std::max<std::size_t>(g.qk_head_dim(), 1));
+        if (m_family.scale != scale_rule::inverse_sqrt_stated) return head;
+        const auto stated = top().find<double>(model_key::query_pre_attn_scalar);
+        if (stated || !m_values.from_gguf)
+            return stated ? *stated : m_family.default_of(model_key::query_pre_attn_scalar).value_or(head);
+        const bool wide = top().size(model_key::num_hidden_layers) == m_family.gguf_wide_blocks && g.num_heads != 0;
+        return wide ? static_cast<double>(g.hidden_size / g.num_heads) : head;
+    }
+
     void set_temperature(attention_spec& spec) {
+        if (m_family.temperature_unrotated) {
+            if (!m_values.flag_or_default(model_key::temperature_tuning)) return;
+            spec.temperature = {m_values.number_or_default(model_key::temperature_scale).value_or(0.0),
+                                m_values.number_or_default(model_key::temperature_length).value_or(1.0), 1.0};
+            return;
+        }
         std::optional<double> scale = top().find<double>(model_key::temperature_scale);
         spec.temperature.length = top().find<double>(model_key::temperature_length).value_or(0.0);
         if (!scale && m_values.ropes.size() == 1) {
@@ -402,94 +486,7 @@ private:
                            "required by the queries' temperature and absent");
     }
 
-    // --- windows ---
-
-    [[nodiscard]] std::size_t sliding_window() {
-        if (m_family.windows == window_rule::none) return 0;
-        if (!top().find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
-        if (top().stated(model_key::sliding_window)) return top().size(model_key::sliding_window);
-        if (m_family.default_sliding_window) return *m_family.default_sliding_window;
-        m_problems.add(errc::missing_key, m_values.where + "sliding_window", "required and absent; null means none");
-        return 0;
-    }
-
-    /// The first block with a window, for families that have one from a block on.
-    [[nodiscard]] std::size_t first_window_block() {
-        if (m_family.windows != window_rule::from_block) return 0;
-        if (top().stated(model_key::max_window_layers)) return top().size(model_key::max_window_layers);
-        if (m_family.default_max_window_layers) return *m_family.default_max_window_layers;
-        m_problems.add(errc::missing_key, m_values.where + "max_window_layers", "required and absent");
-        return 0;
-    }
-
-    [[nodiscard]] bool has_window(std::size_t block, const std::string& type, std::size_t first) const {
-        switch (m_family.windows) {
-            case window_rule::none: return false;
-            case window_rule::every_block: return true;
-            case window_rule::layer_types: return type == "sliding_attention";
-            case window_rule::period:
-                return m_family.window_period != 0 && block % m_family.window_period == m_family.window_offset;
-            case window_rule::from_block: return type.empty() ? block >= first : type == "sliding_attention";
-        }
-        return false;
-    }
-
-    [[nodiscard]] std::vector<std::string> layer_types() {
-        auto types = top().find<std::vector<std::string>>(model_key::layer_types);
-        if (!types && m_family.linear_layers) return attention_layers();
-        if (!types) {
-            if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
-                m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
-            return {};
-        }
-        const std::string name = top().name(model_key::layer_types);
-        if (types->size() != m_layers)
-            m_problems.add(errc::bad_value, name,
-                           "expected " + std::to_string(m_layers) + " entries, got " + std::to_string(types->size()));
-        for (const std::string& type : *types)
-            if (type != "full_attention" && type != "sliding_attention" &&
-                !(type == linear_type && m_family.linear_layers) &&
-                !(reads_indexer(m_family) && is_indexed_type(type)) && m_reported.insert(type))
-                m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
-        return *types;
-    }
-
-    /// Which layers have attention and which a linear one, where `layer_types` does not say it: a list of those that
-    /// have, counted from 1, or every so many.
-    [[nodiscard]] std::vector<std::string> attention_layers() {
-        std::vector<std::string> types(m_layers, linear_type);
-        if (const auto listed = top().find<std::vector<double>>(model_key::full_attention_layers)) {
-            for (const double number : *listed) {
-                const auto layer = static_cast<std::size_t>(number);
-                if (layer > m_layers || static_cast<double>(layer) != number)
-                    m_problems.add(errc::bad_value, top().name(model_key::full_attention_layers),
-                                   "expected numbers from 1 to " + std::to_string(m_layers));
-                else
-                    types[layer - 1] = "full_attention";
-            }
-            return types;
-        }
-        const std::size_t stated = top().size(model_key::full_attention_interval);
-        const std::size_t interval = stated != 0 ? stated : m_family.default_full_attention_interval;
-        if (interval == 0)
-            m_problems.add(errc::missing_key, m_values.where + "layer_types",
-                           "required and absent: which layers have attention");
-        for (std::size_t layer = 0; interval != 0 && layer < m_layers; ++layer)
-            if ((layer + 1) % interval == 0) types[layer] = "full_attention";
-        return types;
-    }
-
-    static constexpr const char* linear_type = "linear_attention";
-
-    /// Names that were reported, so that each is reported once.
-    struct once {
-        std::vector<std::string> names;
-        bool insert(const std::string& name) {
-            if (std::ranges::find(names, name) != names.end()) return false;
-            names.push_back(name);
-            return true;
-        }
-    };
+    [[nodiscard]] layer_planner planner() { return {m_values, m_layers, m_problems, m_not_understood}; }
 
     const model_values& m_values;
     const model_family& m_family;

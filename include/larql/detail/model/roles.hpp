@@ -27,6 +27,7 @@ enum class extent : std::uint8_t {
     k_rows,          ///< G*D
     v_rows,          ///< G*V
     qkv_rows,        ///< H*D + G*D + G*V
+    q_gate_rows,     ///< 2*H*D
     kv_b_rows,       ///< G*(N + V)
     k_b_rows,        ///< G*R
     nope,            ///< N
@@ -70,13 +71,14 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::k_rows: return groups * dim;
         case extent::v_rows: return groups * value;
         case extent::qkv_rows: return heads * dim + groups * (dim + value);
+        case extent::q_gate_rows: return 2 * heads * dim;
         case extent::kv_b_rows: return groups * (g.qk_nope_head_dim + value);
         case extent::k_b_rows: return groups * g.kv_lora_rank;
         case extent::nope: return g.qk_nope_head_dim;
         case extent::attended: return heads * value;
         case extent::gate_rows: return spec.gate == output_gate::per_head ? heads : heads * value;
-        case extent::q_normed: return spec.q_norm.per_head ? dim : heads * dim;
-        case extent::k_normed: return spec.k_norm.per_head ? dim : groups * dim;
+        case extent::q_normed: return spec.q_norm.per_head && !spec.q_norm.own_gains ? dim : heads * dim;
+        case extent::k_normed: return spec.k_norm.per_head && !spec.k_norm.own_gains ? dim : groups * dim;
         case extent::indexer_q_rows:
             return spec.indexer.heads * spec.indexer.head_dim +
                    spec.compression.index_heads * spec.compression.index_head_dim;
@@ -129,8 +131,9 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
     {tensor_role::k,           extent::k_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
     {tensor_role::k_norm,      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
-    {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return plain(s) || f == attention_form::dense; }},
+    {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return (plain(s) && !s.value_is_key) || f == attention_form::dense; }},
     {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
+    {tensor_role::q_gate,      extent::q_gate_rows, extent::width, [](const attention_spec&, attention_form) { return false; }},  // q and gate are made from it
     {tensor_role::gate,        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
     {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
     {tensor_role::indexer_q_b, extent::indexer_q_rows, extent::q_rank, [](const attention_spec& s, attention_form) { return s.indexer.own() || has_index(s); }},
@@ -156,7 +159,8 @@ inline constexpr role_row attention_roles[] = {
 
 /// What becomes of stored rows on their way to a role.
 enum class row_op : std::uint8_t {
-    as_is,      ///< a range of rows of one tensor
+    as_is,      ///< a range of rows of one tensor; of a qkv by_group, that range's share of each group
+    of_heads,   ///< of each query head's share of the rows, the same range
     join_kv_b,  ///< per head: the columns of k_b, then the rows of v_b
 };
 
@@ -175,6 +179,8 @@ inline constexpr recipe_row recipes[] = {
     {tensor_role::q,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::none, extent::none},     extent::q_rows},
     {tensor_role::k,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::q_rows, extent::none},   extent::k_rows},
     {tensor_role::v,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::q_rows, extent::k_rows}, extent::v_rows},
+    {tensor_role::q,    {tensor_role::q_gate, tensor_role::q_gate}, row_op::of_heads, {extent::none, extent::none}, extent::q_rows},
+    {tensor_role::gate, {tensor_role::q_gate, tensor_role::q_gate}, row_op::of_heads, {extent::q_rows, extent::none}, extent::gate_rows},
     {tensor_role::kv_b, {tensor_role::k_b, tensor_role::v_b}, row_op::join_kv_b, {extent::none, extent::none},     extent::kv_b_rows, true},
 };
 // clang-format on
@@ -183,6 +189,13 @@ constexpr std::size_t rows_before(const recipe_row& recipe, const attention_spec
     std::size_t rows = 0;
     for (const extent e : recipe.skipped) rows += size_of(e, spec);
     return rows;
+}
+
+/// In how many runs of rows the stored tensor of a recipe is divided, each of which holds a share of what is made.
+constexpr std::size_t runs_of(const recipe_row& recipe, const attention_spec& spec) noexcept {
+    if (recipe.op == row_op::of_heads) return spec.geometry.num_heads;
+    const bool grouped = recipe.from[0] == tensor_role::qkv && spec.fused == qkv_order::by_group;
+    return grouped ? spec.geometry.kv_heads() : 1;
 }
 
 /// The shape of a role, or null for roles outside attention.

@@ -7,6 +7,7 @@
 #include <larql/error.hpp>
 #include <larql/model_family.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -43,6 +44,16 @@ private:
         std::string problem;
     };
     std::vector<item> m_items;
+};
+
+/// Names that were reported, so that each is reported once.
+struct once {
+    std::vector<std::string> names;
+    bool insert(const std::string& name) {
+        if (std::ranges::find(names, name) != names.end()) return false;
+        names.push_back(name);
+        return true;
+    }
 };
 
 struct none_stated {};    ///< null: the key is there and says "none"
@@ -118,6 +129,24 @@ struct model_values {
     std::vector<rope_values> ropes;                          ///< empty: no scaling is stated
     std::vector<std::string> not_understood;                 ///< one sentence each
     rope_pairing stored_pairing = rope_pairing::half_split;  ///< of the rows in this file
+    bool from_gguf = false;
+    bool class_defaults = true;  ///< a config.json leaves out what its class assumes; GGUF leaves out what is not so
+
+    /// A number, or the family's default if it is absent; nothing if it is null or there is no default.
+    [[nodiscard]] std::optional<double> number_or_default(model_key key) const {
+        if (top.stated(key)) return top.find<double>(key);
+        return class_defaults ? family->default_of(key) : std::nullopt;
+    }
+    [[nodiscard]] double number_or(model_key key, double otherwise) const {
+        return top.find<double>(key).value_or(otherwise);
+    }
+    [[nodiscard]] bool flag_or_default(model_key key) const {
+        if (top.stated(key)) return top.find<bool>(key).value_or(false);
+        return class_defaults && family->default_of(key).value_or(0.0) != 0.0;
+    }
+    [[nodiscard]] std::size_t size_or_default(model_key key) const {
+        return top.stated(key) ? top.size(key) : static_cast<std::size_t>(family->default_of(key).value_or(0.0));
+    }
 };
 
 }  // namespace larql::detail

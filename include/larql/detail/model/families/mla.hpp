@@ -240,7 +240,7 @@ inline constexpr model_family mla_families[] = {
                       .gate = output_gate::per_head,
                       .default_rope_theta = 6e6,
                       .default_q_lora_rank = 0,
-                      .default_full_attention_interval = 6,
+                      .defaults = {{{model_key::full_attention_interval, 6}}},
                       .aliases = bailing_aliases,
                       .inert_keys = bailing_inert}),
 };

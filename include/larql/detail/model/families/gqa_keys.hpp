@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What rows of grouped-query attention have in common: sets of biases, norms, and keys by other names or of no account.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_GQA_KEYS_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_GQA_KEYS_HPP
+
+#include <larql/model_family.hpp>
+
+#include <string_view>
+
+namespace larql::detail {
+
+inline constexpr role_set q_k_v_o = {tensor_role::q, tensor_role::k, tensor_role::v, tensor_role::o};
+inline constexpr role_set q_k_v = {tensor_role::q, tensor_role::k, tensor_role::v};
+inline constexpr norm_spec rms_heads = {.kind = norm_kind::rms};                     // of each head
+inline constexpr norm_spec rms_whole = {.kind = norm_kind::rms, .per_head = false};  // of all heads together
+inline constexpr norm_spec rms_zero = {.kind = norm_kind::rms, .gain_offset = 1.0};  // of each head, gains around 0
+inline constexpr norm_spec layer_heads = {.kind = norm_kind::layer};
+
+// What multiplies embeddings, the sum with the residual and logits is outside attention: modeling_granite.py.
+inline constexpr std::string_view granite_inert[] = {"embedding_multiplier", "residual_multiplier", "logits_scaling",
+                                                     "embedding_scale",      "residual_scale",      "logit_scale"};
+
+// Keys about what stands outside attention, or that the modeling code reads nowhere; each with its source.
+inline constexpr std::string_view gemma_inert[] = {
+    "final_logit_softcapping",  // of the logits: modeling_gemma2.py
+    "sliding_window_size",      // a copy of sliding_window in published configurations
+    "cache_implementation"};
+inline constexpr std::string_view gpt_oss_inert[] = {"initial_context_length", "swiglu_alpha", "swiglu_limit"};
+inline constexpr std::string_view logit_scale_inert[] = {"logit_scale"};  // of the logits: modeling_cohere.py
+inline constexpr std::string_view cohere2_inert[] = {
+    "logit_scale", "cache_implementation",
+    "order_of_interleaved_layers",  // "local_attn_first", what layer_types say: configuration_cohere2.py reads it
+                                    // nowhere
+    "use_gated_activation", "use_embedding_sharing", "position_embedding_type"};
+inline constexpr std::string_view minimax_inert[] = {
+    "qk_norm_type",  // "per_layer", which is what modeling_minimax_m2.py computes
+    "use_routing_bias",
+    "mtp_transformer_layers",
+    "num_mtp_modules",
+    "shared_moe_mode",
+    "layernorm_full_attention_beta",
+    "layernorm_linear_attention_beta",
+    "layernorm_mlp_beta",
+    "attn_type_list"};
+inline constexpr std::string_view gpt2_inert[] = {
+    "n_ctx",      "n_inner",     "activation_function",
+    "embd_pdrop", "resid_pdrop", "reorder_and_upcast_attn"};  // how the same is computed
+
+inline constexpr std::string_view gpt_bigcode_inert[] = {
+    "n_inner",     "activation_function", "embd_pdrop",
+    "resid_pdrop", "pad_key_length",      "scale_attention_softmax_in_fp32"};     // how the same is computed
+inline constexpr std::string_view ernie_moe_inert[] = {"moe_k", "moe_norm_min"};  // of the router
+inline constexpr std::string_view falcon_inert[] = {"parallel_attn"};  // beside the feed-forward part or before it
+inline constexpr std::string_view llama4_inert[] = {"nope_layer_interval", "for_llm_compressor"};  // read nowhere
+
+inline constexpr std::string_view qwen3_next_inert[] = {  // of blocks with linear attention, and what is always so
+    "linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim", "linear_num_key_heads",
+    "linear_num_value_heads", "mamba_ssm_dtype",     "attn_output_gate"};
+
+inline constexpr key_alias qkv_bias_alias[] = {{model_key::attention_bias, "qkv_bias"}};
+inline constexpr key_alias use_bias_alias[] = {{model_key::attention_bias, "use_bias"}};
+inline constexpr key_alias bias_alias[] = {{model_key::attention_bias, "bias"}};
+inline constexpr key_alias layer_norm_aliases[] = {{model_key::rms_norm_eps, "layer_norm_eps"},
+                                                   {model_key::rms_norm_eps, "norm_eps"}};
+inline constexpr key_alias starcoder2_aliases[] = {{model_key::attention_bias, "use_bias"},
+                                                   {model_key::rms_norm_eps, "norm_epsilon"}};
+inline constexpr key_alias stablelm_aliases[] = {{model_key::attention_bias, "use_qkv_bias"},
+                                                 {model_key::rms_norm_eps, "layer_norm_eps"}};
+inline constexpr key_alias gpt2_aliases[] = {{model_key::hidden_size, "n_embd"},
+                                             {model_key::num_attention_heads, "n_head"},
+                                             {model_key::num_hidden_layers, "n_layer"},
+                                             {model_key::max_position_embeddings, "n_positions"},
+                                             {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+inline constexpr key_alias neox_aliases[] = {{model_key::rope_theta, "rotary_emb_base"},
+                                             {model_key::partial_rotary_factor, "rotary_pct"},
+                                             {model_key::rms_norm_eps, "layer_norm_eps"}};
+inline constexpr key_alias falcon_aliases[] = {{model_key::num_attention_heads, "n_head"},
+                                               {model_key::num_hidden_layers, "n_layer"},
+                                               {model_key::hidden_size, "n_embed"},
+                                               {model_key::num_key_value_heads, "num_kv_heads"},
+                                               {model_key::num_key_value_heads, "n_head_kv"},
+                                               {model_key::attention_bias, "bias"},
+                                               {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+
+}  // namespace larql::detail
+
+#endif

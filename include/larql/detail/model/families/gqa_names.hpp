@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What families of multi-head and grouped-query attention call their tensors. Sources: the modeling_*.py of
+// transformers that each table names; llama.cpp's gguf-py/gguf/tensor_mapping.py.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_GQA_NAMES_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_GQA_NAMES_HPP
+
+#include <larql/detail/model/families/names.hpp>
+#include <larql/model_family.hpp>
+
+namespace larql::detail {
+
+// clang-format off
+inline constexpr name_row llama_attention_names[] = {
+    {tensor_role::q,                   "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight",                "blk.{}.attn_v.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq",          "blk.{}.attn_rot_embd.weight"},
+};
+inline constexpr name_row head_norm_names[] = {
+    {tensor_role::q_norm,              "layers.{}.self_attn.q_norm.weight",                "blk.{}.attn_q_norm.weight"},
+    {tensor_role::k_norm,              "layers.{}.self_attn.k_norm.weight",                "blk.{}.attn_k_norm.weight"},
+};
+inline constexpr name_row head_layernorm_names[] = {  // modeling_phi.py, modeling_persimmon.py
+    {tensor_role::q_norm,              "layers.{}.self_attn.q_layernorm.weight",           "blk.{}.attn_q_norm.weight"},
+    {tensor_role::k_norm,              "layers.{}.self_attn.k_layernorm.weight",           "blk.{}.attn_k_norm.weight"},
+};
+inline constexpr name_row hunyuan_norm_names[] = {  // modeling_hunyuan_v1_dense.py
+    {tensor_role::q_norm,              "layers.{}.self_attn.query_layernorm.weight",       "blk.{}.attn_q_norm.weight"},
+    {tensor_role::k_norm,              "layers.{}.self_attn.key_layernorm.weight",         "blk.{}.attn_k_norm.weight"},
+};
+// Norms of what attention gives: outside the block, and llama.cpp says "attention" of them.
+inline constexpr name_row post_norm_names[] = {
+    {tensor_role::inert,               "",                                                 "blk.{}.post_attention_norm.weight"},
+};
+inline constexpr name_row sink_names[] = {  // modeling_gpt_oss.py
+    {tensor_role::sinks,               "layers.{}.self_attn.sinks",                        "blk.{}.attn_sinks.weight"},
+};
+inline constexpr name_row phi3_attention_names[] = {  // modeling_phi3.py
+    {tensor_role::qkv,                 "layers.{}.self_attn.qkv_proj.weight",              "blk.{}.attn_qkv.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq"},
+};
+inline constexpr name_row phi_attention_names[] = {  // modeling_phi.py
+    {tensor_role::q,                   "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight",                "blk.{}.attn_v.weight"},
+    {tensor_role::qkv,                 "",                                                 "blk.{}.attn_qkv.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.dense.weight",                 "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq"},
+};
+inline constexpr name_row persimmon_attention_names[] = {  // modeling_persimmon.py
+    {tensor_role::qkv,                 "layers.{}.self_attn.query_key_value.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.dense.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq"},
+};
+inline constexpr name_row neox_names[] = {  // modeling_gpt_neox.py
+    {tensor_role::embedding,           "embed_in.weight",                                  "token_embd.weight"},
+    {tensor_role::output_norm,         "final_layer_norm.weight",                          "output_norm.weight"},
+    {tensor_role::input_norm,          "layers.{}.input_layernorm.weight",                 "blk.{}.attn_norm.weight"},
+    {tensor_role::qkv,                 "layers.{}.attention.query_key_value.weight",       "blk.{}.attn_qkv.weight"},
+    {tensor_role::o,                   "layers.{}.attention.dense.weight",                 "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.attention.rotary_emb.inv_freq"},
+    {tensor_role::inert,               "layers.{}.attention.bias"},         // the causal mask, in old files
+    {tensor_role::inert,               "layers.{}.attention.masked_bias"},
+};
+inline constexpr name_row falcon_names[] = {  // modeling_falcon.py
+    {tensor_role::embedding,           "word_embeddings.weight",                           "token_embd.weight"},
+    {tensor_role::output_norm,         "ln_f.weight",                                      "output_norm.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "output.weight", true},
+    {tensor_role::input_norm,          "h.{}.input_layernorm.weight",                      "blk.{}.attn_norm.weight"},
+    {tensor_role::input_norm,          "h.{}.ln_attn.weight",                              "blk.{}.attn_norm_2.weight"},
+    {tensor_role::qkv,                 "h.{}.self_attention.query_key_value.weight",       "blk.{}.attn_qkv.weight"},
+    {tensor_role::o,                   "h.{}.self_attention.dense.weight",                 "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "h.{}.self_attention.rotary_emb.inv_freq"},
+};
+inline constexpr name_row gpt2_names[] = {  // modeling_gpt2.py
+    {tensor_role::embedding,           "wte.weight",                                       "token_embd.weight"},
+    {tensor_role::output_norm,         "ln_f.weight",                                      "output_norm.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "output.weight", true},
+    {tensor_role::input_norm,          "h.{}.ln_1.weight",                                 "blk.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "h.{}.ln_2.weight",                                 "blk.{}.ffn_norm.weight"},
+    {tensor_role::qkv,                 "h.{}.attn.c_attn.weight",                          "blk.{}.attn_qkv.weight"},
+    {tensor_role::o,                   "h.{}.attn.c_proj.weight",                          "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "h.{}.attn.bias"},                   // the causal mask, in old files
+    {tensor_role::inert,               "h.{}.attn.masked_bias"},
+};
+inline constexpr name_row internlm2_names[] = {  // modeling_internlm2.py, published with the models
+    {tensor_role::embedding,           "tok_embeddings.weight",                            "token_embd.weight"},
+    {tensor_role::output_norm,         "norm.weight",                                      "output_norm.weight"},
+    {tensor_role::output,              "output.weight",                                    "output.weight", true},
+    {tensor_role::input_norm,          "layers.{}.attention_norm.weight",                  "blk.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.ffn_norm.weight",                        "blk.{}.ffn_norm.weight"},
+    {tensor_role::qkv,                 "layers.{}.attention.wqkv.weight"},
+    {tensor_role::q,                   "",                                                 "blk.{}.attn_q.weight"},
+    {tensor_role::k,                   "",                                                 "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "",                                                 "blk.{}.attn_v.weight"},
+    {tensor_role::o,                   "layers.{}.attention.wo.weight",                    "blk.{}.attn_output.weight"},
+    {tensor_role::inert,               "layers.{}.attention.rotary_emb.inv_freq"},
+};
+inline constexpr name_row gated_query_names[] = {  // modeling_qwen3_next.py
+    {tensor_role::q_gate,              "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight",                "blk.{}.attn_v.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
+};
+// clang-format on
+inline constexpr auto llama_names = joined(names_around_attention, llama_attention_names);
+inline constexpr auto qwen3_names = joined(llama_names, head_norm_names);
+inline constexpr auto gemma2_names = joined(llama_names, post_norm_names);
+inline constexpr auto gemma3_names = joined(qwen3_names, post_norm_names);
+inline constexpr auto qwen3_next_names = joined(names_around_attention, gated_query_names, head_norm_names);
+inline constexpr auto gpt_oss_names = joined(llama_names, sink_names, post_norm_names);
+inline constexpr auto glm4_moe_names = joined(qwen3_names, post_norm_names);
+inline constexpr auto hunyuan_names = joined(llama_names, hunyuan_norm_names);
+inline constexpr auto phi_names = joined(names_around_attention, phi_attention_names, head_layernorm_names);
+inline constexpr auto phi3_names = joined(names_around_attention, phi3_attention_names);
+inline constexpr auto persimmon_names = joined(names_around_attention, persimmon_attention_names, head_layernorm_names);
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What differs from block to block: which blocks see a window or a chunk of the keys, and which do not rotate.
+#ifndef LARQL_DETAIL_MODEL_LAYERS_HPP
+#define LARQL_DETAIL_MODEL_LAYERS_HPP
+
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/values.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace larql::detail {
+
+inline constexpr const char* full_layer = "full_attention";
+inline constexpr const char* sliding_layer = "sliding_attention";
+inline constexpr const char* chunked_layer = "chunked_attention";
+inline constexpr const char* linear_layer = "linear_attention";
+
+/// What a family's rules make of one block.
+struct layer_plan {
+    std::string type;        ///< of `layer_types`, stated or derived; "" if the family has none
+    std::size_t window = 0;  ///< keys that the block sees; 0: all
+    std::size_t chunk = 0;
+    bool rotates = true;
+};
+
+/// Derives the plans of all blocks, collecting every problem.
+class layer_planner {
+public:
+    layer_planner(const model_values& values, std::size_t layers, config_problems& problems,
+                  std::vector<std::string>& not_understood)
+        : m_values(values),
+          m_family(*values.family),
+          m_layers(layers),
+          m_problems(problems),
+          m_not_understood(not_understood) {}
+
+    [[nodiscard]] std::vector<layer_plan> plans() {
+        std::vector<layer_plan> all(m_layers);
+        read_no_rope(all);
+        const std::size_t window = sliding_window();
+        if (!read_types(all)) derive_types(all, window);
+        if (m_family.lists(model_key::global_head_dim) && !all.empty())
+            all.back().type = full_layer;  // whatever is stated: configuration_gemma4.py
+        const std::size_t first = window != 0 && needs_first(all) ? first_window_block() : 0;
+        const std::size_t chunk = chunk_size();
+        for (std::size_t block = 0; block < all.size(); ++block) {
+            layer_plan& plan = all[block];
+            if (has_window(block, plan.type, first)) plan.window = window;
+            if (plan.type == chunked_layer) plan.chunk = chunk;
+            if (plan.type == sliding_layer && window == 0 && m_reported.insert(plan.type))
+                m_problems.add(errc::missing_key, m_values.where + "sliding_window",
+                               "layer_types calls block " + std::to_string(block) + " \"" + plan.type +
+                                   "\", and no window is stated or it is turned off");
+            if (plan.type == chunked_layer && chunk == 0 && m_reported.insert(plan.type))
+                m_problems.add(errc::missing_key, m_values.where + "attention_chunk_size",
+                               "layer_types calls block " + std::to_string(block) + " \"" + plan.type +
+                                   "\", and no size is stated");
+        }
+        stop_rotation(all);
+        return all;
+    }
+
+    /// The window that the configuration states, or the family's; 0: none.
+    [[nodiscard]] std::size_t sliding_window() {
+        const key_values& top = m_values.top;
+        if (m_family.windows == window_rule::none) return 0;
+        if (!top.find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
+        if (top.stated(model_key::sliding_window)) return top.size(model_key::sliding_window);
+        if (!m_values.class_defaults) return 0;
+        if (m_family.default_sliding_window) return *m_family.default_sliding_window;
+        m_problems.add(errc::missing_key, m_values.where + "sliding_window", "required and absent; null means none");
+        return 0;
+    }
+
+private:
+    /// The blocks that `no_rope_layers` names, where the family goes by it.
+    void read_no_rope(std::vector<layer_plan>& all) {
+        if (m_family.nope != nope_rule::listed) return;
+        const key_values& top = m_values.top;
+        const auto listed = top.find<std::vector<double>>(model_key::no_rope_layers);
+        if (listed && !listed->empty()) {  // an empty list is none, as in transformers
+            if (listed->size() != all.size())
+                m_problems.add(
+                    errc::bad_value, top.name(model_key::no_rope_layers),
+                    "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(listed->size()));
+            for (std::size_t b = 0; b < std::min(all.size(), listed->size()); ++b) all[b].rotates = (*listed)[b] != 0.0;
+            return;
+        }
+        const std::size_t interval = m_values.size_or_default(model_key::no_rope_layer_interval);
+        for (std::size_t b = 0; b < all.size(); ++b) all[b].rotates = interval == 0 || (b + 1) % interval != 0;
+    }
+
+    /// Takes the rotation from blocks that go by their window.
+    void stop_rotation(std::vector<layer_plan>& all) const {
+        const bool some = std::ranges::any_of(all, [](const layer_plan& plan) { return plan.window != 0; });
+        if (m_family.nope != nope_rule::full && !(m_family.nope == nope_rule::full_among_window && some)) return;
+        for (layer_plan& plan : all) plan.rotates = plan.window != 0;
+    }
+
+    /// Takes the types that are stated; false if none are.
+    bool read_types(std::vector<layer_plan>& all) {
+        const key_values& top = m_values.top;
+        const auto types = top.find<std::vector<std::string>>(model_key::layer_types);
+        if (!types) {
+            if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
+                m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
+            return false;
+        }
+        const std::string name = top.name(model_key::layer_types);
+        if (types->size() != all.size())
+            m_problems.add(errc::bad_value, name,
+                           "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(types->size()));
+        for (const std::string& type : *types) {
+            const bool chunked = type == chunked_layer && m_family.windows == window_rule::chunks;
+            const bool linear = type == linear_layer && m_family.linear_layers;
+            const bool indexed = reads_indexer(m_family) && is_indexed_type(type);
+            const bool known = type == full_layer || type == sliding_layer || chunked || linear || indexed;
+            if (!known && m_reported.insert(type))
+                m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
+        }
+        for (std::size_t b = 0; b < std::min(all.size(), types->size()); ++b) all[b].type = (*types)[b];
+        return true;
+    }
+
+    /// The types that transformers' configuration class derives from other keys.
+    void derive_types(std::vector<layer_plan>& all, std::size_t window) {
+        const std::size_t period = m_values.size_or_default(model_key::sliding_window_pattern);
+        const std::size_t interval = m_values.size_or_default(model_key::full_attention_interval);
+        const std::size_t below = m_family.windows == window_rule::alternating ? first_window_block() : 0;
+        if (m_family.windows == window_rule::pattern && period == 0 && window != 0)
+            m_problems.add(errc::missing_key, m_values.where + "layer_types",
+                           "required and absent, and so is sliding_window_pattern");
+        if (m_family.linear_layers && list_attention_layers(all)) return;
+        if (m_family.linear_layers && interval == 0)
+            m_problems.add(errc::missing_key, m_values.where + "layer_types",
+                           "required and absent: which layers have attention");
+        for (std::size_t b = 0; b < all.size(); ++b) {
+            const auto choose = [&](bool local) { all[b].type = local && window != 0 ? sliding_layer : full_layer; };
+            if (m_family.windows == window_rule::pattern) choose(period != 0 && (b + 1) % period != 0);
+            if (m_family.windows == window_rule::alternating) choose(b % 2 == 0 && b < below);
+            if (m_family.windows == window_rule::unrotated) choose(!all[b].rotates);
+            if (m_family.linear_layers && interval != 0)
+                all[b].type = (b + 1) % interval != 0 ? linear_layer : full_layer;
+            if (m_family.windows == window_rule::chunks)
+                all[b].type = all[b].rotates && chunk_size() != 0 ? chunked_layer : full_layer;
+        }
+    }
+
+    /// The layers that a list names, counted from 1, have attention, the others a linear one; false if none is stated.
+    bool list_attention_layers(std::vector<layer_plan>& all) {
+        const auto listed = m_values.top.find<std::vector<double>>(model_key::full_attention_layers);
+        if (!listed) return false;
+        for (layer_plan& plan : all) plan.type = linear_layer;
+        for (const double number : *listed) {
+            const auto layer = static_cast<std::size_t>(number);
+            if (layer > all.size() || static_cast<double>(layer) != number)
+                m_problems.add(errc::bad_value, m_values.top.name(model_key::full_attention_layers),
+                               "expected numbers from 1 to " + std::to_string(all.size()));
+            else
+                all[layer - 1].type = full_layer;
+        }
+        return true;
+    }
+
+    [[nodiscard]] bool needs_first(const std::vector<layer_plan>& all) const {
+        return std::ranges::all_of(all, [](const layer_plan& plan) { return plan.type.empty(); });
+    }
+
+    [[nodiscard]] std::size_t chunk_size() const {
+        return m_family.windows == window_rule::chunks ? m_values.size_or_default(model_key::attention_chunk_size) : 0;
+    }
+
+    /// The first block with a window, or the first without, for families that have one from or up to a block.
+    [[nodiscard]] std::size_t first_window_block() {
+        if (m_family.windows != window_rule::from_block && m_family.windows != window_rule::alternating) return 0;
+        if (m_values.top.stated(model_key::max_window_layers)) return m_values.top.size(model_key::max_window_layers);
+        if (m_family.default_max_window_layers) return *m_family.default_max_window_layers;
+        m_problems.add(errc::missing_key, m_values.where + "max_window_layers", "required and absent");
+        return 0;
+    }
+
+    [[nodiscard]] bool has_window(std::size_t block, const std::string& type, std::size_t first) const {
+        switch (m_family.windows) {
+            case window_rule::none: return false;
+            case window_rule::every_block: return true;
+            case window_rule::period:
+                return m_family.window_period != 0 && block % m_family.window_period == m_family.window_offset;
+            case window_rule::from_block: return type.empty() ? block >= first : type == sliding_layer;
+            case window_rule::layer_types:
+            case window_rule::pattern:
+            case window_rule::alternating:
+            case window_rule::chunks:
+            case window_rule::unrotated: return type == sliding_layer;
+        }
+        return false;
+    }
+
+    const model_values& m_values;
+    const model_family& m_family;
+    std::size_t m_layers;
+    config_problems& m_problems;
+    std::vector<std::string>& m_not_understood;
+    once m_reported;
+};
+
+}  // namespace larql::detail
+
+#endif

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Writes tests/data/hf/<case> for the families of plain attention: tiny random models of transformers 5.24, and what
+their attention modules computed in float32.
+
+Usage: make_family_cases.py FOLDER [case ...]     (needs: torch, transformers==5.24, safetensors, numpy)
+
+Every case: config.json, model.safetensors with the tensors of attention alone (bf16; gains, biases and sinks are random,
+too), and reference.safetensors with, for each attention block i, layer{i}.hidden (the input of the attention module),
+.context (the input of its output projection) and .out (its output), 41 tokens. Sizes differ from family to family; the
+eps of norms is 1e-2, windows and chunks are shorter than the sequence, and every kind of layer occurs.
+"""
+import json
+import os
+import re
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, set_seed
+
+TOKENS = 41
+ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn)$")
+OUTPUT = ("o_proj", "dense", "c_proj", "wo", "out_proj")
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64, "rope_theta": 10000.0}
+
+
+def sizes(width, heads, groups, dim, layers=2, **more):
+    """What most configuration classes call their sizes; dim 0 leaves head_dim to the class."""
+    stated = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": layers, "num_attention_heads": heads,
+              "num_key_value_heads": groups, "vocab_size": 32, "max_position_embeddings": 64, "rms_norm_eps": 1e-2,
+              "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if dim:
+        stated["head_dim"] = dim
+    if groups is None:
+        del stated["num_key_value_heads"]
+    return {**stated, **more}
+
+
+def experts(**more):
+    return {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, **more}
+
+
+# The name of a case is the model type, with what is special about it after two underscores.
+CASES = {
+    "ministral": sizes(16, 4, 2, 6, 3, sliding_window=9,
+                       layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "ministral3": sizes(16, 4, 2, 4, rope_parameters={**YARN, "llama_4_scaling_beta": 0.3, "beta_fast": 4.0,
+                                                      "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}),
+    "mixtral": sizes(20, 4, 1, 4, sliding_window=11, **experts()),
+    "qwen2_moe": sizes(16, 4, 2, 0, 4, use_sliding_window=True, sliding_window=7, max_window_layers=3,
+                       shared_expert_intermediate_size=8, **experts()),
+    "qwen3_moe": sizes(16, 6, 2, 4, attention_bias=True, use_sliding_window=True, sliding_window=10, **experts()),
+    "gemma": sizes(20, 2, 1, 12),
+    "gemma2": sizes(16, 4, 2, 6, 3, query_pre_attn_scalar=5, sliding_window=7, attn_logit_softcapping=0.5),
+    "gemma3_text": sizes(12, 2, 1, 8, 4, query_pre_attn_scalar=5, sliding_window=7, sliding_window_pattern=3,
+                         rope_scaling={"rope_type": "linear", "factor": 4.0}, rope_theta=500.0, rope_local_base_freq=20.0),
+    "gpt_oss": sizes(16, 4, 2, 6, 2, sliding_window=7, rope_parameters={**YARN, "truncate": False}, **experts()),
+    "phi3": sizes(24, 3, 1, 0, sliding_window=9, partial_rotary_factor=0.5, original_max_position_embeddings=16,
+                  rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0]}),
+    "phi": sizes(16, 2, 1, 0, layer_norm_eps=1e-2, qk_layernorm=True, partial_rotary_factor=0.5),
+    "phimoe": sizes(16, 4, 2, 0, attention_bias=True, sliding_window=12, **experts()),
+    "granite": sizes(24, 4, 2, 6, attention_multiplier=0.3, embedding_multiplier=2.0, attention_bias=True),
+    "granitemoe": sizes(24, 3, 1, 0, attention_multiplier=0.4, **experts()),
+    "granitemoeshared": sizes(20, 5, 5, 0, attention_multiplier=0.6, shared_intermediate_size=8, **experts()),
+    "glm": sizes(12, 4, 2, 8),
+    "glm4": sizes(16, 4, 2, 8, partial_rotary_factor=0.5),
+    "glm4_moe": sizes(16, 4, 2, 4, use_qk_norm=True, attention_bias=True, first_k_dense_replace=2, n_routed_experts=2,
+                      **experts()),
+    "cohere": sizes(24, 4, 2, 0, layer_norm_eps=1e-2, use_qk_norm=True),
+    "cohere2": sizes(16, 4, 2, 0, 4, layer_norm_eps=1e-2, sliding_window=7, sliding_window_pattern=2),
+    "starcoder2": sizes(24, 4, 2, 0, sliding_window=8, norm_epsilon=1e-2),
+    "stablelm": sizes(16, 2, 1, 0, use_qkv_bias=True, layer_norm_eps=1e-2, partial_rotary_factor=0.25),
+    "olmo": sizes(24, 4, 2, 0, clip_qkv=0.6),
+    "olmo2": sizes(24, 4, 2, 0),
+    "olmo3": sizes(12, 2, 1, 0, 4, sliding_window=9, rope_scaling=YARN),
+    "olmoe": sizes(16, 4, 2, 0, clip_qkv=0.6, **experts()),
+    "smollm3": sizes(16, 4, 2, 0, 4, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=9),
+    "smollm3__listed": sizes(16, 4, 1, 0, 3, no_rope_layers=[0, 1, 1], rope_theta=10000.0),
+    "llama4_text": sizes(12, 4, 2, 4, 4, no_rope_layers=[1, 1, 0, 1], attention_chunk_size=12, floor_scale=10,
+                         attn_scale=0.3, use_qk_norm=True, attention_bias=True, intermediate_size_mlp=8,
+                         **experts()),
+    "seed_oss": sizes(16, 4, 2, 4, attention_out_bias=True),
+    "exaone4": sizes(12, 4, 2, 4, 4, sliding_window=9, sliding_window_pattern=4),
+    "exaone4__full": sizes(16, 4, 2, 4, 2, sliding_window=None, sliding_window_pattern=None,
+                           layer_types=["full_attention", "full_attention"]),
+    "nemotron": sizes(16, 4, 2, 4, partial_rotary_factor=0.5, attention_bias=True, norm_eps=1e-2),
+    "ernie4_5": sizes(16, 4, 2, 4, use_bias=True),
+    "ernie4_5_moe": sizes(24, 4, 2, 0, moe_num_experts=2, moe_k=1, **experts()),
+    "hunyuan_v1_dense": sizes(16, 4, 2, 4, rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0}),
+    "hunyuan_v1_moe": sizes(16, 2, 2, 8, attention_bias=True, moe_topk=1, **experts()),
+    "arcee": sizes(16, 4, 2, 4, attention_bias=True),
+    "apertus": sizes(24, 4, 2, 0, rope_parameters=LLAMA3),
+    "dots1": sizes(12, 4, 2, 4, 3, sliding_window=9, max_window_layers=1, first_k_dense_replace=3, n_routed_experts=2,
+                   **experts()),
+    "minimax_m2": sizes(16, 4, 2, 4, rotary_dim=2, **experts()),
+    "gpt2": {"n_embd": 24, "n_head": 3, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,
+             "layer_norm_epsilon": 1e-2},
+    "gpt_neox": sizes(24, 3, None, 0, rotary_pct=0.5, rotary_emb_base=500, layer_norm_eps=1e-2),
+    "persimmon": sizes(16, 2, None, 0, layer_norm_eps=1e-2),
+    "falcon__group": {"hidden_size": 16, "num_attention_heads": 4, "num_kv_heads": 2, "num_hidden_layers": 2,
+                      "vocab_size": 32, "new_decoder_architecture": True, "bias": True},
+    "falcon__single": {"hidden_size": 24, "num_attention_heads": 3, "num_hidden_layers": 2, "vocab_size": 32,
+                       "multi_query": True},
+    "falcon__heads": {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 32,
+                      "multi_query": False, "bias": True},
+    "internlm2": sizes(24, 6, 2, 6, attention_bias=True),  # transformers' llama, its projections fused
+    "gemma4_text": sizes(16, 4, 2, 4, 3, attention_k_eq_v=True, global_head_dim=8, num_global_key_value_heads=1,
+                         sliding_window=7, num_kv_shared_layers=0, hidden_size_per_layer_input=0,
+                         layer_types=["sliding_attention", "full_attention", "full_attention"],
+                         rope_parameters={"full_attention": {"rope_type": "proportional", "rope_theta": 500.0,
+                                                             "partial_rotary_factor": 0.5},
+                                          "sliding_attention": {"rope_type": "default", "rope_theta": 20.0}}),
+    "qwen3_next": sizes(16, 4, 2, 8, 3, attention_bias=True, full_attention_interval=3, linear_num_value_heads=2,
+                        linear_num_key_heads=2, linear_key_head_dim=4, linear_value_head_dim=4,
+                        shared_expert_intermediate_size=8, **experts()),
+    "qwen3_5_text": sizes(12, 4, 2, 8, 2, layer_types=["linear_attention", "full_attention"], linear_num_value_heads=2,
+                          linear_num_key_heads=2, linear_key_head_dim=4, linear_value_head_dim=4,
+                          rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5,
+                                           "mrope_section": [1, 1, 0], "mrope_interleaved": True}),
+    "qwen3_5_moe_text": sizes(16, 2, 1, 8, 2, layer_types=["full_attention", "linear_attention"],
+                              linear_num_value_heads=2, linear_num_key_heads=2, linear_key_head_dim=4,
+                              linear_value_head_dim=4, shared_expert_intermediate_size=8, **experts()),
+    "vaultgemma": sizes(12, 2, 1, 4, query_pre_attn_scalar=3, sliding_window=7, attn_logit_softcapping=0.5),
+    "qwen3_vl_text": sizes(12, 4, 2, 4, attention_bias=True,
+                           rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0], "mrope_interleaved": True}),
+    "qwen3_vl_moe_text": sizes(16, 4, 2, 0, **experts()),
+    "gpt_bigcode": {"n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16},
+    "gpt_bigcode__heads": {"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,
+                           "multi_query": False},
+    "helium": sizes(16, 4, 2, 4, attention_bias=True),
+}
+
+
+def randomise(model):
+    """Every parameter random, with gains around 1, biases around 0, and all of them bf16."""
+    for name, parameter in model.named_parameters():
+        spread = 0.25 if parameter.dim() == 2 and "norm" not in name else 0.5
+        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        value = torch.randn(parameter.shape) * spread + centre
+        parameter.data = value.to(torch.bfloat16).to(torch.float32)
+
+
+def record(model):
+    """Hooks that fill a dictionary with what the attention modules read and give."""
+    seen = {}
+
+    def keep(block, name, value):
+        seen[f"layer{block}.{name}"] = value.detach()[0].reshape(value.shape[1], -1).contiguous().clone()
+
+    def read(block):
+        def hook(module, args, kwargs):
+            keep(block, "hidden", kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+        return hook
+
+    def given(block, name):
+        def hook(module, args, output):
+            keep(block, name, (output[0] if isinstance(output, tuple) else output) if name == "out" else args[0])
+        return hook
+
+    modules = [(name, module) for name, module in model.named_modules() if ATTENTION.search("." + name)]
+    for block, (name, module) in enumerate(modules):
+        module.register_forward_pre_hook(read(block), with_kwargs=True)
+        module.register_forward_hook(given(block, "out"))
+        output = next(getattr(module, n) for n in OUTPUT if hasattr(module, n))
+        output.register_forward_hook(given(block, "context"))
+    return seen, [name for name, _ in modules]
+
+
+def as_internlm2(tensors, stated):
+    """A llama's projections as InternLM2 has them: for each key/value head its query heads, its key, its value."""
+    fused = {}
+    dim, groups = stated["head_dim"], stated["num_key_value_heads"]
+    for name, value in tensors.items():
+        block, projection, kind = re.search(r"layers\.(\d+)\.self_attn\.(\w)_proj\.(\w+)", name).groups()
+        if projection == "o":
+            fused[f"model.layers.{block}.attention.wo.{kind}"] = value
+        if projection == "q":
+            parts = [tensors[name.replace("q_proj", part + "_proj")] for part in "qkv"]
+            shares = [part.reshape(groups, -1, dim, *part.shape[1:]) for part in parts]
+            whole = torch.cat(shares, dim=1).reshape(-1, *value.shape[1:])
+            fused[f"model.layers.{block}.attention.wqkv.{kind}"] = whole.contiguous()
+    stated["bias"] = stated.pop("attention_bias")
+    stated["architectures"] = ["InternLM2ForCausalLM"]
+    return fused
+
+
+def make(case, folder):
+    set_seed(sum(case.encode()))
+    model_type = case.split("__")[0]
+    config = AutoConfig.for_model("llama" if model_type == "internlm2" else model_type, **CASES[case])
+    config._attn_implementation = "eager"
+    kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
+    model = kind.from_config(config).to(torch.float32).eval()
+    randomise(model)
+    seen, attention = record(model)
+    with torch.no_grad():
+        model(input_ids=torch.randint(3, 32, (1, TOKENS)), use_cache=False)
+    os.makedirs(folder, exist_ok=True)
+    stated = {**CASES[case], "model_type": model_type, "architectures": [type(model).__name__]}
+    kept = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()
+            if any(name.startswith(module + ".") for module in attention)}
+    if model_type == "internlm2":
+        kept = as_internlm2(kept, stated)
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(stated, file, indent=1, sort_keys=True)
+        file.write("\n")
+    save_file(kept, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(seen, os.path.join(folder, "reference.safetensors"))
+
+
+def main():
+    folder, chosen = sys.argv[1], sys.argv[2:] or list(CASES)
+    for case in chosen:
+        make(case, os.path.join(folder, case))
+        print(case, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every family of plain attention against transformers 5.24: the cases that tests/data/make_family_cases.py wrote, and
+// GGUF files that llama.cpp's converter did.
+#include <larql/attention_cost.hpp>
+#include <larql/checkpoint.hpp>
+#include <support/gguf_builder.hpp>
+#include <support/reference_case.hpp>
+#include <support/tiny_model.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using larql::attention_spec;
+using larql::checkpoint;
+using larql::errc;
+using larql::parse_model_config;
+using larql::tensor_role;
+using larql::testing::worst_error;
+using nlohmann::json;
+
+// Folders of tests/data/hf: the model type, and after two underscores what is special.
+constexpr std::string_view cases[] = {
+    "apertus",
+    "arcee",
+    "cohere",
+    "cohere2",
+    "dots1",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "exaone4",
+    "exaone4__full",
+    "falcon__group",
+    "falcon__heads",
+    "falcon__single",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gemma4_text",
+    "glm",
+    "glm4",
+    "glm4_moe",
+    "gpt2",
+    "gpt_bigcode",
+    "gpt_neox",
+    "gpt_oss",
+    "granite",
+    "granitemoe",
+    "granitemoeshared",
+    "helium",
+    "hunyuan_v1_dense",
+    "hunyuan_v1_moe",
+    "internlm2",
+    "llama4_text",
+    "minimax_m2",
+    "ministral",
+    "ministral3",
+    "mixtral",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "olmoe",
+    "persimmon",
+    "phi",
+    "phi3",
+    "phimoe",
+    "qwen2_moe",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_moe",
+    "qwen3_next",
+    "seed_oss",
+    "smollm3",
+
+    "stablelm",
+    "starcoder2",
+    "vaultgemma",
+    "qwen3_vl_text",
+    "qwen3_vl_moe_text",
+};
+
+std::string data() { return LARQL_TEST_DATA; }
+
+json config_of(const std::string& model_type, const json& more) {
+    json config = larql::testing::tiny_llama_config(4);
+    config.erase("architectures");
+    config["model_type"] = model_type;
+    config.update(more);
+    return config;
+}
+std::vector<attention_spec> blocks_of(const std::string& model_type, const json& more = json::object()) {
+    return parse_model_config(config_of(model_type, more)).blocks;
+}
+std::string problem_of(const std::string& model_type, const json& more) {
+    return larql::testing::error_of([&] { return blocks_of(model_type, more); });
+}
+std::vector<std::size_t> windows_of(const std::string& model_type, const json& more = json::object()) {
+    std::vector<std::size_t> windows;
+    for (const attention_spec& block : blocks_of(model_type, more)) windows.push_back(block.sliding_window);
+    return windows;
+}
+std::vector<std::size_t> rotated_of(const std::string& model_type, const json& more = json::object()) {
+    std::vector<std::size_t> rotated;
+    for (const attention_spec& block : blocks_of(model_type, more)) rotated.push_back(block.geometry.qk_rope_head_dim);
+    return rotated;
+}
+using list = std::vector<std::size_t>;
+
+}  // namespace
+
+TEST_CASE("gqa families: each computes what transformers computed, in one pass and token by token") {
+    for (const std::string_view name : cases) {
+        CAPTURE(name);
+        const std::string problem = larql::testing::error_of([&] {  // so that one case does not hide the others
+            const checkpoint model = checkpoint::open(data() + "/hf/" + std::string(name));
+            CHECK(worst_error(model, std::string(name)) <= 1e-5);
+            CHECK(model.config().warnings.empty());
+        });
+        CHECK(problem == "no error");
+    }
+}
+
+TEST_CASE("gqa families: every row has a case, or is refused") {
+    std::set<std::string> tested;
+    for (const std::string_view name : cases) tested.emplace(name.substr(0, name.find("__")));
+    tested.insert({"llama", "mistral", "qwen2", "qwen3"});  // test_families.cpp
+    for (const larql::model_family& family : larql::detail::gqa_families)
+        for (const std::string_view type : family.model_types)
+            if (!type.empty() && family.refused.empty() && !type.starts_with("RefinedWeb"))  // falcon's old names
+                CHECK_MESSAGE(tested.contains(std::string(type)), type);
+}
+
+TEST_CASE("gqa families: GGUF files of llama.cpp's converter give what transformers computed") {
+    const auto error = [](const std::string& name, const json& stated = nullptr) {
+        return worst_error(checkpoint::open(data() + "/gguf/" + name + "-bf16.gguf", {.config = stated}), name);
+    };
+    CHECK(error("gpt_oss_converted") <= 2e-5);
+    CHECK(error("phi3_converted") <= 2e-5);
+    // GGUF has no place for gemma's query_pre_attn_scalar.
+    CHECK(error("gemma2_converted") > 1e-2);
+    CHECK(error("gemma2_converted", {{"query_pre_attn_scalar", 48}}) <= 2e-5);
+}
+
+TEST_CASE("gqa families: a GGUF of gemma has the scale of its number of blocks, and no defaults of classes") {
+    using larql::testing::gguf_builder;
+    using larql::testing::le;
+    const auto block = [](const std::string& architecture, unsigned blocks, unsigned window) {
+        gguf_builder file;
+        file.kv_string("general.architecture", architecture);
+        const std::pair<const char*, unsigned> sizes[] = {{"block_count", blocks},
+                                                          {"context_length", 64},
+                                                          {"embedding_length", 48},
+                                                          {"attention.head_count", 4},
+                                                          {"attention.key_length", 16},
+                                                          {"attention.value_length", 16},
+                                                          {"attention.sliding_window", window}};
+        for (const auto& [key, value] : sizes)
+            if (value != 0) file.kv(architecture + "." + key, gguf_builder::u32, le(value));
+        file.kv(architecture + ".attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-6F));
+        const larql::testing::temporary_folder folder;
+        const auto path = larql::testing::write_file(folder / "m.gguf", file.build());
+        return larql::read_model_config(larql::gguf_file::open(path)).blocks[0];
+    };
+    CHECK(block("gemma2", 42, 7).scale == 1.0 / 4.0);
+    CHECK(block("gemma2", 46, 7).scale == 1.0 / std::sqrt(12.0));
+    // What GGUF leaves out is not so, whatever transformers' class assumes.
+    CHECK(block("gemma2", 42, 7).sliding_window == 7);
+    CHECK(block("gemma2", 42, 0).sliding_window == 0);
+    CHECK(block("gemma2", 42, 7).softcap == 0.0);
+    CHECK(block("exaone4", 4, 0).sliding_window == 0);
+    CHECK(block("nemotron", 4, 0).geometry.qk_rope_head_dim == 16);
+}
+
+TEST_CASE("gqa families: phi3 takes the rope type \"yarn\" for longrope") {
+    const std::vector<double> factors(4, 2.0);
+    const json rope{{"type", "yarn"}, {"short_factor", factors}, {"long_factor", factors}, {"factor", 2.0}};
+    CHECK(blocks_of("phi3", {{"rope_scaling", rope}})[0].rope.kind == larql::rope_kind::longrope);
+}
+
+TEST_CASE("gqa families: which blocks have a window when layer_types do not say so") {
+    CHECK(windows_of("gemma2", {{"sliding_window", 7}}) == list{7, 0, 7, 0});
+    CHECK(windows_of("gemma3_text", {{"sliding_window", 7}, {"num_hidden_layers", 7}}) == list{7, 7, 7, 7, 7, 0, 7});
+    CHECK(windows_of("gemma3_text", {{"sliding_window", 7}, {"sliding_window_pattern", 2}}) == list{7, 0, 7, 0});
+    CHECK(windows_of("gemma3_text") == list{4096, 4096, 4096, 4096});
+    CHECK(windows_of("gemma3_text", {{"sliding_window", nullptr}}) == list{0, 0, 0, 0});
+    CHECK(windows_of("exaone4", {{"sliding_window", 7}, {"sliding_window_pattern", "LG"}}) == list{7, 0, 7, 0});
+    CHECK(windows_of("qwen2_moe", {{"sliding_window", 7}}) == list{0, 0, 0, 0});
+    CHECK(windows_of("qwen2_moe", {{"sliding_window", 7}, {"use_sliding_window", true}, {"max_window_layers", 2}}) ==
+          list{7, 0, 0, 0});
+    CHECK(windows_of("ministral", {{"sliding_window", 7}}) == list{7, 7, 7, 7});
+    CHECK(windows_of("qwen3_moe", {{"sliding_window", 7}}) == list{0, 0, 0, 0});
+    CHECK(windows_of("phi3") == list{0, 0, 0, 0});
+    LARQL_CHECK_ERROR_TEXT(problem_of("exaone4", {{"sliding_window_pattern", "LGLG"}}), errc::bad_value,
+                           "sliding_window_pattern: expected a number of blocks");
+    LARQL_CHECK_ERROR_TEXT(problem_of("gemma2", {{"layer_types", {"full_attention"}}}), errc::bad_value,
+                           "layer_types: expected 4 entries, got 1");
+    LARQL_CHECK_ERROR_TEXT(problem_of("gemma2", {{"layer_types", json::array({"linear_attention", "full_attention",
+                                                                              "full_attention", "full_attention"})}}),
+                           errc::not_understood, "layer type \"linear_attention\" is unknown");
+}
+
+TEST_CASE("gqa families: which blocks do not rotate") {
+    const json window{{"sliding_window", 7}};
+    CHECK(rotated_of("cohere2", window) == list{8, 8, 8, 0});
+    CHECK(rotated_of("exaone4", window) == list{8, 8, 8, 0});
+    CHECK(rotated_of("exaone4", {{"sliding_window", nullptr}}) == list{8, 8, 8, 8});
+    CHECK(rotated_of("smollm3") == list{8, 8, 8, 0});
+    CHECK(rotated_of("smollm3", {{"no_rope_layer_interval", 2}}) == list{8, 0, 8, 0});
+    CHECK(rotated_of("smollm3", {{"no_rope_layers", {0, 1, 1, 0}}}) == list{0, 8, 8, 0});
+    CHECK(rotated_of("smollm3", {{"no_rope_layers", json::array()}}) == list{8, 8, 8, 0});
+    LARQL_CHECK_ERROR_TEXT(problem_of("smollm3", {{"no_rope_layers", {1, 0}}}), errc::bad_value,
+                           "no_rope_layers: expected 4 entries, got 2");
+}
+
+TEST_CASE("gqa families: llama4's chunks and norms are where it rotates, its temperature where it does not") {
+    const auto blocks = blocks_of("llama4_text", {{"attention_chunk_size", 12}});
+    CHECK(blocks[0].chunk == 12);
+    CHECK(blocks[0].q_norm.kind == larql::norm_kind::rms);
+    CHECK(blocks[0].temperature.scale == 0.0);
+    CHECK(blocks[3].chunk == 0);
+    CHECK(blocks[3].q_norm.kind == larql::norm_kind::none);
+    CHECK(blocks[3].temperature.scale == 0.1);
+    CHECK(blocks[3].temperature.length == 8192.0);
+    CHECK(blocks_of("llama4_text", {{"attn_temperature_tuning", false}})[3].temperature.scale == 0.0);
+    CHECK(blocks_of("llama4_text", {{"use_qk_norm", false}})[0].q_norm.kind == larql::norm_kind::none);
+    LARQL_CHECK_ERROR_TEXT(problem_of("smollm3", {{"layer_types", json::array({"chunked_attention", "full_attention",
+                                                                               "full_attention", "full_attention"})}}),
+                           errc::not_understood, "layer type \"chunked_attention\" is unknown");
+}
+
+TEST_CASE("gqa families: a rope dictionary of gemma3 is for blocks that see all keys") {
+    const auto blocks = blocks_of(
+        "gemma3_text", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}, {"sliding_window_pattern", 2}});
+    CHECK(blocks[0].rope.theta == 10000.0);
+    CHECK(blocks[0].rope.kind == larql::rope_kind::standard);
+    CHECK(blocks[1].rope.kind == larql::rope_kind::linear);
+    CHECK(blocks_of("gemma3_text", {{"rope_local_base_freq", 500.0}})[0].rope.theta == 500.0);
+}
+
+TEST_CASE("gqa families: defaults are those of transformers' classes") {
+    CHECK(blocks_of("gemma2")[0].softcap == 50.0);
+    CHECK(blocks_of("gemma2", {{"attn_logit_softcapping", nullptr}})[0].softcap == 0.0);
+    CHECK(blocks_of("gemma2")[0].scale == 1.0 / 16.0);
+    CHECK(blocks_of("granitemoe")[0].scale == 1.0);
+    CHECK(blocks_of("starcoder2")[0].biases.contains(tensor_role::o));
+    CHECK(blocks_of("starcoder2", {{"use_bias", false}})[0].biases.empty());
+    CHECK(blocks_of("seed_oss")[0].biases == larql::role_set{tensor_role::q, tensor_role::k, tensor_role::v});
+    for (const char* half : {"glm4", "glm4_moe", "nemotron", "phi", "persimmon"})
+        CHECK_MESSAGE(blocks_of(half)[0].geometry.qk_rope_head_dim == 4, half);
+    for (const char* quarter : {"stablelm", "gpt_neox", "qwen3_next"})
+        CHECK_MESSAGE(blocks_of(quarter)[3].geometry.qk_rope_head_dim == 2, quarter);
+    CHECK(blocks_of("persimmon")[0].q_norm.kind == larql::norm_kind::layer);
+    CHECK(blocks_of("phi")[0].q_norm.kind == larql::norm_kind::none);
+    CHECK(blocks_of("minimax_m2", {{"rotary_dim", 4}})[0].geometry.qk_rope_head_dim == 4);
+    const json falcon{{"head_dim", nullptr}, {"num_key_value_heads", nullptr}};
+    CHECK(blocks_of("falcon", falcon)[0].geometry.kv_heads() == 1);
+    for (const char* type : {"gpt_oss", "apertus", "ministral3"})
+        LARQL_CHECK_ERROR_TEXT(problem_of(type, json::object()), errc::missing_key,
+                               "rope_parameters: required and absent");
+}
+
+TEST_CASE("gqa families: gemma4's blocks that see all keys have heads of another size, and keys as values") {
+    const json ropes{{"full_attention", {{"rope_type", "proportional"}, {"partial_rotary_factor", 0.25}}},
+                     {"sliding_attention", {{"rope_type", "default"}}}};
+    json more{{"rope_parameters", ropes},
+              {"sliding_window_pattern", 2},
+              {"attention_k_eq_v", true},
+              {"global_head_dim", 16},
+              {"num_global_key_value_heads", 1}};
+    for (auto& [type, rope] : more["rope_parameters"].items()) rope["rope_theta"] = 1e4;
+    const auto blocks = blocks_of("gemma4_text", more);
+    CHECK(blocks[0].geometry.v_head_dim == 8);
+    CHECK(blocks[0].geometry.kv_heads() == 2);
+    CHECK_FALSE(blocks[0].value_is_key);
+    CHECK(blocks[1].geometry.v_head_dim == 16);
+    CHECK(blocks[1].geometry.kv_heads() == 1);
+    CHECK(blocks[1].value_is_key);
+    CHECK(blocks[1].v_norm.kind == larql::norm_kind::rms);
+    more["num_hidden_layers"] = 3;  // the last one sees all keys
+    CHECK(blocks_of("gemma4_text", more)[2].sliding_window == 0);
+    more["use_bidirectional_attention"] = "vision";
+    CHECK(blocks_of("gemma4_text", more).size() == 3);
+    more["use_bidirectional_attention"] = "all";
+    LARQL_CHECK_ERROR_TEXT(problem_of("gemma4_text", more), errc::not_understood, "use_bidirectional_attention");
+    more.erase("use_bidirectional_attention");
+    more["num_kv_shared_layers"] = 1;
+    LARQL_CHECK_ERROR_TEXT(problem_of("gemma4_text", more), errc::not_understood, "num_kv_shared_layers (1)");
+    LARQL_CHECK_ERROR_TEXT(problem_of("gemma3n_text", json::object()), errc::unsupported_architecture,
+                           "attend to keys and values of other blocks");
+}
+
+TEST_CASE("gqa families: layers of linear attention have no block") {
+    const checkpoint model = checkpoint::open(data() + "/hf/qwen3_next");
+    REQUIRE(model.attention_blocks() == 1);
+    CHECK(model.spec(0).layer == 2);
+    CHECK(model.config().num_hidden_layers == 3);
+    std::vector<std::size_t> layers;
+    json more = {{"num_hidden_layers", 9}};
+    for (const auto& spec : blocks_of("qwen3_next", more)) layers.push_back(spec.layer);
+    CHECK(layers == std::vector<std::size_t>{3, 7});  // every fourth by the class default
+}
+
+TEST_CASE("gqa families: what changes a family's attention and is not computed is refused by name") {
+    const std::pair<std::string, json> refused[] = {
+        {"falcon", {{"alibi", true}}},
+        {"stablelm", {{"qk_layernorm", true}}},
+        {"gpt2", {{"scale_attn_by_inverse_layer_idx", true}}},
+        {"gpt2", {{"scale_attn_weights", false}}},
+        {"gemma2", {{"use_bidirectional_attention", true}}},
+        {"gemma3_text", {{"attn_logit_softcapping", 30.0}}},
+        {"phimoe", {{"rope_scaling", {{"rope_type", "default"}, {"short_mscale", 1.2}}}}},
+        {"cohere2", {{"use_qk_norm", true}}},
+        {"phi3", {{"clip_qkv", 3.0}}},
+        {"internlm2", {{"sliding_window", 7}}},
+        {"glm", {{"rope_ratio", 500.0}}},
+    };
+    for (const auto& [type, more] : refused) {
+        CAPTURE(type);
+        const std::string key = more.begin().key() == "rope_scaling" ? "short_mscale" : more.begin().key();
+        LARQL_CHECK_ERROR_TEXT(problem_of(type, more), errc::not_understood, key);
+    }
+}
