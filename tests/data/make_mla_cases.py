@@ -57,19 +57,6 @@ CASES = {
     "bailing_hybrid_b": ("BailingHybrid", sizes(32, 3, 12, 16, 8, 6, 10, layers=4, **FEED_FORWARD, num_experts=2,
                          head_dim=8, layer_group_size=2, first_k_dense_replace=4, short_conv_kernel_size=2,
                          rope_parameters=dict(rope_type="default", rope_theta=900.0))),
-    "hy_v4_b": ("HYV4", sizes(36, 3, 16, 12, 10, 6, 8, layers=3, **FEED_FORWARD, index_topk=9, index_head_dim=12,
-                index_n_heads=2, indexer_types=["full", "shared", "full"], hc_mult=2, attention_bias=True,
-                rope_parameters=dict(rope_type="default", rope_theta=600.0))),
-    "hy_v4_vl_b": ("HYV4VLText", sizes(32, 2, 12, 16, 6, 8, 10, layers=2, **FEED_FORWARD, index_topk=7,
-                   index_head_dim=10, index_n_heads=3, indexer_types=["full", "full"], hc_mult=2,
-                   rope_parameters=dict(rope_type="default", rope_theta=400.0, mrope_section=[2, 1, 1]))),
-    "dots3_note_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, layers=4, **FEED_FORWARD, index_topk=8,
-                     index_head_dim=10, index_n_heads=2, sliding_window=7, head_dim=14, use_dsa=True,
-                     shared_experts_intermediate_size=8,
-                     layer_types=["indexed_attention", "indexed_attention", "sliding_attention", "indexed_attention"],
-                     swa_num_attention_heads=2, swa_num_key_value_heads=2, swa_q_lora_rank=16, swa_kv_lora_rank=18,
-                     swa_head_dim=12, swa_qk_nope_head_dim=8, swa_v_head_dim=6, rope_theta=800.0,
-                     swa_rope_theta=90.0)),
 }
 
 
@@ -77,8 +64,7 @@ def build(name):
     family, config = CASES[name]
     torch.manual_seed(sum(name.encode()))
     cls = getattr(transformers, family + "Config")
-    head = getattr(transformers, family + "ForCausalLM", None) or getattr(transformers, family + "Model")
-    model = head(cls(**config)).eval().float()
+    model = getattr(transformers, family + "ForCausalLM")(cls(**config)).eval().float()
     with torch.no_grad():
         for key, value in model.named_parameters():
             scale = 0.3 if value.dim() > 1 else 0.5

@@ -13,6 +13,7 @@
 #include <larql/matrix_input.hpp>
 #include <larql/mla_geometry.hpp>
 #include <larql/rope.hpp>
+#include <larql/tensor_role.hpp>
 
 #include <algorithm>
 #include <cstddef>
