@@ -101,7 +101,7 @@ public:
         const matrix keys =
             compress(x, role::indexer_compressor_kv, role::indexer_compressor_gate, role::indexer_compressor_position,
                      role::indexer_compressor_norm, c.index_head_dim);
-        matrix q = project(latent, m(role::indexer_q));
+        matrix q = project(latent, m(role::indexer_q_b));
         const matrix weights = project(x, m(role::indexer_weights));
         std::vector<double> scores(all.size(), 0.0);
         for (std::size_t h = 0; h < c.index_heads; ++h) {

@@ -127,7 +127,7 @@ inline bool is_printable(const model_values& values) {
     const model_family& f = *values.family;
     const bool windows = f.windows == window_rule::none || f.windows == window_rule::every_block ||
                          f.windows == window_rule::from_block || f.windows == window_rule::layer_types;
-    return f.kind == attention_kind::mla ||
+    return f.kind != attention_kind::gqa ||
            (windows && f.nope == nope_rule::none && f.scale != scale_rule::inverse_sqrt_stated && !f.partial_rotary &&
             f.aliases.empty() && f.reads == decltype(f.reads){} && values.top.size(model_key::n_routed_experts) == 0);
 }
