@@ -151,7 +151,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     return out;
 }
 
-/// The model, its blocks once where they are alike; "layers" has what differs from block to block.
+/// The model, its blocks once where they are alike; "layers" has a value of each block for what differs.
 ordered_json config_json(const larql::model_config& c) {
     ordered_json out = {{"attention", larql::to_string(c.attention)},
                         {"form", larql::to_string(c.form)},
@@ -166,20 +166,20 @@ ordered_json config_json(const larql::model_config& c) {
     for (const ordered_json& block : blocks)
         for (const auto& [key, value] : block.items())
             stated[key] += blocks.front().contains(key) && blocks.front()[key] == value ? 1 : 0;
-    ordered_json layers = ordered_json::array();
     if (blocks.empty()) return out;
+    ordered_json layers = ordered_json::object();
+    const auto in_order = [&](const larql::attention_spec& spec) {
+        return spec.layer == static_cast<std::size_t>(&spec - c.blocks.data());
+    };
+    if (!std::ranges::all_of(c.blocks, in_order))  // some layers have no block, or two
+        for (const larql::attention_spec& spec : c.blocks) layers["layer"].push_back(spec.layer);
+    for (const auto& [key, count] : stated)
+        if (count != blocks.size())
+            for (const ordered_json& block : blocks)
+                layers[key].push_back(block.contains(key) ? block[key] : ordered_json(nullptr));
     for (const auto& [key, value] : blocks.front().items())
         if (stated[key] == blocks.size()) out[key] = value;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        ordered_json own = {{"block", i}};
-        if (c.blocks[i].layer != i) own["layer"] = c.blocks[i].layer;  // some layers have none, or two
-        for (const auto& [key, value] : blocks[i].items())
-            if (stated[key] != blocks.size()) own[key] = value;
-        layers.push_back(std::move(own));
-    }
-    const auto differs = [&](const auto& item) { return item.second != blocks.size(); };
-    const auto moved = [](const ordered_json& own) { return own.contains("layer"); };
-    if (std::ranges::any_of(stated, differs) || std::ranges::any_of(layers, moved)) out["layers"] = std::move(layers);
+    if (!layers.empty()) out["layers"] = std::move(layers);
     return out;
 }
 
