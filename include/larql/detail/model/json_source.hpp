@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_JSON_SOURCE_HPP
 #define LARQL_DETAIL_MODEL_JSON_SOURCE_HPP
 
+#include <larql/detail/model/inert_keys.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>

@@ -9,6 +9,7 @@
 #include <larql/detail/model/indexers.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>
+#include <larql/detail/model/ropes.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
 
@@ -27,7 +28,11 @@ namespace larql::detail {
 class spec_resolver {
 public:
     spec_resolver(const model_values& values, config_problems& problems, std::vector<std::string>& not_understood)
-        : m_values(values), m_family(*values.family), m_problems(problems), m_not_understood(not_understood) {}
+        : m_values(values),
+          m_family(*values.family),
+          m_problems(problems),
+          m_not_understood(not_understood),
+          m_ropes(values, problems, not_understood) {}
 
     /// The specs of all blocks.
     [[nodiscard]] std::vector<attention_spec> blocks() {
@@ -44,7 +49,7 @@ public:
             spec.sliding_window = plan.window;
             spec.chunk = plan.chunk;
             if (plan.type == full_layer) widen(spec);
-            if (ropes_differ()) set_rope(spec, plan.type);
+            if (m_ropes.differ()) m_ropes.set(spec, plan.type);
             if (!plan.rotates) stop_rotation(spec);
             if (plan.rotates && m_family.temperature_unrotated) spec.temperature = {};
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
@@ -95,7 +100,7 @@ private:
         spec.kind = m_family.kind;
         read_sizes(spec.geometry);
         spec.geometry.pairing = pairing();
-        if (!ropes_differ() && !compressed()) set_rope(spec, "");
+        if (!m_ropes.differ() && !compressed()) m_ropes.set(spec, "");
         set_scale(spec);
         spec.clip = top().find<double>(model_key::clip_qkv).value_or(0.0);
         spec.fused = m_values.from_gguf ? qkv_order::in_turn : m_family.fused;
@@ -188,7 +193,7 @@ private:
         }
         g.order = head_order::rope_nope;
         g.v_head_dim = dim;
-        g.qk_rope_head_dim = dim;  // less if a part rotates: see set_rope
+        g.qk_rope_head_dim = dim;  // less if a part rotates: see rope_resolver
         g.qk_nope_head_dim = 0;
     }
 
@@ -243,180 +248,9 @@ private:
             all[b].compression = compression[b];
             if (compression[b].ratio != 0)
                 all[b].compression.norm = {.kind = norm_kind::rms, .eps = base.latent_norm.eps};
-            set_rope(all[b], compression[b].ratio != 0 ? compress : main);
+            m_ropes.set(all[b], compression[b].ratio != 0 ? compress : main);
         }
         return all;
-    }
-
-    // --- rotary embedding ---
-
-    /// Whether blocks of different types may rotate differently.
-    [[nodiscard]] bool ropes_differ() const noexcept {
-        return m_family.default_local_theta || m_values.ropes.size() > 1 ||
-               (m_values.ropes.size() == 1 && !m_values.ropes.front().layer_type.empty());
-    }
-
-    void set_rope(attention_spec& spec, const std::string& layer_type) {
-        static const key_values nothing;
-        const key_values* keys = nullptr;
-        for (const rope_values& rope : m_values.ropes)
-            if (rope.layer_type == layer_type) keys = &rope.keys;
-        const bool local = m_family.default_local_theta && layer_type == sliding_layer;
-        if (keys == nullptr && local) {  // a dictionary for all layers is for those that see all keys
-            key_values unscaled;
-            unscaled.set(model_key::rope_theta,
-                         m_values.number_or(model_key::rope_local_theta, *m_family.default_local_theta),
-                         "rope_local_base_freq");
-            return set_rope(spec, unscaled);
-        }
-        for (const rope_values& rope : m_values.ropes)
-            if (keys == nullptr && rope.layer_type.empty()) keys = &rope.keys;
-        if (keys == nullptr && !m_values.ropes.empty() && !m_family.default_local_theta &&
-            m_reported.insert(layer_type))
-            m_not_understood.push_back("rope parameters by layer type have none for \"" + layer_type + "\"");
-        if (keys == nullptr && m_family.rope_required && m_reported.insert("rope_parameters"))
-            m_problems.add(errc::missing_key, m_values.where + "rope_parameters",
-                           "required and absent: transformers would assume a scaling");
-        set_rope(spec, keys != nullptr ? *keys : nothing);
-    }
-
-    void set_rope(attention_spec& spec, const key_values& keys) {
-        rope_config& rope = spec.rope;
-        mla_geometry& g = spec.geometry;
-        const std::size_t whole = latent() ? g.qk_rope_head_dim : g.qk_head_dim();
-        rope = rope_config{};
-        if (g.pairing == rope_pairing::none) return;  // whatever is stated
-        rope.kind = m_family.only_longrope && kind(keys) == rope_kind::yarn ? rope_kind::longrope : kind(keys);
-        rope.rotary_dim = whole;
-        const auto share = rotated_share(keys, whole);
-        if (share && rope.kind == rope_kind::proportional) {
-            rope.partial_rotary_factor = *share;  // its exponents run over the whole head
-        } else if (share) {
-            const auto rotated = static_cast<std::size_t>(static_cast<double>(g.qk_head_dim()) * *share);
-            if (latent() && rotated != whole)  // there the share is that of a whole head, and says nothing new
-                m_not_understood.push_back("partial_rotary_factor rotates " + std::to_string(rotated) +
-                                           " elements of a head, and qk_rope_head_dim is " + std::to_string(whole));
-            if (!latent()) rope.rotary_dim = rotated;
-        }
-        if (!latent()) {
-            g.qk_nope_head_dim = whole - rope.rotary_dim;
-            g.qk_rope_head_dim = rope.rotary_dim;
-        }
-        if (rope.rotary_dim % 2 != 0)
-            m_problems.add(errc::bad_value, m_values.where + "rope",
-                           "expected an even number of rotated elements, got " + std::to_string(rope.rotary_dim));
-        const auto theta = first<double>(keys, model_key::rope_theta);
-        if (!theta && !m_family.default_rope_theta)
-            m_problems.add(errc::missing_key, m_values.where + "rope_theta", "required and absent");
-        rope.theta = theta.value_or(m_family.default_rope_theta.value_or(1.0));
-        read_scaling(keys, rope);
-        require_table(keys, rope);
-    }
-
-    /// The part of a head that rotates, if it is stated or the family's default.
-    [[nodiscard]] std::optional<double> rotated_share(const key_values& keys, std::size_t whole) const {
-        auto share = first<double>(keys, model_key::partial_rotary_factor);
-        if (const std::size_t dim = top().size(model_key::rotary_dim); !share && dim != 0 && whole != 0)
-            share = static_cast<double>(dim) / static_cast<double>(whole);
-        return share || !m_values.class_defaults ? share : m_family.default_of(model_key::partial_rotary_factor);
-    }
-
-    /// What a rope dictionary states, or else the configuration around it.
-    template <class T>
-    [[nodiscard]] std::optional<T> first(const key_values& keys, model_key key) const {
-        const auto inner = keys.find<T>(key);
-        return inner ? inner : top().find<T>(key);
-    }
-
-    [[nodiscard]] rope_kind kind(const key_values& keys) {
-        const auto name = keys.find<std::string>(model_key::rope_type);
-        if (!name) {
-            if (keys.stated(model_key::rope_factor))
-                m_not_understood.push_back(keys.name(model_key::rope_factor) + " is stated without a rope_type");
-            return rope_kind::standard;
-        }
-        const auto known = rope_kind_from_name(*name);
-        if (!known && m_reported.insert(*name))
-            m_not_understood.push_back(keys.name(model_key::rope_type) + ": rope type \"" + *name + "\" is unknown");
-        return known.value_or(rope_kind::standard);
-    }
-
-    /// Absent members have the values that transformers gives them: modeling_rope_utils.py.
-    void read_scaling(const key_values& keys, rope_config& rope) {
-        const bool over_original =
-            rope.kind == rope_kind::yarn || rope.kind == rope_kind::llama3 || rope.kind == rope_kind::longrope;
-        rope.max_position = static_cast<double>(top().size(model_key::max_position_embeddings));
-        const auto repeated = keys.find<std::uint64_t>(model_key::max_position_embeddings);
-        if (repeated && static_cast<double>(*repeated) != rope.max_position)
-            m_not_understood.push_back(keys.name(model_key::max_position_embeddings) + " is " +
-                                       std::to_string(*repeated) + ", and the model's own is another");
-        if (over_original) {
-            // The configuration's own statement goes before that of the dictionary.
-            auto original = top().find<std::uint64_t>(model_key::rope_original_max_position);
-            if (!original) original = keys.find<std::uint64_t>(model_key::rope_original_max_position);
-            rope.original_max_position = original ? static_cast<double>(*original) : rope.max_position;
-            if (rope.original_max_position == 0.0) missing(keys, rope, "original_max_position_embeddings");
-        }
-        const auto factor = keys.find<double>(model_key::rope_factor);
-        const bool derived = rope.kind == rope_kind::yarn || rope.kind == rope_kind::longrope;
-        if (factor)
-            rope.factor = *factor;
-        else if (derived && rope.max_position > 0.0 && rope.original_max_position > 0.0)
-            rope.factor = rope.max_position / rope.original_max_position;
-        rope.alpha = rope.kind == rope_kind::dynamic ? keys.find<double>(model_key::rope_alpha) : std::nullopt;
-        const bool needs_factor = rope.kind == rope_kind::linear || rope.kind == rope_kind::llama3 ||
-                                  rope.kind == rope_kind::yarn || (rope.kind == rope_kind::dynamic && !rope.alpha);
-        if (needs_factor && !factor && !(derived && rope.max_position > 0.0)) missing(keys, rope, "factor");
-        if (rope.kind == rope_kind::dynamic && !rope.alpha && rope.max_position == 0.0)
-            m_problems.add(errc::missing_key, m_values.where + "max_position_embeddings",
-                           "required by rope type \"dynamic\" and absent");
-        rope.attention_factor = keys.find<double>(model_key::rope_attention_factor);
-        rope.magnitude_factor = keys.find<double>(model_key::rope_magnitude_factor).value_or(1.0);
-        rope.beta_fast = keys.find<double>(model_key::rope_beta_fast).value_or(32.0);
-        rope.beta_slow = keys.find<double>(model_key::rope_beta_slow).value_or(1.0);
-        rope.mscale = keys.find<double>(model_key::rope_mscale);
-        rope.mscale_all_dim = keys.find<double>(model_key::rope_mscale_all_dim);
-        rope.truncate = keys.find<bool>(model_key::rope_truncate).value_or(!keys.stated(model_key::rope_truncate));
-        if (rope.kind == rope_kind::llama3) {
-            const auto low = keys.find<double>(model_key::rope_low_freq_factor);
-            const auto high = keys.find<double>(model_key::rope_high_freq_factor);
-            if (!low) missing(keys, rope, "low_freq_factor");
-            if (!high) missing(keys, rope, "high_freq_factor");
-            rope.low_freq_factor = low.value_or(1.0);
-            rope.high_freq_factor = high.value_or(4.0);
-        }
-        rope.short_factor = factors(keys, rope, model_key::rope_short_factor, rope_kind::longrope, "short_factor");
-        rope.long_factor = factors(keys, rope, model_key::rope_long_factor, rope_kind::longrope, "long_factor");
-        rope.divisors = factors(keys, rope, model_key::rope_divisors, rope_kind::divisors, "divisors");
-    }
-
-    std::vector<double> factors(const key_values& keys, const rope_config& rope, model_key key, rope_kind needed_by,
-                                const char* name) {
-        const auto stated = keys.find<std::vector<double>>(key);
-        if (rope.kind != needed_by) return {};
-        if (!stated) missing(keys, rope, name);
-        if (stated && stated->size() != rope.rotary_dim / 2)
-            m_problems.add(
-                errc::shape_mismatch, keys.name(key),
-                "expected " + std::to_string(rope.rotary_dim / 2) + " numbers, got " + std::to_string(stated->size()));
-        return stated.value_or(std::vector<double>{});
-    }
-
-    void missing(const key_values& keys, const rope_config& rope, const char* name) {
-        const std::string type = keys.name(model_key::rope_type);
-        m_problems.add(errc::missing_key, type.substr(0, type.rfind('.') + 1) + name,
-                       "required by rope type \"" + std::string(to_string(rope.kind)) + "\" and absent");
-    }
-
-    /// Parameters that are good one by one may still give frequencies that are not.
-    void require_table(const key_values& keys, const rope_config& rope) {
-        if (!m_problems.empty()) return;
-        try {
-            for (const double length : {0.0, 2.0 * std::max(rope.max_position, rope.original_max_position)})
-                (void)make_rope_table(rope, length);
-        } catch (const error& e) {
-            m_problems.add(e.code(), keys.name(model_key::rope_type, e.subject()), e.problem());
-        }
     }
 
     // --- what multiplies ---
@@ -492,6 +326,7 @@ private:
     const model_family& m_family;
     config_problems& m_problems;
     std::vector<std::string>& m_not_understood;
+    rope_resolver m_ropes;
     std::size_t m_layers = 0;
     once m_reported;
 };
