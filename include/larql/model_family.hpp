@@ -269,8 +269,10 @@ struct model_family {
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
     bool gguf_temperature = false;     ///< GGUF's `attention.temperature_*` are read
-    std::size_t gguf_wide_blocks =
-        0;                          ///< GGUF has no softmax scale: it is 1 / sqrt(D), with so many blocks 1 / sqrt(E/H)
+    /// GGUF states no `query_pre_attn_scalar`, and llama.cpp goes by the number of blocks. So many have the published
+    /// models whose scale is 1 / sqrt(D), and the one whose scale is 1 / sqrt(E/H); any other number is refused.
+    std::array<std::size_t, 4> gguf_head_blocks{};
+    std::size_t gguf_wide_blocks = 0;
     bool gguf_untruncated = false;  ///< GGUF has no word for YaRN's `truncate`, which is false in every model
     std::string_view gguf_loses{};  ///< what the GGUF architecture has no place for
 

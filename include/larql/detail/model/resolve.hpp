@@ -288,14 +288,20 @@ private:
     }
 
     /// What the softmax scale is the inverse square root of.
-    [[nodiscard]] double scaled_size(const mla_geometry& g) const {
+    [[nodiscard]] double scaled_size(const mla_geometry& g) {
         const auto head = static_cast<double>(std::max<std::size_t>(g.qk_head_dim(), 1));
         if (m_family.scale != scale_rule::inverse_sqrt_stated) return head;
         const auto stated = top().find<double>(model_key::query_pre_attn_scalar);
         if (stated || !m_values.from_gguf)
             return stated ? *stated : m_family.default_of(model_key::query_pre_attn_scalar).value_or(head);
-        const bool wide = top().size(model_key::num_hidden_layers) == m_family.gguf_wide_blocks && g.num_heads != 0;
-        return wide ? static_cast<double>(g.hidden_size / g.num_heads) : head;
+        const std::size_t blocks = top().size(model_key::num_hidden_layers);
+        if (blocks == m_family.gguf_wide_blocks && g.num_heads != 0)
+            return static_cast<double>(g.hidden_size / g.num_heads);
+        if (std::ranges::find(m_family.gguf_head_blocks, blocks) == m_family.gguf_head_blocks.end())
+            m_problems.add(errc::missing_key, m_values.where + "query_pre_attn_scalar",
+                           "GGUF has no place for it, and no published model has " + std::to_string(blocks) +
+                               " blocks: state it with --config (checkpoint::open's `config`)");
+        return head;
     }
 
     void set_temperature(attention_spec& spec) {

@@ -83,8 +83,9 @@ inline constexpr model_family normed_families[] = {
                    {model_key::sliding_window_pattern, 6.0},
                    {model_key::num_attention_heads, 8.0},
                    {model_key::num_key_value_heads, 4.0}}},
+     .gguf_head_blocks = {18, 26, 34, 48},
      .gguf_wide_blocks = 62,
-     .gguf_loses = "query_pre_attn_scalar (head_dim is taken, with 62 blocks hidden_size / num_attention_heads), "
+     .gguf_loses = "query_pre_attn_scalar (known of the published models by their number of blocks), "
                    "layer_types other than every sixth block global",
      .inert_keys = gemma_inert},
     {.name = "phi",

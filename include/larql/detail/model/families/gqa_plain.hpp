@@ -151,8 +151,9 @@ inline constexpr model_family plain_families[] = {
      .defaults = {{{model_key::query_pre_attn_scalar, 256.0},
                    {model_key::softcap, 50.0},
                    {model_key::sliding_window_pattern, 2.0}}},
+     .gguf_head_blocks = {26, 42},
      .gguf_wide_blocks = 46,
-     .gguf_loses = "query_pre_attn_scalar (head_dim is taken, with 46 blocks hidden_size / num_attention_heads), "
+     .gguf_loses = "query_pre_attn_scalar (known of the published models by their number of blocks), "
                    "layer_types other than every second block local, a rope base",
      .inert_keys = gemma_inert},
     {.name = "gpt_oss",
