@@ -57,6 +57,11 @@ CASES = {
     "bailing_hybrid_b": ("BailingHybrid", sizes(32, 3, 12, 16, 8, 6, 10, layers=4, **FEED_FORWARD, num_experts=2,
                          head_dim=8, layer_group_size=2, first_k_dense_replace=4, short_conv_kernel_size=2,
                          rope_parameters=dict(rope_type="default", rope_theta=900.0))),
+    # Of dots3-note the layers with an indexer alone: what the others need, larql does not have. With few heads of an
+    # indexer many scores would be exactly 0, and which of them torch.topk takes is open.
+    "dots3_indexed_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, **FEED_FORWARD, index_topk=8,
+                        index_head_dim=10, index_n_heads=8, head_dim=14, shared_experts_intermediate_size=8,
+                        layer_types=["indexed_attention", "indexed_attention"], rope_theta=800.0)),
 }
 
 
@@ -64,7 +69,8 @@ def build(name):
     family, config = CASES[name]
     torch.manual_seed(sum(name.encode()))
     cls = getattr(transformers, family + "Config")
-    model = getattr(transformers, family + "ForCausalLM")(cls(**config)).eval().float()
+    head = getattr(transformers, family + "ForCausalLM", None) or getattr(transformers, family + "Model")
+    model = head(cls(**config)).eval().float()
     with torch.no_grad():
         for key, value in model.named_parameters():
             scale = 0.3 if value.dim() > 1 else 0.5

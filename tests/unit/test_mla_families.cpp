@@ -32,6 +32,33 @@ constexpr const char* families[] = {"glm4_moe_lite_b", "youtu_b",          "axk1
                                     "mistral4_b",      "minicpm3_b",       "longcat_flash_b",
                                     "kimi_linear_b",   "bailing_hybrid_b", "mistral_large_3_b"};
 
+// dots3-note's rules as a user's family: multiplied latents with the configuration's eps, a norm of the shared rotated
+// keys, a gate for each head, and an indexer.
+constexpr larql::name_row dots3_own_names[] = {
+    {larql::tensor_role::k_rope_norm, "layers.{}.self_attn.k_rope_only_layernorm.weight"},
+    {larql::tensor_role::gate, "layers.{}.self_attn.g_proj.weight"},
+};
+constexpr auto dots3_names =
+    larql::detail::joined(larql::detail::deepseek_names, larql::detail::indexer_names, dots3_own_names);
+constexpr larql::model_family dots3[] = {
+    {.name = "dots3_indexed",
+     .model_types = {"dots3_note_text"},
+     .classes = {"Dots3NoteTextModel"},
+     .names = dots3_names,
+     .kind = larql::attention_kind::mla,
+     .pairing = larql::rope_pairing::interleaved,
+     .latent_eps = 0.0,
+     .scaled_latents = true,
+     .k_rope_norm = {.kind = larql::norm_kind::rms},
+     .windows = larql::window_rule::layer_types,
+     .gate = larql::output_gate::per_head,
+     .indexer = {.blocks = larql::indexer_blocks::layer_types,
+                 .pairing = larql::rope_pairing::interleaved,
+                 .k_norm = larql::detail::indexer_k_norm},
+     .partial_rotary = true,
+     .biases_by_key = {larql::tensor_role::q_a, larql::tensor_role::kv_a, larql::tensor_role::o}},
+};
+
 json config_of(const std::string& name) { return larql::read_config_json(cases + name + "/config.json"); }
 
 /// The block's output, the tokens given one by one.
@@ -94,6 +121,23 @@ TEST_CASE("latent attention: what larql writes of every family computes the same
             for (std::size_t block = 0; block < made.attention_blocks(); ++block)
                 CHECK(worst_error(made, reference, block, form) < 1e-5);
         }
+}
+
+TEST_CASE("latent attention: a norm of the shared rotated keys, in every form and in what larql writes") {
+    const std::string name = "dots3_indexed_b";
+    const auto reference = larql::safetensors_file::open(cases + name + "/reference.safetensors");
+    const checkpoint model = checkpoint::open(cases + name, {.families = dots3});
+    REQUIRE(model.attention_blocks() == 2);
+    for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
+        CAPTURE(larql::to_string(form));
+        const larql::testing::temporary_folder folder;
+        larql::convert_to_safetensors(model, folder / "out", {.form = form, .type = larql::dtype::f32});
+        const checkpoint made = checkpoint::open(folder / "out", {.families = dots3});
+        for (std::size_t block = 0; block < 2; ++block) {
+            CHECK(worst_error(model, reference, block, form) < 1e-5);
+            CHECK(worst_error(made, reference, block, form) < 1e-5);
+        }
+    }
 }
 
 TEST_CASE("layers of linear attention have no block, and files keep their numbers") {

@@ -195,27 +195,8 @@ private:
     /// A norm over each head, or over all heads of a token, in place.
     static void normalise_heads(tensor<T, 3>& x, const norm_spec& norm, const vector_input<T>& gains,
                                 const vector_input<T>& bias) {
-        if (norm.kind == norm_kind::none) return;
         const std::size_t width = norm.per_head ? x.shape(2) : x.shape(1) * x.shape(2);
-        const std::size_t period = norm.own_gains ? x.shape(1) * x.shape(2) : width;  // elements that have gains
-        std::size_t first = 0;                                                        // of this row's gains
-        for (T* row = x.data(); row != x.data() + x.size(); row += width, first = (first + width) % period) {
-            double mean = 0.0, squares = 0.0;
-            if (norm.kind == norm_kind::layer)
-                for (std::size_t i = 0; i < width; ++i)
-                    mean += static_cast<double>(row[i]) / static_cast<double>(width);
-            for (std::size_t i = 0; i < width; ++i) {
-                const double centred = static_cast<double>(row[i]) - mean;
-                squares += centred * centred;
-            }
-            const double factor = 1.0 / std::sqrt(squares / static_cast<double>(width) + norm.eps);
-            for (std::size_t i = 0; i < width; ++i) {
-                const double gain =
-                    gains.empty() ? 1.0 : static_cast<double>(gains.data()[first + i]) + norm.gain_offset;
-                const double shift = bias.empty() ? 0.0 : static_cast<double>(bias.data()[first + i]);
-                row[i] = static_cast<T>((static_cast<double>(row[i]) - mean) * factor * gain + shift);
-            }
-        }
+        normalise_rows(x.data(), x.size() / width, width, norm, gains, bias);
     }
 
     /// Multiplies the queries of a token by the factor of its position.
