@@ -23,6 +23,58 @@
 
 namespace larql {
 
+namespace detail {
+
+/// Orders tensors by falling element size, so that each begins at a multiple of its own.
+inline void sort_for_safetensors(std::vector<tensor_info>& tensors) {
+    std::stable_sort(tensors.begin(), tensors.end(), [](const tensor_info& a, const tensor_info& b) {
+        return traits_of(a.type).block_bytes > traits_of(b.type).block_bytes;
+    });
+}
+
+/// All that precedes the tensors' data.
+/// @param tensors  with offsets from the start of the data
+/// @throws error limit_exceeded if readers would not accept it
+inline std::string safetensors_header(std::span<const tensor_info> tensors,
+                                      const std::map<std::string, std::string>& metadata, const error_where& where) {
+    std::string out(8, '\0');
+    out += '{';
+    if (!metadata.empty()) {
+        out += "\"__metadata__\":{";
+        for (const auto& [key, value] : metadata) {
+            append_json_string(out, key);
+            out += ':';
+            append_json_string(out, value);
+            out += ',';
+        }
+        out.back() = '}';
+        out += ',';
+    }
+    for (const tensor_info& info : tensors) {
+        append_json_string(out, info.name);
+        out += ":{\"dtype\":\"";
+        out += traits_of(info.type).safetensors_name;
+        out += "\",\"shape\":[";
+        for (const std::uint64_t extent : info.shape) out += std::to_string(extent) + ",";
+        if (out.back() == ',') out.pop_back();
+        out += "],\"data_offsets\":[" + std::to_string(info.offset) + "," +
+               std::to_string(info.offset + info.size_bytes) + "]},";
+    }
+    if (out.back() == ',') out.pop_back();
+    out += '}';
+    out.resize((out.size() + 7) / 8 * 8, ' ');
+    const std::uint64_t length = out.size() - 8;
+    if (length > safetensors_max_header_bytes)
+        fail(errc::limit_exceeded,
+             "header too large: expected at most " + std::to_string(safetensors_max_header_bytes) + " bytes, got " +
+                 std::to_string(length),
+             where);
+    for (std::size_t i = 0; i < 8; ++i) out[i] = static_cast<char>(length >> (8 * i));
+    return out;
+}
+
+}  // namespace detail
+
 /// Writes a safetensors file: declare every tensor, give the bytes of each in pieces, commit.
 ///
 /// The file grows beside its target and takes the name at `commit`, complete and synced; before, and after any error,
@@ -84,53 +136,10 @@ public:
 private:
     void open() {
         if (m_out.is_open()) return;
-        std::vector<tensor_info>& tensors = m_out.tensors();
-        std::stable_sort(tensors.begin(), tensors.end(), [](const tensor_info& a, const tensor_info& b) {
-            return traits_of(a.type).block_bytes > traits_of(b.type).block_bytes;
-        });
+        detail::sort_for_safetensors(m_out.tensors());
         m_out.place(1);
-        std::string header = build_header();
-        const std::uint64_t length = header.size() - 8;
-        if (length > detail::safetensors_max_header_bytes)
-            detail::fail(errc::limit_exceeded,
-                         "header too large: expected at most " + std::to_string(detail::safetensors_max_header_bytes) +
-                             " bytes, got " + std::to_string(length),
-                         m_out.where());
+        const std::string header = detail::safetensors_header(m_out.tensors(), m_metadata, m_out.where());
         m_out.open(header);
-    }
-
-    [[nodiscard]] std::string build_header() const {
-        std::string out(8, '\0');
-        out += '{';
-        if (!m_metadata.empty()) {
-            out += "\"__metadata__\":{";
-            for (const auto& [key, value] : m_metadata) {
-                detail::append_json_string(out, key);
-                out += ':';
-                detail::append_json_string(out, value);
-                out += ',';
-            }
-            out.back() = '}';
-            out += ',';
-        }
-        for (const tensor_info& info : m_out.tensors()) append_entry(out, info);
-        if (out.back() == ',') out.pop_back();
-        out += '}';
-        out.resize((out.size() + 7) / 8 * 8, ' ');
-        const std::uint64_t length = out.size() - 8;
-        for (std::size_t i = 0; i < 8; ++i) out[i] = static_cast<char>(length >> (8 * i));
-        return out;
-    }
-
-    static void append_entry(std::string& out, const tensor_info& info) {
-        detail::append_json_string(out, info.name);
-        out += ":{\"dtype\":\"";
-        out += traits_of(info.type).safetensors_name;
-        out += "\",\"shape\":[";
-        for (const std::uint64_t extent : info.shape) out += std::to_string(extent) + ",";
-        if (out.back() == ',') out.pop_back();
-        out += "],\"data_offsets\":[" + std::to_string(info.offset) + "," +
-               std::to_string(info.offset + info.size_bytes) + "]},";
     }
 
     detail::tensor_output m_out;
