@@ -86,10 +86,14 @@ public:
     /// replaced; null if neither is there.
     /// @throws error errc::unsupported_architecture for GGUF metadata that transformers has no words for
     [[nodiscard]] nlohmann::json config_json() const {
-        if (!files().gguf) return m_state->config_json;
+        if (!has_gguf_names()) return m_state->config_json;
         (void)config();  // says what is wrong, if anything is
         return detail::print_config(*m_state->values, detail::printed_rope(config().blocks), {.file = shard_path(0)});
     }
+
+    /// The path that was opened, as the caller gave it.
+    [[nodiscard]] const std::string& path() const& noexcept { return files().path; }
+    [[nodiscard]] std::string path() const&& { return files().path; }
 
     [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept {
         if (files().gguf) return files().gguf->tensors();
@@ -124,6 +128,14 @@ public:
     [[nodiscard]] std::shared_ptr<const gguf_file> gguf() const noexcept { return files().gguf; }
     /// The safetensors behind this checkpoint, or null.
     [[nodiscard]] std::shared_ptr<const safetensors_file> safetensors() const noexcept { return files().safetensors; }
+
+    /// Whether tensors have llama.cpp's names: those of GGUF, but for what larql itself writes in other forms.
+    [[nodiscard]] bool has_gguf_names() const noexcept { return m_state->world == detail::naming::gguf; }
+    /// What the files state, key by key: what a conversion carries over.
+    [[nodiscard]] const detail::model_values& stated_values() const {
+        (void)config();
+        return *m_state->values;
+    }
 
     /// Weights by logical name, whatever their quantisation.
     /// @throws error errc::missing_tensor for a configuration without tensors
@@ -190,7 +202,8 @@ private:
         detail::checkpoint_files files;
         std::optional<weight_reader> reader;
         nlohmann::json config_json;
-        std::optional<detail::model_values> values;  // of GGUF
+        std::optional<detail::model_values> values;
+        detail::naming world = detail::naming::safetensors;
         const model_family* family = nullptr;
         std::optional<model_config> config;
         std::exception_ptr problem;
@@ -198,8 +211,8 @@ private:
 
         void read(const open_options& options);
         void read_gguf(const open_options& options);
-        void read_safetensors(const open_options& options);
-        void find_tensors(detail::naming world);
+        void read_json(const open_options& options);
+        void find_tensors(detail::naming names);
         void place_tensors(const open_options& options);
 
         [[nodiscard]] const weight_reader& weights() const {

@@ -23,7 +23,7 @@ struct checkpoint_files {
     std::string path;
     std::shared_ptr<const gguf_file> gguf;
     std::shared_ptr<const safetensors_file> safetensors;
-    std::string config_path;
+    std::string config_path;  ///< of the file that holds config_text
     std::optional<std::string> config_text;
 };
 
@@ -34,6 +34,23 @@ inline bool folder_has(const std::filesystem::path& folder, std::string_view ext
     for (const std::filesystem::path& file : list_files(folder))
         if (file.extension() == extension) return true;
     return false;
+}
+
+/// Architectures of GGUF files that larql alone reads, and their key that holds a config.json: tensors have
+/// transformers' names.
+inline constexpr std::string_view own_gguf_prefix = "larql-";
+inline constexpr std::string_view own_gguf_config = "larql.config";
+
+/// The configuration in a GGUF file of larql's own.
+/// @throws error errc::missing_key
+inline void read_own_config(checkpoint_files& files) {
+    const auto architecture = files.gguf->find<std::string>("general.architecture");
+    if (!architecture || !architecture->starts_with(own_gguf_prefix)) return;
+    files.config_path = files.gguf->shard_path(0);
+    files.config_text = files.gguf->find<std::string>(own_gguf_config);
+    if (!files.config_text)
+        fail(errc::missing_key, "required and absent",
+             {.file = files.config_path, .subject = std::string(own_gguf_config)});
 }
 
 inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path) {
@@ -50,6 +67,7 @@ inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path)
     const bool has_tensors = !folder || folder_has(path, ".safetensors");
     if (!safetensors || (folder && !has_tensors && folder_has(path, ".gguf"))) {
         files.gguf = std::make_shared<const gguf_file>(gguf_file::open(path));
+        read_own_config(files);
         return files;
     }
     if (has_config) {

@@ -66,11 +66,12 @@ inline void lay_over(nlohmann::json& config, const nlohmann::json& over) {
 
 inline void checkpoint::state::read(const open_options& options) {
     try {
-        if (files.gguf) {
-            reader.emplace(files.gguf);
+        if (files.gguf) reader.emplace(files.gguf);
+        if (files.gguf && !files.config_text) {
+            world = detail::naming::gguf;
             read_gguf(options);
         } else {
-            read_safetensors(options);
+            read_json(options);
         }
         if (reader) place_tensors(options);
     } catch (const error&) {
@@ -88,10 +89,11 @@ inline void checkpoint::state::read_gguf(const open_options& options) {
     family = read.values.family;
     config = detail::finish_gguf_config(std::move(read), *files.gguf, how);
     if (!options.config.is_null()) config->container_loses.clear();
-    find_tensors(detail::naming::gguf);
+    find_tensors(world);
 }
 
-inline void checkpoint::state::read_safetensors(const open_options& options) {
+/// A config.json, or what larql wrote of one into a GGUF file of its own.
+inline void checkpoint::state::read_json(const open_options& options) {
     const config_options how{options.families, options.unknown};
     const error_where where{.file = files.config_path};
     if (files.config_text) config_json = parse_config_json(*files.config_text, where);
@@ -102,16 +104,17 @@ inline void checkpoint::state::read_safetensors(const open_options& options) {
                      {.file = files.path});
     detail::read_config read = detail::read_json_config(config_json, where, how);
     family = read.values.family;
-    if (reader) find_tensors(detail::naming::safetensors);
+    if (reader) find_tensors(world);
     if (reader && family->kind == attention_kind::mla && !read.values.top.stated(model_key::q_lora_rank)) {
         const auto rank = tensors.query_rank([&](const std::string& name) { return reader->at(name).rows(); });
         if (rank) read.values.top.set(model_key::q_lora_rank, *rank, "q_lora_rank");
     }
+    values = read.values;
     config = detail::finish_json_config(std::move(read), where, how);
 }
 
-inline void checkpoint::state::find_tensors(detail::naming world) {
-    tensors = detail::model_tensors(*family, world, reader->names());
+inline void checkpoint::state::find_tensors(detail::naming names) {
+    tensors = detail::model_tensors(*family, names, reader->names());
 }
 
 /// Settles where the model's tensors lie, and refuses those of attention that nothing reads.

@@ -8,22 +8,23 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/checkpoint.hpp>
-#include <larql/detail/convert/conversion_job.hpp>
+#include <larql/detail/convert/block_rows.hpp>
+#include <larql/detail/convert/conversion_row.hpp>
+#include <larql/detail/convert/number_formats.hpp>
+#include <larql/detail/convert/row_makers.hpp>
 #include <larql/detail/convert/target_names.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
-#include <larql/rope.hpp>
 #include <larql/tensor_role.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <numeric>
-#include <span>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,47 +34,13 @@ namespace larql::detail {
 /// Products are made for so many heads that their rows take about this much: enough work for a matrix product.
 inline constexpr std::size_t product_floats = std::size_t{64} << 20;
 
-/// Which row of a stored head is row i of a head whose rotated rows are paired otherwise.
-inline std::vector<std::size_t> head_row_order(const attention_spec& spec, rope_pairing wanted) {
-    const mla_geometry& g = spec.geometry;
-    std::vector<std::size_t> order(g.qk_head_dim());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    const std::vector<std::size_t> rotated = rope_row_order(g.qk_rope_head_dim, g.pairing, wanted);
-    for (std::size_t i = 0; i < rotated.size(); ++i) order[rope_begin(g) + i] = rope_begin(g) + rotated[i];
-    return order;
-}
-
-/// The rows of every head in another order, read whole heads at a time.
-inline matrix_input<float> reorder_heads(matrix_input<float> from, std::vector<std::size_t> order) {
-    const std::size_t rows = from.rows(), cols = from.cols();
-    return matrix_input<float>(
-        rows, cols,
-        [from = std::move(from), order = std::move(order)](std::size_t begin, std::size_t end, float* out,
-                                                           std::size_t stride) {
-            const std::size_t dim = order.size(), width = from.cols();
-            const std::size_t first = begin / dim * dim, last = std::min((end + dim - 1) / dim * dim, from.rows());
-            std::vector<float> heads((last - first) * width);
-            from.read_rows(first, last, heads.data(), width);
-            for (std::size_t r = begin; r < end; ++r, out += stride)
-                std::copy_n(heads.data() + (r / dim * dim + order[r % dim] - first) * width, width, out);
-        });
-}
-
-inline vector_input<float> reorder_heads(const vector_input<float>& from, std::span<const std::size_t> order) {
-    std::vector<float> values(from.size());
-    for (std::size_t i = 0; i < values.size(); ++i)
-        values[i] = from.data()[i / order.size() * order.size() + order[i % order.size()]];
-    return values;
-}
-
 /// Plans the attention blocks of a conversion.
 class attention_planner {
 public:
     attention_planner(const checkpoint& source, const conversion_scope& scope)
-        : m_source(source), m_scope(scope), m_names(source) {}
+        : m_source(source), m_scope(scope), m_names(source, scope) {}
 
-    void plan(std::size_t block, std::vector<conversion_job>& jobs) const {
-        using enum tensor_role;
+    void plan(std::size_t block, std::vector<conversion_row>& rows) const {
         const attention_spec& spec = m_source.spec(block);
         require_form(m_source.config(), spec, m_scope.form, m_source.shard_path(0));
         require_writable(spec);
@@ -81,20 +48,25 @@ public:
         const bool changes = m_scope.form != spec.form;
         const attention_weights<float> weights = changes ? beside_products(spec, stored) : published(spec, stored);
 
-        std::map<tensor_role, std::string> made;  // by one piece of work
-        std::vector<planned_tensor> products;
+        std::map<tensor_role, std::size_t> made;  // by one piece of work: which of its tensors
+        conversion_row products;
         for (const role_row& row : attention_roles) {
             if (!row.needed(spec, m_scope.form)) continue;
             if (changes && is_product(row.role)) {
-                products.push_back(
-                    planned(row, spec, m_names.at(identity_of(m_source.spec(block), row.role), to_string(row.role))));
-                made.emplace(row.role, products.back().name);
-                plan_bias(row, block, weights.bias(row.role), jobs);
+                made.emplace(row.role, products.tensors.size());
+                const std::uint64_t cols = size_of(row.cols, spec);
+                products.tensors.push_back(planned(row, spec, name_at(row.role, block),
+                                                   remade_type(m_scope, true, std::nullopt, cols)));
+                plan_bias(row, block, weights.bias(row.role), rows);
+            } else if (row.role == tensor_role::kv_b && m_scope.published_gguf() && m_scope.split_kv_b) {
+                plan_split(block, weights[tensor_role::kv_b], rows);
             } else {
-                plan_role(row, block, weights, jobs);
+                plan_role(row, block, weights, rows);
             }
         }
-        if (!products.empty()) jobs.push_back({std::move(products), product_work(spec, stored, std::move(made))});
+        if (products.tensors.empty()) return;
+        products.products = product_work(spec, stored, std::move(made));
+        rows.push_back(std::move(products));
     }
 
 private:
@@ -116,47 +88,123 @@ private:
         return (m_scope.form == attention_form::dense ? dense : latent).contains(role);
     }
 
-    [[nodiscard]] planned_tensor planned(const role_row& row, const attention_spec& spec, std::string name) const {
+    [[nodiscard]] std::string name_at(tensor_role role, std::size_t block, bool bias = false) const {
+        return m_names.at(identity_of(m_source.spec(block), role, bias), to_string(role));
+    }
+
+    [[nodiscard]] static planned_tensor planned(const role_row& row, const attention_spec& spec, std::string name,
+                                                dtype type) {
         const std::uint64_t rows = size_of(row.rows, spec), cols = size_of(row.cols, spec);
         const std::uint64_t heads = spec.geometry.kv_heads();
-        if (row.per_head) return {std::move(name), m_scope.type, {heads, rows / heads, cols}};
-        return {std::move(name), m_scope.type, {rows, cols}};
+        if (row.per_head) return {std::move(name), type, {heads, rows / heads, cols}};
+        return {std::move(name), type, {rows, cols}};
     }
 
     // --- one role ---
 
+    /// Where a role's rows lie in a stored tensor whose bytes alone are the weight.
+    struct raw_rows {
+        const tensor_info* info = nullptr;
+        std::uint64_t first = 0;
+    };
+    [[nodiscard]] std::optional<raw_rows> raw(tensor_role role, std::size_t block) const {
+        if (role == tensor_role::kv_a_latent) role = tensor_role::kv_a;  // whose first rows it is
+        const auto recipe = m_source.locate(role, block);
+        if (!recipe || recipe->joins_kv_b) return std::nullopt;
+        const larql::stored_rows& part = recipe->parts.front();
+        if (part.runs != 1 || m_source.spec(block).transposed.contains(part.role)) return std::nullopt;
+        const weight stored = m_source.weights().at(part.name);
+        if (stored.raw() == nullptr) return std::nullopt;
+        return raw_rows{stored.raw(), part.begin};
+    }
+    [[nodiscard]] std::optional<dtype> raw_type(tensor_role role, std::size_t block) const {
+        const auto stored = raw(role, block);
+        return stored ? std::optional(stored->info->type) : std::nullopt;
+    }
+
     void plan_role(const role_row& row, std::size_t block, const attention_weights<float>& weights,
-                   std::vector<conversion_job>& jobs) const {
+                   std::vector<conversion_row>& rows) const {
         const auto name = m_names.find_single(row.role, block);
-        if (!name) return plan_fused(row, block, weights, jobs);
-        if (row.is_vector()) return plan_vector(*name, weights.vector(row.role), jobs);
-        jobs.push_back(matrix_job(planned(row, m_source.spec(block), *name), {weights[row.role]}));
-        plan_bias(row, block, weights.bias(row.role), jobs);
+        if (!name) return plan_fused(row, block, weights, rows);
+        if (row.is_vector()) return plan_vector(*name, weights.vector(row.role), raw_type(row.role, block), rows);
+        const attention_spec& spec = m_source.spec(block);
+        rows.push_back(matrix_row(planned(row, spec, *name, dtype::f32), raw(row.role, block), order_of(row.role, spec),
+                                  weights[row.role]));
+        plan_bias(row, block, weights.bias(row.role), rows);
+    }
+
+    /// Rows copied from `stored` in another order within heads, if their type stays, and encoded if not.
+    [[nodiscard]] conversion_row matrix_row(planned_tensor tensor, const std::optional<raw_rows>& stored,
+                                            std::vector<std::size_t> order, matrix_input<float> numbers) const {
+        const std::optional<dtype> type = stored ? std::optional(stored->info->type) : std::nullopt;
+        tensor.type = matrix_type(m_scope, true, type, tensor.columns());
+        if (type == tensor.type) {
+            row_maker copied = copied_rows(m_source, *stored->info, stored->first);
+            if (!order.empty()) copied = reordered_rows(std::move(copied), tensor.row_bytes(), std::move(order));
+            return {.tensors = {std::move(tensor)}, .rows = std::move(copied)};
+        }
+        tensor.type = remade_type(m_scope, true, type, tensor.columns());
+        const std::string name = tensor.name;
+        const dtype made = tensor.type;
+        return {.tensors = {std::move(tensor)}, .rows = encoded_rows(std::move(numbers), made, name)};
     }
 
     void plan_bias(const role_row& row, std::size_t block, const vector_input<float>& bias,
-                   std::vector<conversion_job>& jobs) const {
-        if (!bias.empty())
-            plan_vector(m_names.at(identity_of(m_source.spec(block), row.role, true), to_string(row.role)), bias, jobs);
+                   std::vector<conversion_row>& rows) const {
+        if (!bias.empty()) plan_vector(name_at(row.role, block, true), bias, std::nullopt, rows);
     }
 
-    void plan_vector(std::string name, const vector_input<float>& values, std::vector<conversion_job>& jobs) const {
-        jobs.push_back(small_job(std::move(name), m_scope.type, {values.size()}, values.values()));
+    void plan_vector(std::string name, const vector_input<float>& values, std::optional<dtype> stored,
+                     std::vector<conversion_row>& rows) const {
+        rows.push_back(small_row(std::move(name), small_type(m_scope, true, stored, values.values()), {values.size()},
+                                 values.values()));
+    }
+
+    /// kv_b as k_b [G, R, N], whose rows are columns of kv_b, and v_b [G, V, R].
+    void plan_split(std::size_t block, const matrix_input<float>& kv_b, std::vector<conversion_row>& rows) const {
+        const attention_spec& spec = m_source.spec(block);
+        const mla_geometry& g = spec.geometry;
+        const std::optional<raw_rows> whole = raw(tensor_role::kv_b, block);
+        const std::optional<dtype> type = whole ? std::optional(whole->info->type) : std::nullopt;
+
+        const role_row& k_row = *find_role(tensor_role::k_b);
+        planned_tensor keys = planned(k_row, spec, name_at(tensor_role::k_b, block), dtype::f32);
+        if (const auto stored = raw(tensor_role::k_b, block)) {
+            rows.push_back(matrix_row(std::move(keys), stored, {}, keys_of_kv_b(kv_b, g)));
+        } else {
+            keys.type = remade_type(m_scope, true, type, keys.columns());
+            const dtype made = keys.type;
+            const std::string name = keys.name;
+            rows.push_back({.tensors = {std::move(keys)},
+                            .rows = encoded_rows(keys_of_kv_b(kv_b, g), made, name),
+                            .granule = g.kv_lora_rank});
+        }
+
+        const role_row& v_row = *find_role(tensor_role::v_b);
+        planned_tensor values = planned(v_row, spec, name_at(tensor_role::v_b, block), dtype::f32);
+        const auto stored = raw(tensor_role::v_b, block);
+        const dtype kept = matrix_type(m_scope, true, type, values.columns());
+        if (!stored && type == kept) {
+            values.type = kept;
+            row_maker copied = value_rows(copied_rows(m_source, *whole->info), values.row_bytes(), g);
+            rows.push_back({.tensors = {std::move(values)}, .rows = std::move(copied)});
+        } else {
+            rows.push_back(matrix_row(std::move(values), stored, {}, values_of_kv_b(kv_b, g)));
+        }
     }
 
     /// A role that the output has only within a fused tensor, which its first part plans as a whole.
     void plan_fused(const role_row& row, std::size_t block, const attention_weights<float>& weights,
-                    std::vector<conversion_job>& jobs) const {
+                    std::vector<conversion_row>& rows) const {
+        const attention_spec& spec = m_source.spec(block);
         const auto within = std::ranges::find_if(recipes, [&](const recipe_row& recipe) {
             return recipe.made == row.role && recipe.op == row_op::as_is &&
-                   m_names.find(identity_of(m_source.spec(block), recipe.from[0]));
+                   m_names.find(identity_of(spec, recipe.from[0]));
         });
         if (within == std::end(recipes)) {
-            (void)m_names.at(identity_of(m_source.spec(block), row.role),
-                             to_string(row.role));  // says what has no name
+            (void)name_at(row.role, block);  // says what has no name
             return;
         }
-        const attention_spec& spec = m_source.spec(block);
         if (rows_before(*within, spec) != 0) return;
         const role_row& fused = *find_role(within->from[0]);
         std::vector<matrix_input<float>> parts;
@@ -170,21 +218,27 @@ private:
         if (!bias.empty() && bias.size() != size_of(fused.rows, spec))
             fail(errc::missing_tensor, "some of the projections have a bias, and the output has them fused",
                  {.file = m_source.shard_path(0), .subject = std::string(to_string(fused.role))});
-        jobs.push_back(matrix_job(
-            planned(fused, spec, m_names.at(identity_of(m_source.spec(block), fused.role), to_string(fused.role))),
-            std::move(parts)));
-        plan_bias(fused, block, bias, jobs);
+        rows.push_back(matrix_row(planned(fused, spec, name_at(fused.role, block), dtype::f32), raw(fused.role, block),
+                                  {}, stacked(std::move(parts))));
+        plan_bias(fused, block, bias, rows);
     }
 
     // --- the weights of a form ---
 
-    /// Stored weights with rows in the order in which the model was published.
+    /// The rows of each head of q and k in the output's order, or nothing where it is the stored one.
+    [[nodiscard]] std::vector<std::size_t> order_of(tensor_role role, const attention_spec& spec) const {
+        if (spec.kind != attention_kind::gqa || m_scope.form != spec.form) return {};
+        if (role != tensor_role::q && role != tensor_role::k) return {};
+        const rope_pairing wanted = m_scope.published_gguf() ? gguf_pairing(m_source, spec) : published_pairing(m_source, spec);
+        return wanted == spec.geometry.pairing ? std::vector<std::size_t>{} : head_row_order(spec, wanted);
+    }
+
+    /// Stored weights with rows in the output's order.
     [[nodiscard]] attention_weights<float> published(const attention_spec& spec,
                                                      attention_weights<float> weights) const {
-        const rope_pairing wanted = published_pairing(m_source, spec);
-        if (wanted == spec.geometry.pairing || spec.kind != attention_kind::gqa) return weights;
-        const std::vector<std::size_t> order = head_row_order(spec, wanted);
         for (const tensor_role role : {tensor_role::q, tensor_role::k}) {
+            const std::vector<std::size_t> order = order_of(role, spec);
+            if (order.empty()) continue;
             weights[role] = reorder_heads(std::move(weights[role]), order);
             weights.bias(role) = reorder_heads(weights.bias(role), order);
         }
@@ -216,24 +270,23 @@ private:
 
     // --- products ---
 
-    using work = std::function<void(tensor_sink&, executor&)>;
-    using names_by_role = std::map<tensor_role, std::string>;
+    using tensors_by_role = std::map<tensor_role, std::size_t>;
 
-    [[nodiscard]] work product_work(const attention_spec& spec, attention_weights<float> stored,
-                                    names_by_role made) const {
+    [[nodiscard]] product_maker product_work(const attention_spec& spec, attention_weights<float> stored,
+                                             tensors_by_role made) const {
         const bool dense = m_scope.form == attention_form::dense;
-        return [dense, g = spec.geometry, factors = factors_of(stored), made = std::move(made)](tensor_sink& sink,
+        return [dense, g = spec.geometry, factors = factors_of(stored), made = std::move(made)](product_sink& sink,
                                                                                                 executor& threads) {
             if (dense)
-                write_dense(factors, g, made, sink, threads);
+                make_dense(factors, g, made, sink, threads);
             else
-                write_latent(factors, g, made, sink, threads);
+                make_latent(factors, g, made, sink, threads);
         };
     }
 
     /// By blocks of heads, so that no layer is ever held as a whole.
-    static void write_dense(const mla_factors<float>& factors, const mla_geometry& g, const names_by_role& made,
-                            tensor_sink& sink, executor& threads) {
+    static void make_dense(const mla_factors<float>& factors, const mla_geometry& g, const tensors_by_role& made,
+                           product_sink& sink, executor& threads) {
         using enum tensor_role;
         const std::size_t group = g.num_heads / g.kv_heads();
         const std::size_t per_head = (2 * g.qk_head_dim() + g.v_head_dim) * g.hidden_size;
@@ -244,22 +297,23 @@ private:
                                                   .head_end = std::min(head + step, g.num_heads),
                                                   .keep_latent_rows = false,
                                                   .threads = &threads});
-            sink.numbers(made.at(q), {part.q.data(), part.q.size()});
-            sink.numbers(made.at(k), {part.k.data(), part.k.size()});
-            sink.numbers(made.at(v), {part.v.data(), part.v.size()});
+            const std::size_t kv_head = head / group;
+            sink.rows(made.at(q), head * g.qk_head_dim(), {part.q.data(), part.q.size()}, threads);
+            sink.rows(made.at(k), kv_head * g.qk_head_dim(), {part.k.data(), part.k.size()}, threads);
+            sink.rows(made.at(v), kv_head * g.v_head_dim, {part.v.data(), part.v.size()}, threads);
         }
     }
 
-    static void write_latent(const mla_factors<float>& factors, const mla_geometry& g, const names_by_role& made,
-                             tensor_sink& sink, executor& threads) {
+    static void make_latent(const mla_factors<float>& factors, const mla_geometry& g, const tensors_by_role& made,
+                            product_sink& sink, executor& threads) {
         using enum tensor_role;
         const latent_mla<float> layer = absorb_latent(factors, g, {.threads = &threads});
         const bool direct = g.q_lora_rank == 0;
         const tensor<float, 2>& query = direct ? layer.q : layer.q_b;
-        sink.numbers(made.at(direct ? q : q_b), {query.data(), query.size()});
-        sink.numbers(made.at(kv_a), {layer.kv_a.data(), layer.kv_a.size()});
-        sink.numbers(made.at(k_b), {layer.k_b.data(), layer.k_b.size()});
-        sink.numbers(made.at(v_b), {layer.v_b.data(), layer.v_b.size()});
+        sink.rows(made.at(direct ? q : q_b), 0, {query.data(), query.size()}, threads);
+        sink.rows(made.at(kv_a), 0, {layer.kv_a.data(), layer.kv_a.size()}, threads);
+        sink.rows(made.at(k_b), 0, {layer.k_b.data(), layer.k_b.size()}, threads);
+        sink.rows(made.at(v_b), 0, {layer.v_b.data(), layer.v_b.size()}, threads);
     }
 
     const checkpoint& m_source;

@@ -8,7 +8,7 @@
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
-#include <larql/detail/convert/conversion_job.hpp>
+#include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/target_names.hpp>
 #include <larql/detail/model/json_source.hpp>
 #include <larql/detail/model/roles.hpp>
@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -55,7 +56,7 @@ inline void state_dtype(nlohmann::json& config, dtype type) {
 /// GGUF says that there are biases by having them, transformers by a key that stands for several tensors.
 inline void state_biases(nlohmann::json& config, const checkpoint& source, const conversion_scope& scope) {
     const model_family& family = source.family();
-    if (source.gguf() == nullptr) return;
+    if (!source.has_gguf_names()) return;
     for (std::size_t block = scope.block_begin; block < scope.block_end; ++block) {
         const attention_spec& spec = source.spec(block);
         std::string absent;
@@ -109,7 +110,7 @@ inline void mark_converted(nlohmann::json& config, const checkpoint& source, con
     nlohmann::json object = {{"model_type", source.config().model_type},
                              {"row_order", to_string(rows.order)},
                              {"pairing", to_string(rows.pairing)},
-                             {"dtype", to_string(scope.type)}};
+                             {"dtype", to_string(scope.attention.value_or(dtype::f32))}};
     if (scope.block_begin != 0 || scope.block_end != source.attention_blocks())
         object["layers"] = {scope.block_begin, scope.block_end};
     const attention_spec& spec = source.spec(scope.block_begin);
@@ -126,15 +127,18 @@ inline void mark_converted(nlohmann::json& config, const checkpoint& source, con
     config = std::move(flat);
 }
 
+/// @param types  what the matrices are written as, or nothing: as the source says
+/// @param keeps_quantisation  scales and codes are copied with the weights that they belong to
 /// @throws error what transformers has no words for
-inline nlohmann::json convert_config(const checkpoint& source, const conversion_scope& scope) {
+inline nlohmann::json convert_config(const checkpoint& source, const conversion_scope& scope,
+                                     const std::optional<dtype>& types, bool keeps_quantisation) {
     nlohmann::json config = source.config_json();
     if (config.erase("larql") != 0) {  // a conversion of a conversion
         config["model_type"] = source.config().model_type;
         config["architectures"] = nlohmann::json::array({source.family().classes.front()});
     }
-    drop_quantisation(config);
-    state_dtype(config, scope.type);
+    if (!keeps_quantisation) drop_quantisation(config);
+    if (types) state_dtype(config, *types);
     if (scope.form == attention_form::factored) state_biases(config, source, scope);
     if (!is_published(source, scope)) mark_converted(config, source, scope);
     return config;

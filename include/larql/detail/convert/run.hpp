@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs a laid-out conversion: rows on all threads at their known offsets, a journal of what is durable, and at the end
+// the change of names. An interrupted run leaves nothing that looks whole.
+#ifndef LARQL_DETAIL_CONVERT_RUN_HPP
+#define LARQL_DETAIL_CONVERT_RUN_HPP
+
+#include <larql/detail/convert/commit.hpp>
+#include <larql/detail/convert/conversion_row.hpp>
+#include <larql/detail/convert/journal.hpp>
+#include <larql/detail/convert/layout.hpp>
+#include <larql/detail/convert/output_set.hpp>
+#include <larql/detail/convert/row_makers.hpp>
+#include <larql/detail/io/sha256.hpp>
+#include <larql/error.hpp>
+#include <larql/executor.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+/// What part of the files a run makes, from 1; 0 of 0: all of them.
+struct conversion_part {
+    std::size_t number = 0, count = 0;
+    bool join = false;  ///< no part: the parts' files become the model
+};
+
+/// All that a run needs to know.
+struct conversion_order {
+    std::filesystem::path folder;
+    std::string journal_name;
+    std::span<const conversion_row> rows;
+    const conversion_layout* layout = nullptr;
+    std::vector<std::pair<std::string, std::filesystem::path>> carried;  ///< files beside the weights: name, from where
+    /// Files of the model that is replaced, with planned names or not; throws if there is one that must stay.
+    std::function<std::vector<std::string>()> find_old_files{};
+    std::string plan_print, source_print;  ///< fingerprints
+    conversion_part part{};
+    bool resume = false;
+    std::function<void(std::uint64_t done, std::uint64_t total)> progress{};
+};
+
+/// Rows are handled in pieces of about so many bytes of output, or of float32 where that is more.
+inline constexpr std::uint64_t written_piece_bytes = std::uint64_t{8} << 20;
+
+/// Bytes per second at which rows are made, in memory alone.
+inline double measure_rate(std::span<const conversion_row> rows, executor& threads, double seconds) {
+    class discarding final : public product_sink {
+    public:
+        explicit discarding(double limit) : m_limit(limit) {}
+        void rows(std::size_t, std::uint64_t, std::span<const float> values, executor&) override {
+            bytes += values.size_bytes();
+            if (elapsed() > m_limit) throw stopped{};
+        }
+        [[nodiscard]] double elapsed() const {
+            return std::chrono::duration<double>(std::chrono::steady_clock::now() - m_begin).count();
+        }
+        struct stopped {};
+        std::atomic<std::uint64_t> bytes = 0;
+
+    private:
+        double m_limit;
+        std::chrono::steady_clock::time_point m_begin = std::chrono::steady_clock::now();
+    } sample(seconds);
+    // Rows from all over the model: its blocks are alike, its first and last rows are not.
+    const std::size_t step = std::max<std::size_t>(rows.size() / 16, 1);
+    for (std::size_t r = 0; r < rows.size() && sample.elapsed() < seconds; r += step) {
+        if (rows[r].products) {
+            try {
+                rows[r].products(sample, threads);
+            } catch (const discarding::stopped&) {
+            }
+            continue;
+        }
+        const planned_tensor& tensor = rows[r].tensors.front();
+        const std::uint64_t count = std::min(
+            tensor.rows(), std::max<std::uint64_t>(written_piece_bytes / std::max<std::uint64_t>(tensor.row_bytes(), 1), 1));
+        std::vector<std::byte> bytes(static_cast<std::size_t>(count * tensor.row_bytes()));
+        rows[r].rows(0, count, bytes);
+        sample.bytes += bytes.size();
+    }
+    return sample.elapsed() == 0.0 ? 0.0 : static_cast<double>(sample.bytes) / sample.elapsed();
+}
+
+class conversion_run {
+public:
+    conversion_run(const conversion_order& order, executor& threads)
+        : m_order(order), m_threads(threads), m_output(order.folder), m_of_part(order.layout->files.size(), true) {
+        choose_part();
+        for (std::size_t r = 0; r < order.rows.size(); ++r)
+            for (std::size_t t = 0; t < order.rows[r].tensors.size(); ++t)
+                if (is_mine(r, t)) m_total += order.rows[r].tensors[t].size_bytes();
+    }
+
+    /// @throws error what sources and files give; errc::io for a full disk before anything is written
+    void run() {
+        const bool made_folder = make_folder();
+        try {
+            journal log(journal_path(m_order.part));
+            m_log = &log;
+            try {
+                if (!finish_interrupted()) {
+                    m_old_files = m_order.find_old_files();
+                    convert();
+                }
+            } catch (...) {
+                abandon();
+                throw;
+            }
+            m_log = nullptr;
+        } catch (...) {
+            std::error_code ignored;
+            if (made_folder) std::filesystem::remove(m_order.folder, ignored);  // if nothing is in it
+            throw;
+        }
+    }
+
+private:
+    // --- the plan's part ---
+
+    /// Files go to parts in order, so that each part has about as many bytes.
+    void choose_part() {
+        const conversion_part& part = m_order.part;
+        if (part.count == 0 || part.join) return;
+        const auto total = static_cast<double>(m_order.layout->size_bytes());
+        double before = 0.0;
+        for (std::size_t f = 0; f < m_of_part.size(); ++f) {
+            const auto size = static_cast<double>(m_order.layout->files[f].size_bytes);
+            const double middle = total == 0.0 ? 0.0 : (before + size / 2.0) / total;
+            const auto owner = static_cast<std::size_t>(middle * static_cast<double>(part.count));
+            m_of_part[f] = std::min(owner, part.count - 1) + 1 == part.number;
+            before += size;
+        }
+    }
+    [[nodiscard]] bool is_mine(std::size_t row, std::size_t tensor) const {
+        return m_of_part[m_order.layout->places[row][tensor].file];
+    }
+    [[nodiscard]] bool is_mine(std::size_t row) const {
+        for (std::size_t t = 0; t < m_order.rows[row].tensors.size(); ++t)
+            if (is_mine(row, t)) return true;
+        return false;
+    }
+    [[nodiscard]] bool is_one_of_parts() const noexcept { return m_order.part.count != 0 && !m_order.part.join; }
+
+    [[nodiscard]] std::filesystem::path journal_path(const conversion_part& part) const {
+        std::string name = m_order.journal_name;
+        if (part.count != 0 && !part.join)
+            name += "-" + std::to_string(part.number) + "-of-" + std::to_string(part.count);
+        return m_output.final_path(name);
+    }
+
+    /// The names that the run gives in the end, in order.
+    [[nodiscard]] std::vector<std::string> names() const {
+        std::vector<std::string> all;
+        for (std::size_t f = 0; f < m_order.layout->files.size(); ++f)
+            if (m_of_part[f]) all.push_back(m_order.layout->files[f].name);
+        if (is_one_of_parts()) return all;
+        for (const auto& [name, path] : m_order.carried) all.push_back(name);
+        for (const planned_text& text : m_order.layout->texts) all.push_back(text.name);
+        return all;
+    }
+
+    // --- begin ---
+
+    bool make_folder() {
+        std::error_code problem;
+        const bool made = std::filesystem::create_directories(m_order.folder, problem);
+        if (problem)
+            fail(errc::io, "cannot create the folder: " + problem.message(), {.file = path_text(m_order.folder)});
+        return made;
+    }
+
+    /// Ends the change of names that an earlier run died in.
+    /// @return  whether that was this conversion, so that nothing is left to do
+    bool finish_interrupted() {
+        const auto& found = m_log->found();
+        if (!found || !found->committing) return false;
+        name_change change(m_output, found->files, found->old_files);
+        change.run();
+        change.clear();
+        const bool same = found->plan == m_order.plan_print && found->source == m_order.source_print;
+        if (same) m_log->remove();
+        if (same && m_order.progress) m_order.progress(m_total, m_total);
+        return same;
+    }
+
+    void convert() {
+        const bool resumed = begin();
+        if (m_order.part.join)
+            take_parts();
+        else if (m_was_complete)
+            check_files();
+        else
+            make_files(resumed);
+        if (is_one_of_parts()) return m_was_complete ? void() : complete_part();
+        for (const auto& [name, path] : m_order.carried) carry(name, path);
+        for (const planned_text& text : m_order.layout->texts) write_text(text);
+        m_output.sync();
+        commit();
+    }
+
+    /// @return  whether rows of an earlier run count
+    bool begin() {
+        const auto& found = m_log->found();
+        const bool resumed = m_order.resume && found && !found->committing && found->plan == m_order.plan_print &&
+                             found->source == m_order.source_print;
+        if (m_order.resume && found && !resumed) {
+            m_keeps = true;
+            fail(errc::source_changed,
+                 "what is there was made by another command, or from other files: without --resume it begins anew",
+                 {.file = path_text(m_log->path())});
+        }
+        if (resumed) {
+            m_done = found->rows;
+            m_was_complete = found->complete;
+            m_log->go_on();
+        } else {
+            if (found)
+                for (const std::string& name : found->files) {  // of a run that died, perhaps in other shards
+                    std::error_code ignored;
+                    std::filesystem::remove(m_output.temporary(name), ignored);
+                }
+            m_log->begin(m_order.plan_print, m_order.source_print, names());
+        }
+        return resumed;
+    }
+
+    void require_space() const {
+        std::error_code unknown;
+        const std::filesystem::space_info space = std::filesystem::space(m_order.folder, unknown);
+        if (unknown) return;
+        std::uint64_t needed = 0;
+        for (std::size_t f = 0; f < m_order.layout->files.size(); ++f) {
+            if (!m_of_part[f]) continue;
+            const std::uint64_t size = m_order.layout->files[f].size_bytes;
+            const std::uint64_t there = allocated_bytes(m_output.temporary(m_order.layout->files[f].name));
+            needed += size - std::min(size, there);
+        }
+        if (needed > space.available)
+            fail(errc::io,
+                 "not enough space on the disk: expected " + std::to_string(needed) + " bytes, got " +
+                     std::to_string(space.available),
+                 {.file = path_text(m_order.folder)});
+    }
+
+    // --- rows ---
+
+    void make_files(bool resumed) {
+        require_space();
+        bool all_there = true;
+        for (std::size_t f = 0; f < m_order.layout->files.size(); ++f) {
+            if (!m_of_part[f]) continue;
+            const planned_file& file = m_order.layout->files[f];
+            all_there = m_output.create(file.name, file.size_bytes, resumed) && all_there;
+            m_output.write(file.name, 0, std::as_bytes(std::span(file.header)));
+            m_output.trim();
+        }
+        if (!all_there) m_done.clear();
+        for (const std::size_t row : m_done) m_bytes += bytes_of_row(row);
+        m_last_sync = std::chrono::steady_clock::now();
+        report();
+        std::vector<std::size_t> batch;
+        std::uint64_t batched = 0;
+        for (std::size_t r = 0; r < m_order.rows.size(); ++r) {
+            if (!is_mine(r) || m_done.contains(r)) continue;
+            const conversion_row& row = m_order.rows[r];
+            if (row.products) {
+                make_batch(batch);
+                batched = 0;
+                make_products(r);
+                continue;
+            }
+            batch.push_back(r);
+            batched += std::max(row.size_bytes(), written_piece_bytes / 64);  // few files are open at a time
+            if (batched < 4 * written_piece_bytes * thread_count(m_threads)) continue;
+            make_batch(batch);
+            batched = 0;
+        }
+        make_batch(batch);
+        m_output.sync();
+        check_files();
+    }
+
+    [[nodiscard]] std::uint64_t bytes_of_row(std::size_t row) const {
+        std::uint64_t bytes = 0;
+        for (std::size_t t = 0; t < m_order.rows[row].tensors.size(); ++t)
+            if (is_mine(row, t)) bytes += m_order.rows[row].tensors[t].size_bytes();
+        return bytes;
+    }
+
+    struct piece {
+        std::size_t row;
+        std::uint64_t begin, end;  ///< rows of its tensor
+    };
+
+    /// Makes rows that come in pieces, all at once; empties the list.
+    void make_batch(std::vector<std::size_t>& batch) {
+        std::vector<piece> pieces;
+        for (const std::size_t r : batch) {
+            const conversion_row& row = m_order.rows[r];
+            const planned_tensor& tensor = row.tensors.front();
+            const std::uint64_t row_cost = std::max<std::uint64_t>({tensor.row_bytes(), tensor.columns() * 4, 1});
+            const std::uint64_t granules = std::max<std::uint64_t>(written_piece_bytes / row_cost / row.granule, 1);
+            const std::uint64_t step = granules * row.granule;
+            for (std::uint64_t begin = 0; begin < tensor.rows(); begin += step)
+                pieces.push_back({r, begin, std::min(tensor.rows(), begin + step)});
+        }
+        for (std::size_t first = 0; first < pieces.size();) {  // in rounds, between which progress is told
+            const std::size_t count = std::min(pieces.size() - first, 8 * thread_count(m_threads));
+            m_threads.run(count, [&](std::size_t i) { make_piece(pieces[first + i]); });
+            first += count;
+            report();
+            m_output.trim();
+        }
+        for (const std::size_t r : batch) note(r);
+        batch.clear();
+    }
+
+    void make_piece(const piece& p) {
+        const conversion_row& row = m_order.rows[p.row];
+        const planned_tensor& tensor = row.tensors.front();
+        const placed_tensor& place = m_order.layout->places[p.row].front();
+        std::vector<std::byte> bytes(static_cast<std::size_t>((p.end - p.begin) * tensor.row_bytes()));
+        row.rows(p.begin, p.end, bytes);
+        m_output.write(m_order.layout->files[place.file].name, place.offset + p.begin * tensor.row_bytes(), bytes);
+        m_bytes += bytes.size();
+    }
+
+    /// Numbers of products, as they come, in the tensors' types at their places.
+    class sink final : public product_sink {
+    public:
+        sink(conversion_run& run, std::size_t row) : m_run(run), m_row(row) {}
+        void rows(std::size_t tensor, std::uint64_t first, std::span<const float> values, executor& threads) override {
+            if (!m_run.is_mine(m_row, tensor)) return;
+            const planned_tensor& planned = m_run.m_order.rows[m_row].tensors[tensor];
+            const placed_tensor& place = m_run.m_order.layout->places[m_row][tensor];
+            const std::string& file = m_run.m_order.layout->files[place.file].name;
+            const std::uint64_t columns = planned.columns(), rows = values.size() / columns;
+            const std::uint64_t step = std::max<std::uint64_t>(written_piece_bytes / (columns * 4), 1);
+            threads.run(static_cast<std::size_t>((rows + step - 1) / step), [&](std::size_t i) {
+                const std::uint64_t begin = i * step, end = std::min(rows, begin + step);
+                std::vector<std::byte> bytes(static_cast<std::size_t>((end - begin) * planned.row_bytes()));
+                encode_numbers(planned.type,
+                               values.subspan(static_cast<std::size_t>(begin * columns),
+                                              static_cast<std::size_t>((end - begin) * columns)),
+                               bytes, planned.name);
+                m_run.m_output.write(file, place.offset + (first + begin) * planned.row_bytes(), bytes);
+                m_run.m_bytes += bytes.size();
+            });
+            m_run.report();
+        }
+
+    private:
+        conversion_run& m_run;
+        std::size_t m_row;
+    };
+
+    void make_products(std::size_t row) {
+        sink to(*this, row);
+        m_order.rows[row].products(to, m_threads);
+        m_output.trim();
+        note(row);
+    }
+
+    void report() {
+        if (m_order.progress) m_order.progress(m_bytes, m_total);
+    }
+
+    /// Notes a row that is made, and now and then all of them, when they are durable.
+    void note(std::size_t row) {
+        m_pending.push_back(row);
+        constexpr auto interval = std::chrono::seconds(10);
+        const auto now = std::chrono::steady_clock::now();
+        if (now - m_last_sync < interval) return;
+        m_output.sync();
+        for (const std::size_t r : m_pending) m_log->add("row " + std::to_string(r));
+        m_log->sync();
+        m_kept_rows += m_pending.size();
+        m_pending.clear();
+        m_last_sync = std::chrono::steady_clock::now();
+    }
+
+    // --- end ---
+
+    /// Holds a finished temporary against the plan.
+    void check_file(const planned_file& file) const {
+        const input_file written = input_file::open(m_output.temporary(file.name));
+        std::string header(file.header.size(), '\0');
+        if (written.size_bytes() == file.size_bytes)
+            written.read_at(0, std::as_writable_bytes(std::span(header)));
+        if (written.size_bytes() != file.size_bytes || header != file.header)
+            fail(errc::source_changed, "the file does not read back as it was written",
+                 {.file = path_text(m_output.temporary(file.name))});
+    }
+
+    void check_files() const {
+        for (std::size_t f = 0; f < m_order.layout->files.size(); ++f)
+            if (m_of_part[f]) check_file(m_order.layout->files[f]);
+    }
+
+    [[nodiscard]] static std::string hash_of_file(const std::filesystem::path& path) {
+        const input_file file = input_file::open(path);
+        sha256 hash;
+        std::vector<std::byte> bytes;
+        for (std::uint64_t at = 0; at < file.size_bytes(); at += bytes.size()) {
+            bytes.resize(static_cast<std::size_t>(std::min(written_piece_bytes, file.size_bytes() - at)));
+            file.read_at(at, bytes);
+            hash.update(bytes);
+        }
+        return hex_text(hash.finish());
+    }
+
+    void complete_part() {
+        std::vector<const planned_file*> mine;
+        for (std::size_t f = 0; f < m_order.layout->files.size(); ++f)
+            if (m_of_part[f]) mine.push_back(&m_order.layout->files[f]);
+        std::vector<std::string> lines(mine.size());
+        m_threads.run(mine.size(), [&](std::size_t i) {
+            lines[i] = "finished " + std::to_string(mine[i]->size_bytes) + " " +
+                       hash_of_file(m_output.temporary(mine[i]->name)) + " " + mine[i]->name;
+        });
+        for (const std::string& line : lines) m_log->add(line);
+        m_log->add("complete");
+        m_log->sync();
+        m_output.keep();
+    }
+
+    /// The files of all parts, held against their records.
+    void take_parts() {
+        for (std::size_t i = 1; i <= m_order.part.count; ++i) {
+            const std::filesystem::path path = journal_path({i, m_order.part.count, false});
+            std::error_code ignored;
+            std::optional<journal_content> content;
+            if (std::filesystem::exists(path, ignored)) content = parse_journal(read_text_file(path));
+            const auto refuse = [&](const std::string& why) {
+                fail(errc::missing_shard,
+                     "part " + std::to_string(i) + " of " + std::to_string(m_order.part.count) + " " + why,
+                     {.file = path_text(path)});
+            };
+            if (!content) refuse("has left no record here: run it first");
+            if (content->plan != m_order.plan_print)
+                refuse("was made by another command, or from other files: run it again");
+            if (!content->complete) refuse("is not finished: run it again with --resume");
+            for (const auto& [name, finished] : content->finished) m_records[name] = finished;
+        }
+        for (const planned_file& file : m_order.layout->files) {
+            if (!m_records.contains(file.name))
+                fail(errc::missing_shard, "no part has made this file", {.file = file.name});
+            check_file(file);
+        }
+        m_bytes = m_total;
+        report();
+    }
+
+    void carry(const std::string& name, const std::filesystem::path& from) {
+        const input_file file = input_file::open(from);
+        (void)m_output.create(name, file.size_bytes(), false);
+        std::vector<std::byte> bytes;
+        for (std::uint64_t at = 0; at < file.size_bytes(); at += bytes.size()) {
+            bytes.resize(static_cast<std::size_t>(std::min(written_piece_bytes, file.size_bytes() - at)));
+            file.read_at(at, bytes);
+            m_output.write(name, at, bytes);
+        }
+        m_output.trim();
+    }
+    void write_text(const planned_text& text) {
+        (void)m_output.create(text.name, text.content.size(), false);
+        m_output.write(text.name, 0, std::as_bytes(std::span(text.content)));
+        m_output.trim();
+    }
+
+    void commit() {
+        const std::vector<std::string> files = names();
+        for (const std::string& name : files) {
+            std::filesystem::path like = m_output.final_path(name);
+            std::error_code ignored;
+            if (!std::filesystem::exists(like, ignored) && !m_old_files.empty())
+                like = m_output.final_path(m_old_files.front());
+            set_final_mode(m_output.temporary(name), like);
+        }
+        for (const std::string& name : m_old_files) m_log->add("old " + name);
+        m_log->add("commit");
+        m_log->sync();
+        name_change change(m_output, files, m_old_files);
+        change.run();
+        m_output.keep();
+        change.clear();
+        m_log->remove();
+        for (std::size_t i = 1; m_order.part.join && i <= m_order.part.count; ++i) {
+            std::error_code ignored;
+            std::filesystem::remove(journal_path({i, m_order.part.count, false}), ignored);
+        }
+    }
+
+    /// After an error: what took long is kept for --resume, anything else goes.
+    void abandon() noexcept {
+        const bool resumable = m_keeps || m_was_complete || m_kept_rows != 0 || !m_done.empty();
+        if (resumable) return m_output.keep();
+        m_output.discard();
+        m_log->remove();
+    }
+
+    const conversion_order& m_order;
+    executor& m_threads;
+    output_set m_output;
+    std::vector<bool> m_of_part;
+    journal* m_log = nullptr;
+    std::vector<std::string> m_old_files;
+    bool m_was_complete = false;  // a part that an earlier run finished
+    bool m_keeps = false;
+    std::set<std::size_t> m_done;        // rows of an earlier run
+    std::vector<std::size_t> m_pending;  // made, not yet noted
+    std::size_t m_kept_rows = 0;
+    std::map<std::string, finished_file> m_records;
+    std::uint64_t m_total = 0;
+    std::atomic<std::uint64_t> m_bytes = 0;
+    std::chrono::steady_clock::time_point m_last_sync{};
+};
+
+}  // namespace larql::detail
+
+#endif

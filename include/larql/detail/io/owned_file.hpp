@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A file that this process alone writes: made anew, or found and known to be its user's own. And what is done to names
+// of a folder, durably.
+#ifndef LARQL_DETAIL_IO_OWNED_FILE_HPP
+#define LARQL_DETAIL_IO_OWNED_FILE_HPP
+
+#include <larql/detail/io/input_file.hpp>
+#include <larql/error.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#if !defined(_WIN32)
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+namespace larql::detail {
+
+/// A file that nobody but its user may read or write until `set_final_mode`. Closed by the destructor, without a word.
+class owned_file {
+public:
+    enum class how : std::uint8_t {
+        anew,      ///< whatever has the name is removed first, unless it is a folder
+        adopt,     ///< a file of this user that nobody else may write is taken over; anything else is removed first
+        existing,  ///< it must be such a file
+    };
+
+    /// @throws error errc::io, errc::not_a_file
+    owned_file(std::filesystem::path path, how wanted);
+    owned_file(const owned_file&) = delete;
+    owned_file& operator=(const owned_file&) = delete;
+    ~owned_file();
+
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return m_path; }
+    [[nodiscard]] bool adopted() const noexcept { return m_adopted; }
+    [[nodiscard]] std::uint64_t size_bytes() const;
+    void resize(std::uint64_t size_bytes);
+    /// Puts bytes at a position; from any thread.
+    void write(std::uint64_t offset, std::span<const std::byte> bytes);
+    void sync();
+    void close();
+    /// Locks the file for this process, until it is closed.
+    /// @return  false if another process holds the lock
+    [[nodiscard]] bool lock();
+
+private:
+    std::filesystem::path m_path;
+    bool m_adopted = false;
+#if defined(_WIN32)
+    HANDLE m_handle = INVALID_HANDLE_VALUE;
+#else
+    int m_descriptor = -1;
+    std::uint64_t m_limit = UINT64_MAX;
+#endif
+};
+
+#if defined(_WIN32)
+
+inline owned_file::owned_file(std::filesystem::path path, how wanted) : m_path(std::move(path)) {
+    std::error_code ignored;
+    m_adopted = wanted == how::adopt && std::filesystem::is_regular_file(m_path, ignored);
+    m_handle = ::CreateFileW(m_path.c_str(), GENERIC_READ | GENERIC_WRITE, 0, nullptr,
+                             m_adopted ? OPEN_EXISTING : CREATE_ALWAYS, FILE_ATTRIBUTE_NORMAL, nullptr);
+    if (m_handle == INVALID_HANDLE_VALUE) fail_system("create", static_cast<int>(::GetLastError()), m_path);
+}
+inline owned_file::~owned_file() {
+    if (m_handle != INVALID_HANDLE_VALUE) ::CloseHandle(m_handle);
+}
+inline std::uint64_t owned_file::size_bytes() const {
+    LARGE_INTEGER size{};
+    if (::GetFileSizeEx(m_handle, &size) == 0) fail_system("examine", static_cast<int>(::GetLastError()), m_path);
+    return static_cast<std::uint64_t>(size.QuadPart);
+}
+inline void owned_file::resize(std::uint64_t size_bytes) {
+    LARGE_INTEGER end{};
+    end.QuadPart = static_cast<LONGLONG>(size_bytes);
+    if (::SetFilePointerEx(m_handle, end, nullptr, FILE_BEGIN) == 0 || ::SetEndOfFile(m_handle) == 0)
+        fail_system("resize", static_cast<int>(::GetLastError()), m_path);
+}
+inline void owned_file::write(std::uint64_t offset, std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+        OVERLAPPED at{};
+        at.Offset = static_cast<DWORD>(offset);
+        at.OffsetHigh = static_cast<DWORD>(offset >> 32);
+        const auto wanted = static_cast<DWORD>(std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
+        DWORD written = 0;
+        if (::WriteFile(m_handle, bytes.data(), wanted, &written, &at) == 0 || written == 0)
+            fail_system("write", static_cast<int>(::GetLastError()), m_path);
+        bytes = bytes.subspan(written);
+        offset += written;
+    }
+}
+inline void owned_file::sync() {
+    if (::FlushFileBuffers(m_handle) == 0) fail_system("sync", static_cast<int>(::GetLastError()), m_path);
+}
+inline void owned_file::close() {
+    if (m_handle == INVALID_HANDLE_VALUE) return;
+    if (::CloseHandle(std::exchange(m_handle, INVALID_HANDLE_VALUE)) == 0)
+        fail_system("close", static_cast<int>(::GetLastError()), m_path);
+}
+inline bool owned_file::lock() { return true; }  // opened without sharing
+
+inline void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+    if (::MoveFileExW(from.c_str(), to.c_str(), MOVEFILE_WRITE_THROUGH) == 0)
+        fail_system("rename", static_cast<int>(::GetLastError()), from);
+}
+inline void sync_folder(const std::filesystem::path&) {}
+inline void set_final_mode(const std::filesystem::path&, const std::filesystem::path&) {}
+inline std::uint64_t allocated_bytes(const std::filesystem::path&) { return 0; }
+
+#else
+
+inline owned_file::owned_file(std::filesystem::path path, how wanted) : m_path(std::move(path)) {
+    refuse_nul_in_path(m_path);
+    struct stat there {};
+    const bool taken = ::lstat(m_path.c_str(), &there) == 0;
+    if (taken && S_ISDIR(there.st_mode))
+        fail(errc::not_a_file, "expected to create a file of its own, got a folder of this name",
+             {.file = path_text(m_path)});
+    const bool own = taken && S_ISREG(there.st_mode) && there.st_nlink == 1 && there.st_uid == ::geteuid() &&
+                     (there.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+    if (own && wanted != how::anew) {
+        m_descriptor = ::open(m_path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        struct stat opened {};
+        m_adopted = m_descriptor >= 0 && ::fstat(m_descriptor, &opened) == 0 && opened.st_ino == there.st_ino &&
+                    opened.st_dev == there.st_dev;
+        if (!m_adopted && m_descriptor >= 0) ::close(std::exchange(m_descriptor, -1));
+    }
+    if (!m_adopted && wanted == how::existing)
+        fail(errc::io, "the file that was being written is gone, or another has its name", {.file = path_text(m_path)});
+    if (!m_adopted) {
+        if (taken && ::unlink(m_path.c_str()) != 0 && errno != ENOENT) fail_system("replace", errno, m_path);
+        m_descriptor = ::open(m_path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
+        if (m_descriptor < 0) fail_system("create", errno, m_path);
+    }
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) m_limit = limit.rlim_cur;
+}
+inline owned_file::~owned_file() {
+    if (m_descriptor >= 0) ::close(m_descriptor);
+}
+inline std::uint64_t owned_file::size_bytes() const {
+    struct stat status {};
+    if (::fstat(m_descriptor, &status) != 0) fail_system("examine", errno, m_path);
+    return static_cast<std::uint64_t>(status.st_size);
+}
+inline void owned_file::resize(std::uint64_t size_bytes) {
+    if (size_bytes > m_limit)  // the system would send a signal (SIGXFSZ) that ends the process
+        fail(errc::io,
+             "cannot resize: the process may not write files that large: expected at most " + std::to_string(m_limit) +
+                 " bytes, got " + std::to_string(size_bytes),
+             {.file = path_text(m_path)});
+    if (::ftruncate(m_descriptor, static_cast<off_t>(size_bytes)) != 0) fail_system("resize", errno, m_path);
+}
+inline void owned_file::write(std::uint64_t offset, std::span<const std::byte> bytes) {
+    if (offset > m_limit || bytes.size() > m_limit - offset)
+        fail(errc::io, "cannot write: the process may not write files that large", {.file = path_text(m_path)});
+    while (!bytes.empty()) {
+        const std::size_t wanted = std::min<std::size_t>(bytes.size(), std::size_t{1} << 30);
+        const ssize_t written = ::pwrite(m_descriptor, bytes.data(), wanted, static_cast<off_t>(offset));
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) fail_system("write", written < 0 ? errno : ENOSPC, m_path);
+        bytes = bytes.subspan(static_cast<std::size_t>(written));
+        offset += static_cast<std::uint64_t>(written);
+    }
+}
+inline void owned_file::sync() {
+    int synced = 0;
+    do synced = ::fsync(m_descriptor);
+    while (synced != 0 && errno == EINTR);
+    if (synced != 0) fail_system("sync", errno, m_path);
+}
+inline void owned_file::close() {
+    if (m_descriptor < 0) return;
+    if (::close(std::exchange(m_descriptor, -1)) != 0 && errno != EINTR) fail_system("close", errno, m_path);
+}
+inline bool owned_file::lock() { return ::flock(m_descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
+
+/// Gives a finished file the permissions of the one that it replaces, or those of any new file.
+inline void set_final_mode(const std::filesystem::path& path, const std::filesystem::path& replaced) {
+    struct stat old {};
+    mode_t mode = 0;
+    if (::lstat(replaced.c_str(), &old) == 0 && S_ISREG(old.st_mode)) {
+        mode = old.st_mode & 07777;
+    } else {
+        mode = ::umask(077);  // there is no other way to read it
+        ::umask(mode);
+        mode = 0666 & ~mode;
+    }
+    if (::chmod(path.c_str(), mode) != 0) fail_system("set the permissions of", errno, path);
+}
+
+inline void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+    if (::rename(from.c_str(), to.c_str()) != 0) fail_system("rename", errno, from);
+}
+
+/// Makes the names of a folder durable, on file systems that know how.
+inline void sync_folder(const std::filesystem::path& folder) {
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return;  // a folder that may be written but not read
+    const int code = ::fsync(descriptor) == 0 ? 0 : errno;
+    ::close(descriptor);
+    if (code != 0 && code != EINVAL && code != ENOTSUP) fail_system("sync the folder", code, folder);
+}
+
+/// Bytes that a file takes on the disk; 0 if there is none, or if nobody knows.
+inline std::uint64_t allocated_bytes(const std::filesystem::path& path) {
+    struct stat status {};
+    return ::lstat(path.c_str(), &status) == 0 ? static_cast<std::uint64_t>(status.st_blocks) * 512 : 0;
+}
+
+#endif
+
+}  // namespace larql::detail
+
+#endif
