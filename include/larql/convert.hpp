@@ -157,6 +157,8 @@ private:
                              std::to_string(std::min(options.layer_end, model.blocks.size())),
                          {.subject = "layers"});
         scope.whole = scope.block_begin == 0 && scope.block_end == model.blocks.size();
+        // llama.cpp's converter makes float32 of vectors whatever they were; they become what the matrices are again.
+        if (source.has_gguf_names() && !scope.published_gguf()) scope.of_vectors = detail::most_of_matrices(source);
         const bool parts = options.part <= options.parts && (options.join || (options.part == 0) == (options.parts == 0));
         if (!parts)
             detail::fail(errc::bad_value,
@@ -188,14 +190,9 @@ private:
 
     [[nodiscard]] nlohmann::json config() const {
         std::optional<dtype> stated = m_scope.general;
-        if (!stated && m_source.has_gguf_names()) stated = most_of_matrices();
+        if (!stated) stated = m_scope.of_vectors;
         return detail::convert_config(m_source, m_scope, stated, m_plan.keeps_quantisation);
     }
-    [[nodiscard]] dtype most_of_matrices() const {
-        const std::uint32_t number = detail::file_type_of(m_plan.rows);
-        return number == 1 ? dtype::f16 : number == 32 ? dtype::bf16 : dtype::f32;
-    }
-
     checkpoint m_source;
     conversion_options m_options;
     detail::conversion_scope m_scope;

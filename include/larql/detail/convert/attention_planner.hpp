@@ -117,28 +117,38 @@ private:
         if (stored.raw() == nullptr) return std::nullopt;
         return raw_rows{stored.raw(), part.begin};
     }
-    [[nodiscard]] std::optional<dtype> raw_type(tensor_role role, std::size_t block) const {
-        const auto stored = raw(role, block);
-        return stored ? std::optional(stored->info->type) : std::nullopt;
+    /// The type in which a role is stored by itself or in parts, if it is one.
+    [[nodiscard]] std::optional<dtype> stored_type(tensor_role role, std::size_t block) const {
+        if (role == tensor_role::kv_a_latent) role = tensor_role::kv_a;
+        const auto recipe = m_source.locate(role, block);
+        if (!recipe) return std::nullopt;
+        std::optional<dtype> type;
+        for (const larql::stored_rows& part : recipe->parts) {
+            const weight stored = m_source.weights().at(part.name);
+            if (stored.raw() == nullptr || (type && *type != stored.type())) return std::nullopt;
+            type = stored.type();
+        }
+        return type;
     }
 
     void plan_role(const role_row& row, std::size_t block, const attention_weights<float>& weights,
                    std::vector<conversion_row>& rows) const {
         const auto name = m_names.find_single(row.role, block);
         if (!name) return plan_fused(row, block, weights, rows);
-        if (row.is_vector()) return plan_vector(*name, weights.vector(row.role), raw_type(row.role, block), rows);
+        if (row.is_vector()) return plan_vector(*name, weights.vector(row.role), stored_type(row.role, block), rows);
         const attention_spec& spec = m_source.spec(block);
-        rows.push_back(matrix_row(planned(row, spec, *name, dtype::f32), raw(row.role, block), order_of(row.role, spec),
-                                  weights[row.role]));
+        rows.push_back(matrix_row(planned(row, spec, *name, dtype::f32), stored_type(row.role, block),
+                                  raw(row.role, block), order_of(row.role, spec), weights[row.role]));
         plan_bias(row, block, weights.bias(row.role), rows);
     }
 
     /// Rows copied from `stored` in another order within heads, if their type stays, and encoded if not.
-    [[nodiscard]] conversion_row matrix_row(planned_tensor tensor, const std::optional<raw_rows>& stored,
-                                            std::vector<std::size_t> order, matrix_input<float> numbers) const {
-        const std::optional<dtype> type = stored ? std::optional(stored->info->type) : std::nullopt;
+    /// @param type  in which the numbers are stored, if it is one
+    [[nodiscard]] conversion_row matrix_row(planned_tensor tensor, std::optional<dtype> type,
+                                            const std::optional<raw_rows>& stored, std::vector<std::size_t> order,
+                                            matrix_input<float> numbers) const {
         tensor.type = matrix_type(m_scope, true, type, tensor.columns());
-        if (type == tensor.type) {
+        if (stored && stored->info->type == tensor.type) {
             row_maker copied = copied_rows(m_source, *stored->info, stored->first);
             if (!order.empty()) copied = reordered_rows(std::move(copied), tensor.row_bytes(), std::move(order));
             return {.tensors = {std::move(tensor)}, .rows = std::move(copied)};
@@ -165,12 +175,12 @@ private:
         const attention_spec& spec = m_source.spec(block);
         const mla_geometry& g = spec.geometry;
         const std::optional<raw_rows> whole = raw(tensor_role::kv_b, block);
-        const std::optional<dtype> type = whole ? std::optional(whole->info->type) : std::nullopt;
+        const std::optional<dtype> type = stored_type(tensor_role::kv_b, block);
 
         const role_row& k_row = *find_role(tensor_role::k_b);
         planned_tensor keys = planned(k_row, spec, name_at(tensor_role::k_b, block), dtype::f32);
         if (const auto stored = raw(tensor_role::k_b, block)) {
-            rows.push_back(matrix_row(std::move(keys), stored, {}, keys_of_kv_b(kv_b, g)));
+            rows.push_back(matrix_row(std::move(keys), stored->info->type, stored, {}, keys_of_kv_b(kv_b, g)));
         } else {
             keys.type = remade_type(m_scope, true, type, keys.columns());
             const dtype made = keys.type;
@@ -184,12 +194,13 @@ private:
         planned_tensor values = planned(v_row, spec, name_at(tensor_role::v_b, block), dtype::f32);
         const auto stored = raw(tensor_role::v_b, block);
         const dtype kept = matrix_type(m_scope, true, type, values.columns());
-        if (!stored && type == kept) {
+        if (!stored && whole && type == kept) {
             values.type = kept;
             row_maker copied = value_rows(copied_rows(m_source, *whole->info), values.row_bytes(), g);
             rows.push_back({.tensors = {std::move(values)}, .rows = std::move(copied)});
         } else {
-            rows.push_back(matrix_row(std::move(values), stored, {}, values_of_kv_b(kv_b, g)));
+            rows.push_back(matrix_row(std::move(values), stored ? std::optional(stored->info->type) : type, stored, {},
+                                      values_of_kv_b(kv_b, g)));
         }
     }
 
@@ -218,8 +229,9 @@ private:
         if (!bias.empty() && bias.size() != size_of(fused.rows, spec))
             fail(errc::missing_tensor, "some of the projections have a bias, and the output has them fused",
                  {.file = m_source.shard_path(0), .subject = std::string(to_string(fused.role))});
-        rows.push_back(matrix_row(planned(fused, spec, name_at(fused.role, block), dtype::f32), raw(fused.role, block),
-                                  {}, stacked(std::move(parts))));
+        rows.push_back(matrix_row(planned(fused, spec, name_at(fused.role, block), dtype::f32),
+                                  stored_type(row.role, block), raw(fused.role, block), {},
+                                  stacked(std::move(parts))));
         plan_bias(fused, block, bias, rows);
     }
 

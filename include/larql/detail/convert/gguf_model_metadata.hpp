@@ -8,6 +8,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
+#include <larql/detail/convert/gguf_tokenizer.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/model/keys.hpp>
@@ -154,6 +155,7 @@ private:
         state_experts();
         m_out.set("general.file_type", file_type_of(m_rows));
         m_out.set("general.quantization_version", std::uint32_t{2});
+        add_tokenizer(m_source, m_out);
     }
 
     /// The name of the model's folder.
@@ -303,7 +305,8 @@ private:
     gguf_metadata m_out;
 };
 
-/// The divisors of Llama 3's scaling as llama.cpp's converter computes them, in float32, or nothing.
+/// The divisors of Llama 3's scaling as llama.cpp's converter computes them, or nothing: in float32, in which torch
+/// divides a number by a tensor's element as the number times the element's reciprocal.
 inline std::optional<conversion_row> rope_freqs_row(const checkpoint& source) {
     const rope_config& rope = source.spec(0).rope;
     if (rope.kind != rope_kind::llama3 || source.has_gguf_names()) return std::nullopt;
@@ -314,13 +317,13 @@ inline std::optional<conversion_row> rope_freqs_row(const checkpoint& source) {
     for (std::size_t i = 0; i < rope.rotary_dim; i += 2) {
         const float exponent = static_cast<float>(i) / static_cast<float>(rope.rotary_dim);
         const float frequency = 1.0F / std::pow(static_cast<float>(rope.theta), exponent);
-        const float wavelength = static_cast<float>(2.0 * std::numbers::pi) / frequency;
+        const float wavelength = 1.0F / frequency * static_cast<float>(2.0 * std::numbers::pi);
         if (wavelength < static_cast<float>(high)) {
             divisors.push_back(1.0F);
         } else if (wavelength > static_cast<float>(low)) {
             divisors.push_back(factor);
         } else {
-            const float smooth = (static_cast<float>(rope.original_max_position) / wavelength -
+            const float smooth = (1.0F / wavelength * static_cast<float>(rope.original_max_position) -
                                   static_cast<float>(rope.low_freq_factor)) /
                                  static_cast<float>(rope.high_freq_factor - rope.low_freq_factor);
             divisors.push_back(1.0F / ((1.0F - smooth) / factor + smooth));

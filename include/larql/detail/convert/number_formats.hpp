@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_NUMBER_FORMATS_HPP
 
 #include <larql/attention_form.hpp>
+#include <larql/checkpoint.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/ggml_blocks.hpp>
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -43,9 +45,10 @@ namespace detail {
 struct conversion_scope {
     attention_form form = attention_form::factored;
     container kind = container::safetensors;
-    std::optional<dtype> general;    ///< nothing: as stored
-    std::optional<dtype> attention;  ///< of matrices of attention; nothing: as stored, computed ones as float32
+    std::optional<dtype> general{};    ///< nothing: as stored
+    std::optional<dtype> attention{};  ///< of matrices of attention; nothing: as stored, computed ones as float32
     std::size_t block_begin = 0, block_end = 0;
+    std::optional<dtype> of_vectors{};  ///< if nothing is asked for: what the model's matrices are, where vectors are not
     bool whole = true;       ///< all blocks
     bool split_kv_b = true;  ///< of published GGUF: k_b and v_b, not kv_b
 
@@ -57,6 +60,17 @@ struct conversion_scope {
         return kind == container::gguf && form == attention_form::factored && whole;
     }
 };
+
+/// The type that most bytes of a checkpoint's matrices have: F16, BF16, or F32 for all others.
+inline dtype most_of_matrices(const checkpoint& source) {
+    std::map<dtype, std::uint64_t> bytes;
+    for (const tensor_info& info : source.tensors())
+        if (info.shape.size() > 1) bytes[info.type] += info.size_bytes;
+    dtype most = dtype::f32;
+    for (const auto& [type, size] : bytes)
+        if (size > bytes[most]) most = type;
+    return most == dtype::f16 || most == dtype::bf16 ? most : dtype::f32;
+}
 
 /// Whether a container has a word for a type.
 inline bool holds(container kind, dtype type) noexcept {
@@ -107,7 +121,8 @@ inline dtype remade_type(const conversion_scope& scope, bool of_attention, std::
 inline dtype small_type(const conversion_scope& scope, bool of_attention, std::optional<dtype> stored,
                         std::span<const float> values) {
     if (scope.published_gguf()) return dtype::f32;
-    const dtype type = scope.wanted(of_attention).value_or(stored.value_or(dtype::f32));
+    const dtype kept = scope.of_vectors.value_or(stored.value_or(dtype::f32));
+    const dtype type = scope.wanted(of_attention).value_or(kept);
     const bool possible = traits_of(type).kind == dtype_kind::floating && can_quantize(type) && holds(scope.kind, type);
     return possible && holds_exactly(type, values) ? type : dtype::f32;
 }

@@ -141,7 +141,8 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
     nlohmann::json config = {{"model_type", family.model_types.front()}, {"architectures", {family.classes.front()}}};
     for (const key_row& row : top_keys)
         if (const config_value* value = values.top.value(row.key))
-            config[std::string(row.hf.front())] = json_of(*value);
+            if (row.key != model_key::qk_norm || family.lists(row.key))
+                config[std::string(row.hf.front())] = json_of(*value);
     if (values.top.stated(model_key::compress_ratios) && values.top.stated(model_key::layer_types))
         fail(errc::unsupported_architecture,
              "transformers has one number of tokens an entry for each kind of layer, and blocks of a kind differ",
