@@ -15,6 +15,7 @@
 #include <larql/detail/convert/gguf_own_metadata.hpp>
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/number_formats.hpp>
+#include <larql/detail/convert/read_back.hpp>
 #include <larql/detail/convert/run.hpp>
 #include <larql/detail/convert/target.hpp>
 #include <larql/dtype.hpp>
@@ -184,6 +185,10 @@ private:
             metadata = detail::gguf_model_metadata(m_source, m_scope, m_plan.rows).make();
         } else {
             metadata = detail::own_metadata(m_source, m_scope, config());
+        }
+        if (m_scope.published_gguf()) {
+            const auto whole = detail::lay_out_gguf(m_plan.rows, metadata, m_target.gguf_name, UINT64_MAX);
+            detail::require_reads_back(m_source, whole.files.front(), m_plan.rows);
         }
         m_layout = detail::lay_out_gguf(m_plan.rows, std::move(metadata), m_target.gguf_name, m_options.shard_bytes);
     }

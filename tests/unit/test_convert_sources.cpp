@@ -92,7 +92,8 @@ TEST_CASE("convert: prediction blocks are copied in their own form, scales of ac
     writer.commit();
     for (const attention_form form : {attention_form::factored, attention_form::dense}) {
         CAPTURE(larql::to_string(form));
-        convert_to_safetensors(checkpoint::open(folder.path()), folder / larql::to_string(form), {.form = form});
+        convert_to_safetensors(checkpoint::open(folder.path()), folder / larql::to_string(form),
+                               {.form = form, .type = dtype::f32});
         const checkpoint converted = checkpoint::open(folder / larql::to_string(form));
         CHECK(names_of(converted).contains(mlp + "weight"));
         CHECK(!names_of(converted).contains(mlp + "input_scale"));

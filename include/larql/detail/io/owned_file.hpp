@@ -119,6 +119,7 @@ inline void rename_file(const std::filesystem::path& from, const std::filesystem
 inline void sync_folder(const std::filesystem::path&) {}
 inline void set_final_mode(const std::filesystem::path&, const std::filesystem::path&) {}
 inline std::uint64_t allocated_bytes(const std::filesystem::path&) { return 0; }
+inline unsigned long process_number() { return ::GetCurrentProcessId(); }
 
 #else
 
@@ -214,6 +215,8 @@ inline void sync_folder(const std::filesystem::path& folder) {
     ::close(descriptor);
     if (code != 0 && code != EINVAL && code != ENOTSUP) fail_system("sync the folder", code, folder);
 }
+
+inline unsigned long process_number() { return static_cast<unsigned long>(::getpid()); }
 
 /// Bytes that a file takes on the disk; 0 if there is none, or if nobody knows.
 inline std::uint64_t allocated_bytes(const std::filesystem::path& path) {

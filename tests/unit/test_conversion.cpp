@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Conversions into GGUF, held against llama.cpp's converter, and what happens to runs that are cut short.
+#include <larql/convert.hpp>
+#include <larql/safetensors_writer.hpp>
+#include <support/converted.hpp>
+#include <support/failing_calls.hpp>
+#include <support/files.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using larql::attention_form;
+using larql::checkpoint;
+using larql::container;
+using larql::conversion;
+using larql::conversion_options;
+using larql::dtype;
+using larql::errc;
+using larql::gguf_file;
+using larql::testing::error_against;
+using larql::testing::names_of;
+using larql::testing::numbers;
+using larql::testing::relative_error;
+
+const std::string data = LARQL_TEST_DATA;
+
+int convert(const fs::path& from, const fs::path& to, const conversion_options& options) {
+    conversion(checkpoint::open(from), to, options).run();
+    return 0;
+}
+
+const conversion_options to_gguf{.form = attention_form::factored, .to = container::gguf};
+
+std::string read_all(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Every regular file of a folder with its content.
+std::map<std::string, std::string> files_in(const fs::path& folder) {
+    std::map<std::string, std::string> files;
+    if (!fs::exists(folder)) return files;
+    for (const auto& entry : fs::directory_iterator(folder))
+        if (entry.is_regular_file()) files[entry.path().filename().string()] = read_all(entry.path());
+    return files;
+}
+
+bool has_temporaries(const fs::path& folder) {
+    for (const auto& [name, content] : files_in(folder))
+        if (name.find("larql-") != name.npos) return true;
+    return false;
+}
+
+/// Tensors of the same names, types, shapes and bytes.
+void check_same_tensors(const gguf_file& got, const gguf_file& want) {
+    CHECK(got.tensors().size() == want.tensors().size());
+    for (const larql::tensor_info& info : want.tensors()) {
+        CAPTURE(info.name);
+        const larql::tensor_info& same = got.at_tensor(info.name);
+        CHECK(same.type == info.type);
+        CHECK(same.shape == info.shape);
+        CHECK(std::ranges::equal(got.bytes(same), want.bytes(info)));
+    }
+}
+
+/// Metadata that are the same but for names; `but` may be absent in either.
+void check_same_metadata(const gguf_file& got, const gguf_file& want, const std::set<std::string_view>& but = {}) {
+    for (const gguf_file* file : {&got, &want})
+        for (const std::string_view key : file->keys()) {
+            if (key == "general.name" || but.contains(key)) continue;
+            CAPTURE(key);
+            const auto a = got.find_value(key), b = want.find_value(key);
+            REQUIRE(a != nullptr);
+            REQUIRE(b != nullptr);
+            CHECK(a->type() == b->type());
+            CHECK(std::ranges::equal(a->bytes(), b->bytes()));
+        }
+}
+
+}  // namespace
+
+TEST_CASE("conversion: GGUF of a model is what llama.cpp's converter writes, and the way back loses nothing") {
+    const larql::testing::temporary_folder folder;
+    for (const std::string name : {"deepseek_v2", "deepseek_v3", "kimi_k2", "llama3"}) {
+        CAPTURE(name);
+        const fs::path made = folder.path() / (name + ".gguf");
+        convert(data + "/hf/" + name, made, to_gguf);
+        const gguf_file got = gguf_file::open(made), want = gguf_file::open(data + "/gguf/" + name + "-bf16.gguf");
+        check_same_tensors(got, want);
+        check_same_metadata(got, want);
+        convert(made, folder.path() / name, {.form = attention_form::factored});
+        const checkpoint back = checkpoint::open(folder.path() / name);
+        const checkpoint published = checkpoint::open(data + "/hf/" + name);
+        CHECK(names_of(back) == names_of(published));
+        for (const larql::tensor_info& info : published.tensors()) {
+            CAPTURE(info.name);
+            const larql::tensor_info& same = back.safetensors()->at_tensor(info.name);
+            CHECK(same.type == info.type);
+            CHECK(std::ranges::equal(back.bytes(same), published.bytes(info)));
+        }
+    }
+}
+
+TEST_CASE("conversion: dialects of GGUF become each other, with their metadata") {
+    const larql::testing::temporary_folder folder;
+    for (const std::string name : {"deepseek_v2", "deepseek_v3", "kimi_k2"}) {
+        CAPTURE(name);
+        const fs::path old = data + "/gguf/" + name + "-old-f16.gguf";
+        conversion_options options = to_gguf;
+        convert(old, folder.path() / (name + "-new.gguf"), options);
+        const gguf_file current = gguf_file::open(folder.path() / (name + "-new.gguf"));
+        CHECK(checkpoint::open(folder.path() / (name + "-new.gguf")).dialect() == "k_b+v_b");
+        check_same_metadata(current, gguf_file::open(data + "/gguf/" + name + "-bf16.gguf"), {"general.file_type"});
+        CHECK(error_against(name, checkpoint::open(folder.path() / (name + "-new.gguf")), attention_form::factored) <=
+              1e-3);  // as the old file, which rounds to f16
+        options.split_kv_b = false;
+        convert(folder.path() / (name + "-new.gguf"), folder.path() / (name + "-again.gguf"), options);
+        const gguf_file again = gguf_file::open(folder.path() / (name + "-again.gguf"));
+        check_same_tensors(again, gguf_file::open(old));
+        const std::string a = "deepseek2.";
+        const std::string groups = a + "expert_group_count", used = a + "expert_group_used_count",
+                          fast = a + "rope.scaling.yarn_beta_fast", slow = a + "rope.scaling.yarn_beta_slow";
+        check_same_metadata(again, gguf_file::open(old), {groups, used, fast, slow});
+    }
+}
+
+TEST_CASE("conversion: every form in GGUF computes what transformers computed, in shards too") {
+    const larql::testing::temporary_folder folder;
+    for (const std::string name : {"deepseek_v2_lite", "deepseek_v3_fp8"})
+        for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
+            CAPTURE(name);
+            CAPTURE(larql::to_string(form));
+            const fs::path out = folder.path() / name / larql::to_string(form);
+            convert(data + "/hf/" + name, out, {.form = form, .to = container::gguf, .shard_bytes = 100'000});
+            CHECK(fs::exists(out / "model-00001-of-00003.gguf") == (name == "deepseek_v2_lite" && form == attention_form::factored));
+            const checkpoint made = checkpoint::open(out);
+            CHECK(made.shard_count() > 1);
+            CHECK(made.config().form == form);
+            CHECK(error_against(name, made, form) <= 1e-5);
+            if (form == attention_form::factored) continue;
+            const auto architecture = made.gguf()->find<std::string>("general.architecture");
+            CHECK(architecture == "larql-" + std::string(larql::to_string(form)));
+        }
+}
+
+TEST_CASE("conversion: number formats follow llama.cpp's rules for what is never quantised") {
+    const larql::testing::temporary_folder folder;
+    conversion_options options = to_gguf;
+    options.type = dtype::q8_0;
+    convert(data + "/hf/deepseek_v3", folder / "a.gguf", options);
+    const gguf_file made = gguf_file::open(folder / "a.gguf");
+    CHECK(made.at_tensor("blk.0.attn_q_a.weight").type == dtype::q8_0);
+    CHECK(made.at_tensor("blk.0.attn_norm.weight").type == dtype::f32);
+    CHECK(made.at_tensor("blk.1.ffn_gate_inp.weight").type == dtype::f32);
+    CHECK(made.at_tensor("blk.1.exp_probs_b.bias").type == dtype::f32);
+    CHECK(made.at_tensor("blk.0.attn_k_b.weight").type == dtype::f16);  // rows of 24: no whole number of blocks
+    CHECK(made.at_tensor("blk.0.attn_v_b.weight").type == dtype::q8_0);
+    CHECK(made.find<std::uint32_t>("general.file_type") == 7U);
+    CHECK(error_against("deepseek_v3", checkpoint::open(folder / "a.gguf"), attention_form::factored) < 0.05);
+
+    options.type = dtype::q4_k;  // no row here has 256 elements: the quantiser's fallback
+    options.attention_type = dtype::f16;
+    convert(data + "/hf/deepseek_v3", folder / "b.gguf", options);
+    const gguf_file mixed = gguf_file::open(folder / "b.gguf");
+    CHECK(mixed.at_tensor("blk.0.ffn_up.weight").type == dtype::q8_0);
+    CHECK(mixed.at_tensor("blk.0.attn_q_a.weight").type == dtype::f16);
+
+    // Stored blocks are copied where a tensor does not change: bit for bit through the other dialect and back.
+    conversion_options kept = to_gguf;
+    convert(folder / "a.gguf", folder / "c.gguf", kept);
+    check_same_tensors(gguf_file::open(folder / "c.gguf"), made);
+    conversion_options small{.form = attention_form::factored, .type = dtype::q8_0};
+    LARQL_CHECK_ERROR(convert(data + "/hf/deepseek_v3", folder / "d", small), errc::unsupported_dtype, "Q8_0");
+}
+
+TEST_CASE("conversion: what GGUF has no words for is refused before anything is written") {
+    const larql::testing::temporary_folder folder;
+    const auto refused = [&](const nlohmann::json& over) {
+        larql::conversion(checkpoint::open(data + "/hf/deepseek_v3", {.config = over}), folder / "x.gguf", to_gguf).run();
+        return 0;
+    };
+    LARQL_CHECK_ERROR(refused({{"rope_interleave", false}}), errc::unsupported_architecture, "rope_interleave");
+    LARQL_CHECK_ERROR(refused({{"hidden_act", "gelu"}}), errc::unsupported_architecture, "hidden_act");
+    LARQL_CHECK_ERROR(refused({{"rope_scaling",
+                                {{"type", "yarn"},
+                                 {"factor", 4.0},
+                                 {"original_max_position_embeddings", 64},
+                                 {"mscale", 0.5},
+                                 {"mscale_all_dim", 1.0}}}}),
+                      errc::unsupported_architecture, "rope_scaling");
+    LARQL_CHECK_ERROR(convert(data + "/hf/mistral_swa", folder / "x.gguf", to_gguf), errc::unsupported_architecture,
+                      "mistral");
+    CHECK(files_in(folder.path()).empty());
+}
+
+TEST_CASE("conversion: parts made in any order, one of them twice, join to what one run makes") {
+    const larql::testing::temporary_folder folder;
+    const std::string source = data + "/hf/deepseek_v3";
+    conversion_options options{.form = attention_form::latent, .shard_bytes = 40'000};
+    convert(source, folder / "one", options);
+    options.parts = 3;
+    options.join = true;
+    LARQL_CHECK_ERROR(convert(source, folder / "many", options), errc::missing_shard, "part 1 of 3");
+    options.join = false;
+    for (const std::size_t part : {3, 1, 1}) {
+        options.part = part;
+        convert(source, folder / "many", options);
+    }
+    CHECK(!fs::exists(folder / "many" / "config.json"));
+    options.join = true;
+    options.part = 0;
+    LARQL_CHECK_ERROR(convert(source, folder / "many", options), errc::missing_shard, "part 2 of 3");
+    options.join = false;
+    options.part = 2;
+    convert(source, folder / "many", options);
+    options.join = true;
+    options.part = 0;
+    conversion_options other = options;
+    other.form = attention_form::dense;
+    LARQL_CHECK_ERROR(convert(source, folder / "many", other), errc::missing_shard, "another command");
+    convert(source, folder / "many", options);
+    CHECK(files_in(folder / "many") == files_in(folder / "one"));
+    CHECK(files_in(folder / "many").size() > 5);
+}
+
+TEST_CASE("conversion: an interrupted run leaves nothing that looks whole, and a rerun makes the same bytes") {
+    struct interrupted {};
+    const larql::testing::temporary_folder folder;
+    const std::string source = data + "/hf/deepseek_v3";
+    conversion_options options{.form = attention_form::dense, .shard_bytes = 60'000};
+    convert(source, folder / "whole", options);
+    const auto whole = files_in(folder / "whole");
+    for (const double share : {0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0}) {
+        CAPTURE(share);
+        options.progress = [&](std::uint64_t done, std::uint64_t total) {
+            if (static_cast<double>(done) >= share * static_cast<double>(total)) throw interrupted{};
+        };
+        CHECK_THROWS_AS(convert(source, folder / "cut", options), interrupted);
+        CHECK(!has_temporaries(folder / "cut"));
+        CHECK(!fs::exists(folder / "cut" / "config.json"));
+        options.progress = {};
+        options.resume = !options.resume;
+        convert(source, folder / "cut", options);
+        CHECK(files_in(folder / "cut") == whole);
+        fs::remove_all(folder / "cut");
+    }
+}
+
+#if LARQL_FAILING_CALLS
+TEST_CASE("conversion: whatever call fails, the old model is whole or the new one, and a plain rerun succeeds") {
+    const std::string source = data + "/hf/deepseek_v3";
+    const larql::testing::temporary_folder folder;
+    conversion_options dense{.form = attention_form::dense, .shard_bytes = 200'000};
+    conversion_options latent{.form = attention_form::latent, .shard_bytes = 100'000};
+    convert(source, folder / "dense", dense);
+    convert(source, folder / "latent", latent);
+    const auto old_files = files_in(folder / "dense"), new_files = files_in(folder / "latent");
+    for (const bool fresh : {true, false})
+        for (const char* call : {"pwrite", "ftruncate", "fsync", "close", "rename"})
+            for (int after = 0; after < 400; after += std::string(call) == "rename" ? 1 : 7) {
+                CAPTURE(call);
+                CAPTURE(after);
+                const fs::path out = folder / "out";
+                fs::remove_all(out);
+                if (!fresh) fs::copy(folder / "dense", out);
+                conversion_options options = latent;
+                options.replace = !fresh;
+                bool failed = false;
+                {
+                    const larql::testing::failing_call failing(call, EIO, after, 1);
+                    try {
+                        convert(source, out, options);
+                    } catch (const larql::error&) {
+                        failed = true;
+                    }
+                }
+                if (!failed) {
+                    CHECK(files_in(out) == new_files);
+                    break;  // so many calls are not made
+                }
+                const auto left = files_in(out);
+                CHECK((left == new_files || (fresh ? left.empty() : left == old_files)));
+                if (left == new_files) continue;
+                convert(source, out, options);
+                CHECK(files_in(out) == new_files);
+            }
+}
+#endif
+
+TEST_CASE("conversion: a run that died while names were changed is finished by the next one") {
+    const std::string source = data + "/hf/deepseek_v3";
+    const larql::testing::temporary_folder folder;
+    const conversion_options options{.form = attention_form::latent, .shard_bytes = 100'000};
+    convert(source, folder / "want", options);
+    const auto want = files_in(folder / "want");
+    // As a kill leaves it: complete temporaries, some of them renamed, and the journal.
+    const checkpoint model = checkpoint::open(source);
+    const conversion planned(model, folder / "out", options);
+    for (std::size_t renamed = 0; renamed < want.size(); ++renamed) {
+        CAPTURE(renamed);
+        const fs::path out = folder / "out";
+        fs::remove_all(out);
+        fs::create_directory(out);
+        std::string journal = "larql conversion journal 1\nplan x\nsource y\n";
+        std::size_t number = 0;
+        for (const larql::conversion::file& file : planned.files()) {
+            journal += "file " + file.name + "\n";
+            const std::string name = file.name + (number++ < renamed ? "" : ".larql-part");
+            larql::testing::write_file(out / name, want.at(file.name));
+            fs::permissions(out / name, fs::perms::owner_read | fs::perms::owner_write);
+        }
+        larql::testing::write_file(out / "larql-journal", journal + "commit\nro");
+        fs::permissions(out / "larql-journal", fs::perms::owner_read | fs::perms::owner_write);
+        // Another conversion than the one that died: its model is whole first, and then there.
+        LARQL_CHECK_ERROR(convert(source, out, options), errc::already_exists, "already there");
+        CHECK(files_in(out) == want);
+    }
+}
