@@ -65,8 +65,9 @@ public:
     checkpoint(const checkpoint&) = default;
     checkpoint& operator=(const checkpoint&) = default;
 
-    /// "gguf", "safetensors", or "" for a configuration without tensors.
+    /// "gguf", "safetensors", "vindex", or "" for a configuration without tensors.
     [[nodiscard]] std::string_view format() const noexcept {
+        if (files().is_vindex) return "vindex";
         return files().gguf ? "gguf" : files().safetensors ? "safetensors" : "";
     }
 

@@ -14,6 +14,7 @@
 #include <larql/detail/convert/gguf_model_metadata.hpp>
 #include <larql/detail/convert/gguf_own_metadata.hpp>
 #include <larql/detail/convert/layout.hpp>
+#include <larql/detail/convert/layout_vindex.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/read_back.hpp>
 #include <larql/detail/convert/run.hpp>
@@ -52,6 +53,7 @@ struct conversion_options {
     bool resume = false;                        ///< go on where an earlier run of the same conversion ended
     std::size_t part = 0, parts = 0;            ///< make the files of one part, from 1; 0 of 0: all
     bool join = false;                          ///< make a model of what `parts` parts made
+    double sync_seconds = 10.0;  ///< how often what is made becomes durable, so that a resumed run need not make it
     executor* threads = nullptr;                ///< null: one thread
     /// Called from the thread that runs the conversion, after each piece of work, with bytes. What it throws ends the
     /// conversion.
@@ -130,6 +132,7 @@ public:
         order.source_print = detail::source_fingerprint(m_source);
         order.part = {m_options.part, m_options.parts, m_options.join};
         order.resume = m_options.resume;
+        order.sync_seconds = m_options.sync_seconds;
         order.progress = m_options.progress;
         std::vector<std::string> names;
         for (const file& f : files()) names.push_back(f.name);
@@ -171,8 +174,13 @@ private:
 
     void lay_out() {
         if (m_options.to == container::gguf) return lay_out_gguf();
-        m_layout = detail::lay_out_safetensors(m_plan.rows, m_options.shard_bytes);
-        m_layout.texts.push_back({"config.json", config().dump(2) + "\n"});
+        const nlohmann::json described = config();
+        if (m_options.to == container::vindex) {
+            m_layout = detail::vindex_builder(m_source, m_scope, m_plan.rows, described).build(m_plan.warnings);
+        } else {
+            m_layout = detail::lay_out_safetensors(m_plan.rows, m_options.shard_bytes);
+            m_layout.texts.push_back({"config.json", described.dump(2) + "\n", {}});
+        }
         m_carried = detail::files_beside(m_source);
         for (detail::planned_text& text : detail::texts_of_gguf(m_source))
             m_layout.texts.insert(m_layout.texts.begin(), std::move(text));

@@ -11,6 +11,7 @@
 #include <larql/detail/safetensors/header.hpp>
 #include <larql/detail/safetensors/index.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
+#include <larql/detail/vindex/read.hpp>
 #include <larql/error.hpp>
 #include <larql/tensor_info.hpp>
 
@@ -57,6 +58,36 @@ public:
         } else {
             out.load_file(file);
         }
+        return out;
+    }
+
+    /// Opens files without headers, whose tensors another file describes.
+    /// @throws error offset_out_of_range for a tensor beyond its file's end, duplicate_name, io
+    static safetensors_file open_vindex(const std::filesystem::path& folder,
+                                        const std::vector<detail::vindex_tensor>& tensors) {
+        safetensors_file out;
+        std::map<std::string, std::vector<tensor_info>> files;
+        auto names = std::make_unique<std::deque<std::string>>();
+        for (const detail::vindex_tensor& tensor : tensors)
+            files[tensor.file].push_back({.name = names->emplace_back(tensor.name),
+                                          .shape = tensor.shape,
+                                          .type = tensor.type,
+                                          .shard = 0,
+                                          .offset = tensor.offset,
+                                          .size_bytes = tensor.size_bytes});
+        for (auto& [name, infos] : files) {
+            const std::filesystem::path path = folder / std::filesystem::path(std::u8string(name.begin(), name.end()));
+            const detail::input_file file = detail::input_file::open(path);
+            for (const tensor_info& info : infos)
+                if (info.offset > file.size_bytes() || info.size_bytes > file.size_bytes() - info.offset)
+                    detail::fail(errc::offset_out_of_range,
+                                 "expected an end within " + std::to_string(file.size_bytes()) + " bytes, got " +
+                                     std::to_string(info.offset) + " + " + std::to_string(info.size_bytes),
+                                 {.file = detail::path_text(path), .offset = {}, .subject = std::string(info.name)});
+            out.add_shard(path, file.identity(), std::move(infos));
+        }
+        out.m_names.push_back(std::move(names));
+        out.index_names();
         return out;
     }
 

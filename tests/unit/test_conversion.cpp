@@ -17,8 +17,10 @@
 #include <iterator>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -158,6 +160,76 @@ TEST_CASE("conversion: every form in GGUF computes what transformers computed, i
         }
 }
 
+TEST_CASE("conversion: a vindex is what the layout says, and computes what transformers computed") {
+    const larql::testing::temporary_folder folder;
+    for (const std::string name : {"deepseek_v3", "kimi_k2", "llama3"})
+        for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
+            if (name == "llama3" && form != attention_form::factored) continue;
+            CAPTURE(name);
+            CAPTURE(larql::to_string(form));
+            const fs::path out = folder.path() / name / larql::to_string(form);
+            const checkpoint source = checkpoint::open(data + "/hf/" + name);
+            conversion made(source, out, {.form = form, .to = container::vindex});
+            CHECK(made.warnings().size() == (name == "llama3" ? 0 : 1));
+            made.run();
+            const checkpoint converted = checkpoint::open(out);
+            CHECK(converted.format() == "vindex");
+            CHECK(error_against(name, converted, form) <= 1e-5);
+            CHECK(names_of(converted).contains("lm_head.weight"));
+
+            // The layout's own acceptance checks.
+            const nlohmann::json index = nlohmann::json::parse(read_all(out / "index.json"));
+            for (const char* key : {"version", "num_layers", "hidden_size", "intermediate_size", "vocab_size", "down_top_k"})
+                CHECK(index.at(key).is_number_integer());
+            CHECK(index.at("version") == 2);
+            CHECK(index.at("embed_scale").is_number());
+            CHECK(index.at("has_model_weights") == true);
+            const nlohmann::json& model = index.at("model_config");
+            std::map<std::string, std::vector<std::pair<std::size_t, std::size_t>>> ranges;
+            std::set<std::string> keys;
+            const nlohmann::json manifest = nlohmann::json::parse(read_all(out / "weight_manifest.json"));
+            for (const nlohmann::json& entry : manifest) {
+                std::size_t elements = 1;
+                for (const std::size_t extent : entry.at("shape")) elements *= extent;
+                CHECK(entry.at("length") == 4 * elements);
+                ranges[entry.at("file")].emplace_back(entry.at("offset"), entry.at("length"));
+                keys.insert(entry.at("key"));
+                const std::string key = entry.at("key");
+                if (key.ends_with("q_proj.weight"))
+                    CHECK(entry.at("shape").at(0) == model.at("num_q_heads").get<int>() * model.at("head_dim").get<int>());
+            }
+            CHECK(keys.contains("layers.1.self_attn.o_proj.weight"));
+            CHECK(keys.contains("norm.weight"));
+            if (form == attention_form::dense) CHECK(keys.contains("layers.0.self_attn.v_proj.weight"));
+            for (auto& [file, parts] : ranges) {
+                std::ranges::sort(parts);
+                std::size_t end = 0;
+                for (const auto& [offset, length] : parts) {
+                    CHECK(offset == end);
+                    end = offset + length;
+                }
+                CHECK(end == fs::file_size(out / file));
+            }
+            CHECK(fs::file_size(out / "embeddings.bin") ==
+                  index.at("vocab_size").get<std::size_t>() * index.at("hidden_size").get<std::size_t>() * 4);
+            std::size_t end = 0;
+            for (const nlohmann::json& layer : index.at("layers")) {
+                CHECK(layer.at("offset") == end);
+                CHECK(layer.at("length") == layer.at("num_features").get<std::size_t>() *
+                                                index.at("hidden_size").get<std::size_t>() * 4);
+                end += layer.at("length").get<std::size_t>();
+            }
+            CHECK(end == fs::file_size(out / "gate_vectors.bin"));
+            CHECK(index.at("checksums").size() >= 6);
+            for (const auto& [file, hash] : index.at("checksums").items()) {
+                larql::detail::sha256 sum;
+                const std::string content = read_all(out / file);
+                sum.update(std::as_bytes(std::span(content)));
+                CHECK(hash == larql::detail::hex_text(sum.finish()));
+            }
+        }
+}
+
 TEST_CASE("conversion: number formats follow llama.cpp's rules for what is never quantised") {
     const larql::testing::temporary_folder folder;
     conversion_options options = to_gguf;
@@ -259,6 +331,30 @@ TEST_CASE("conversion: an interrupted run leaves nothing that looks whole, and a
         CHECK(files_in(folder / "cut") == whole);
         fs::remove_all(folder / "cut");
     }
+}
+
+TEST_CASE("conversion: a resumed run makes what is missing, and refuses work that is not its own") {
+    struct interrupted {};
+    const larql::testing::temporary_folder folder;
+    const std::string source = data + "/hf/deepseek_v3";
+    conversion_options options{.form = attention_form::dense, .shard_bytes = 60'000, .sync_seconds = 0.0};
+    convert(source, folder / "whole", options);
+    options.progress = [&](std::uint64_t done, std::uint64_t total) {
+        if (done >= total / 2) throw interrupted{};
+    };
+    CHECK_THROWS_AS(convert(source, folder / "cut", options), interrupted);
+    CHECK(has_temporaries(folder / "cut"));
+    CHECK(!fs::exists(folder / "cut" / "config.json"));
+    conversion_options other = options;
+    other.form = attention_form::latent;
+    other.resume = true;
+    LARQL_CHECK_ERROR(convert(source, folder / "cut", other), errc::source_changed, "without --resume");
+    options.resume = true;
+    std::uint64_t first = 0;
+    options.progress = [&](std::uint64_t done, std::uint64_t) { first = first == 0 ? done : first; };
+    convert(source, folder / "cut", options);
+    CHECK(first > 100'000);  // not from the beginning
+    CHECK(files_in(folder / "cut") == files_in(folder / "whole"));
 }
 
 #if LARQL_FAILING_CALLS

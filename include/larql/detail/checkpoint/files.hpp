@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CHECKPOINT_FILES_HPP
 
 #include <larql/detail/safetensors/index.hpp>
+#include <larql/detail/vindex/read.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
 #include <larql/safetensors.hpp>
@@ -23,6 +24,7 @@ struct checkpoint_files {
     std::string path;
     std::shared_ptr<const gguf_file> gguf;
     std::shared_ptr<const safetensors_file> safetensors;
+    bool is_vindex = false;  ///< `safetensors` are those of a vindex folder
     std::string config_path;  ///< of the file that holds config_text
     std::optional<std::string> config_text;
 };
@@ -58,6 +60,16 @@ inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path)
     files.path = path_text(path);
     std::error_code ignored;
     const bool folder = std::filesystem::is_directory(path, ignored);
+    if (folder && std::filesystem::exists(path / vindex_manifest, ignored) &&
+        std::filesystem::exists(path / vindex_index, ignored)) {
+        vindex_contents contents = vindex_reader(path).read();
+        files.is_vindex = true;
+        files.config_path = path_text(path / vindex_index);
+        files.config_text = std::move(contents.config);
+        files.safetensors =
+            std::make_shared<const safetensors_file>(safetensors_file::open_vindex(path, contents.tensors));
+        return files;
+    }
     const bool safetensors = folder ? folder_has(path, ".safetensors") || folder_has(path, ".json")
                                     : path.extension() == ".safetensors" || path.extension() == ".json";
     std::filesystem::path config = (folder ? path : path.parent_path()) / "config.json";

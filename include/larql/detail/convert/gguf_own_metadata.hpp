@@ -42,7 +42,7 @@ inline std::vector<planned_text> texts_of_gguf(const checkpoint& source) {
     if (file == nullptr) return texts;
     for (const auto& [key, name] : {std::pair{"tokenizer.huggingface.json", "tokenizer.json"},
                                     std::pair{"tokenizer.chat_template", "chat_template.jinja"}})
-        if (auto text = file->find<std::string>(key)) texts.push_back({name, *std::move(text)});
+        if (auto text = file->find<std::string>(key)) texts.push_back({name, *std::move(text), {}});
     return texts;
 }
 

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -44,6 +45,8 @@ struct planned_file {
 struct planned_text {
     std::string name;
     std::string content;
+    /// The content with SHA-256 sums of all files, by name; empty: it has none.
+    std::function<std::string(const std::map<std::string, std::string>&)> add_hashes{};
 };
 
 /// The output of a conversion, without its numbers.
@@ -180,7 +183,8 @@ inline conversion_layout lay_out_safetensors(std::span<const conversion_row> row
     if (count > 1)
         layout.texts.push_back(
             {"model.safetensors.index.json",
-             nlohmann::json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n"});
+             nlohmann::json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n",
+             {}});
     return layout;
 }
 

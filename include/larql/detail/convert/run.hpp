@@ -51,6 +51,7 @@ struct conversion_order {
     std::string plan_print, source_print;  ///< fingerprints
     conversion_part part{};
     bool resume = false;
+    double sync_seconds = 10.0;
     std::function<void(std::uint64_t done, std::uint64_t total)> progress{};
 };
 
@@ -208,7 +209,9 @@ private:
             make_files(resumed);
         if (is_one_of_parts()) return m_was_complete ? void() : complete_part();
         for (const auto& [name, path] : m_order.carried) carry(name, path);
-        for (const planned_text& text : m_order.layout->texts) write_text(text);
+        m_output.sync();
+        for (const planned_text& text : m_order.layout->texts)
+            write_text(text.name, text.add_hashes ? text.add_hashes(hashes()) : text.content);
         m_output.sync();
         commit();
     }
@@ -383,9 +386,8 @@ private:
     /// Notes a row that is made, and now and then all of them, when they are durable.
     void note(std::size_t row) {
         m_pending.push_back(row);
-        constexpr auto interval = std::chrono::seconds(10);
-        const auto now = std::chrono::steady_clock::now();
-        if (now - m_last_sync < interval) return;
+        const std::chrono::duration<double> since = std::chrono::steady_clock::now() - m_last_sync;
+        if (since.count() < m_order.sync_seconds) return;
         m_output.sync();
         for (const std::size_t r : m_pending) m_log->add("row " + std::to_string(r));
         m_log->sync();
@@ -477,10 +479,22 @@ private:
         }
         m_output.trim();
     }
-    void write_text(const planned_text& text) {
-        (void)m_output.create(text.name, text.content.size(), false);
-        m_output.write(text.name, 0, std::as_bytes(std::span(text.content)));
+    void write_text(const std::string& name, const std::string& content) {
+        (void)m_output.create(name, content.size(), false);
+        m_output.write(name, 0, std::as_bytes(std::span(content)));
         m_output.trim();
+    }
+    /// SHA-256 sums of the files, those of parts as they were recorded.
+    [[nodiscard]] std::map<std::string, std::string> hashes() {
+        const std::vector<planned_file>& files = m_order.layout->files;
+        std::vector<std::string> sums(files.size());
+        m_threads.run(files.size(), [&](std::size_t i) {
+            const auto recorded = m_records.find(files[i].name);
+            sums[i] = recorded != m_records.end() ? recorded->second.sha256 : hash_of_file(m_output.temporary(files[i].name));
+        });
+        std::map<std::string, std::string> by_name;
+        for (std::size_t i = 0; i < files.size(); ++i) by_name[files[i].name] = sums[i];
+        return by_name;
     }
 
     void commit() {
