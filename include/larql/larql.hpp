@@ -35,6 +35,7 @@
 #include <larql/safetensors_writer.hpp>
 #include <larql/tensor_info.hpp>
 #include <larql/tensor_role.hpp>
+#include <larql/verify.hpp>
 #include <larql/version.hpp>
 #include <larql/weight_reader.hpp>
 
