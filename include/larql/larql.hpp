@@ -8,6 +8,7 @@
 #include <larql/attention_cost.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_layer.hpp>
+#include <larql/attention_plan.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/checkpoint.hpp>

@@ -110,7 +110,8 @@ private:
         if (!x || !y) return;  // the attention says what is missing
         if (order_differs(row.role) && !reorderable(row.role))
             return note(std::string(to_string(row.role)) + " has its rows in another order");
-        if (row.is_vector()) return add(gains_of(m_a, row, *x), gains_of(m_b, row, *y), true);
+        if (row.is_vector())
+            return add(gains_of(m_a, row, *x), gains_of(m_b, row, *y), {.small = true, .gains = m_containers_differ});
         if (x->joins_kv_b && y->joins_kv_b) {
             for (std::size_t i = 0; i < x->parts.size(); ++i) add(whole(m_a, x->parts[i]), whole(m_b, y->parts[i]));
             return;
@@ -120,7 +121,7 @@ private:
             if (side->kind() == dtype_kind::block && !side->bytes)
                 return note(side->name + " has blocks of " + side->type_text() + " that lie otherwise");
         if (order_differs(row.role)) q = in_other_order(std::move(q), head_order_of(m_a.spec, m_b.spec));
-        add(p, q);
+        add(p, q, {.small = row.role == tensor_role::indexer_weights});
     }
 
     void compare_bias(const role_row& row) {
@@ -140,11 +141,11 @@ private:
         }
         const compared_rows p = rows_of_vector(std::move(x), bias_type(m_a, row), shown(m_a));
         const compared_rows q = rows_of_vector(std::move(y), bias_type(m_b, row), shown(m_b));
-        add(p, q, row.is_vector());
+        add(p, q, {.small = true});
     }
 
-    void add(const compared_rows& x, const compared_rows& y, bool gains = false) {
-        m_out.push_back(compare_rows(x, y, gains && m_containers_differ));
+    void add(const compared_rows& x, const compared_rows& y, const tensor_facts& facts = {}) {
+        m_out.push_back(compare_rows(x, y, facts));
     }
     void note(std::string sentence) { m_check.not_compared.push_back(std::move(sentence)); }
 

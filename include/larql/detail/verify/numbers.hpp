@@ -92,10 +92,25 @@ inline compared_rows rows_of_vector(std::vector<float> values, dtype type, std::
     return out;
 }
 
+/// Whether every number of one of two floating-point types is one of the other.
+inline bool one_holds_the_other(dtype a, dtype b) noexcept {
+    const auto wide = [](dtype t) { return t == dtype::f32 || t == dtype::f64; };
+    return traits_of(a).kind == dtype_kind::floating && traits_of(b).kind == dtype_kind::floating &&
+           (wide(a) || wide(b));
+}
+
+/// What is known of a tensor beside its numbers.
+struct tensor_facts {
+    /// A gain, bias or router. Converters store them in float32 where the matrices are smaller, and never round them.
+    bool small = false;
+    bool gains = false;  ///< of a norm, in two containers
+};
+
 /// Compares two sets of rows.
 class row_comparison {
 public:
-    row_comparison(const compared_rows& a, const compared_rows& b) : m_a(a), m_b(b) {
+    /// @param small  as in tensor_facts
+    row_comparison(const compared_rows& a, const compared_rows& b, bool small) : m_a(a), m_b(b), m_small(small) {
         m_check.name_a = a.name;
         m_check.name_b = b.name;
         m_check.type_a = a.type_text();
@@ -116,7 +131,8 @@ public:
             if (side->kind() == dtype_kind::block && !side->bytes)
                 return differs("cannot be compared: the blocks of " + side->type_text() + " lie otherwise in " +
                                side->name);
-        by_value(alike);
+        by_value(alike ||
+                 (m_small && m_a.scheme.empty() && m_b.scheme.empty() && one_holds_the_other(m_a.type, m_b.type)));
         return m_check;
     }
 
@@ -180,7 +196,7 @@ private:
         }
     };
 
-    /// @param exact  no step is allowed: both sides store the numbers in the same format
+    /// @param exact  no step is allowed: both sides store the numbers in the same format, or should have kept them
     void by_value(bool exact) {
         m_check.result = tensor_agreement::equal;
         m_check.numbers_differing = 0;
@@ -231,6 +247,7 @@ private:
 
     const compared_rows& m_a;
     const compared_rows& m_b;
+    bool m_small;
     tensor_check m_check;
     bool m_rounded = true;
     std::uint64_t m_beyond = 0;  // numbers further apart than allowed
@@ -249,11 +266,10 @@ inline bool one_was_added(const compared_rows& a, const compared_rows& b) {
 }
 
 /// Compares two sets of rows; what cannot be read is a difference that says why.
-/// @param gains  of a norm, in two containers
-inline tensor_check compare_rows(const compared_rows& a, const compared_rows& b, bool gains = false) {
+inline tensor_check compare_rows(const compared_rows& a, const compared_rows& b, const tensor_facts& facts = {}) {
     try {
-        tensor_check check = row_comparison(a, b).run();
-        if (!check.holds() && gains && one_was_added(a, b)) {
+        tensor_check check = row_comparison(a, b, facts.small).run();
+        if (!check.holds() && facts.gains && one_was_added(a, b)) {
             check.result = tensor_agreement::one_added;
             check.problem.clear();
         }

@@ -7,20 +7,22 @@
 // |------------------------------|----------------------------------------------------------------------------------|
 // | F16, BF16                    | half a unit in the last place, half a subnormal at least                         |
 // | Q8_0, Q8_1                   | d/2 + 127 h                                                                      |
-// | Q4_0, Q5_0                   | d + 8 h, d + 16 h: there is one code less on one side of zero                    |
-// | Q4_1, Q5_1                   | d/2 + 15 h, d/2 + 31 h, and half a unit in the last place of the minimum         |
 // | TQ1_0, TQ2_0, Q2_0           | d/2 + 2 h                                                                        |
 // | MXFP4                        | 2 s: codes end at 6 s, and numbers of the block before 8 s                       |
 // | NVFP4                        | 1.6 s + 3/512: half of the widest gap, and 6 half steps of the E4M3 scale        |
+// | Q4_0, Q5_0                   | 1.5 d + 8 h, 1.5 d + 16 h: there is one code less on one side of zero            |
+// | Q4_1, Q5_1                   | d + 15 h, d + 31 h, and half a unit in the last place of the minimum             |
 // | Q2_K to Q6_K                 | 2 (g + d + dmin), with the group's scale g = d * its few bits                    |
 // | IQ4_NL, IQ4_XS               | 16 g and 16 (g + d) in units of the code book, -127 to 113                       |
 // | IQ1, IQ2, IQ3, Q1_0          | a multiple of g that was measured, below                                         |
 // | all others                   | 0                                                                                |
 //
-// d and s are the scale of a block, h is half a unit in the last place of d as an F16. The first seven lines follow
-// from the format and its nearest codes. Encoders of the K and IQ formats choose scales by least squares and may leave
-// a number further off than the nearest code would: their multiples were measured with ggml's encoders and larql's,
-// over numbers with outliers, of unequal groups and with heavy tails (at most 1.5 where 2 stands), and are no theorem.
+// d and s are the scale of a block, h is half a unit in the last place of d as an F16. The lines down to NVFP4 follow
+// from the format and its nearest codes. For the others encoders may fit the scale by least squares, or by what an
+// importance matrix says, and leave a number further off than the nearest code of the largest one would: nearest codes
+// are within d (Q4_0, Q5_0) and d/2 (Q4_1, Q5_1), and the multiples here were measured with ggml's encoders and larql's
+// over numbers with outliers, of unequal groups and with heavy tails (at most 1.5 where 2 stands). They are no theorem.
+// A K format whose d is below the normal range of F16 may lose as many half steps of F16 as its codes and scales have.
 //
 // Numbers whose scales lie in other tensors (FP8, INT4, AWQ, ...) have the bound 0: a copy of them is held against its
 // own format alone.
@@ -38,8 +40,9 @@
 
 namespace larql::detail {
 
-/// The bound of a block format: scale * |group's scale| + half_units * h(d) + minimum * h(|offset|)
-/// + super * (|d| + |dmin|) + constant. Formats whose groups have scales of few bits say where d and dmin stand.
+/// The bound of a block format: scale * |group's scale| + half_units * h + minimum * h(|offset|)
+/// + super * (|d| + |dmin|) + constant. Formats whose groups have scales of few bits say where d and dmin stand; their
+/// h counts only where d is subnormal, since they choose these bits after d was rounded.
 struct step_rule {
     dtype type;
     double scale;
@@ -53,21 +56,21 @@ struct step_rule {
 inline constexpr step_rule step_rules[] = {
     {.type = dtype::q8_0, .scale = 0.5, .half_units = 127.0},
     {.type = dtype::q8_1, .scale = 0.5, .half_units = 127.0},
-    {.type = dtype::q4_0, .scale = 1.0, .half_units = 8.0},
-    {.type = dtype::q5_0, .scale = 1.0, .half_units = 16.0},
-    {.type = dtype::q4_1, .scale = 0.5, .half_units = 15.0, .minimum = 1.0},
-    {.type = dtype::q5_1, .scale = 0.5, .half_units = 31.0, .minimum = 1.0},
+    {.type = dtype::q4_0, .scale = 1.5, .half_units = 8.0},
+    {.type = dtype::q5_0, .scale = 1.5, .half_units = 16.0},
+    {.type = dtype::q4_1, .scale = 1.0, .half_units = 15.0, .minimum = 1.0},
+    {.type = dtype::q5_1, .scale = 1.0, .half_units = 31.0, .minimum = 1.0},
     {.type = dtype::tq1_0, .scale = 0.5, .half_units = 2.0},
     {.type = dtype::tq2_0, .scale = 0.5, .half_units = 2.0},
     {.type = dtype::q2_0, .scale = 0.5, .half_units = 2.0},
     // The code book of both holds doubled values, so that a scale here is half of s.
     {.type = dtype::mxfp4, .scale = 4.0},
     {.type = dtype::nvfp4, .scale = 3.2, .constant = 3.0 / 512.0},
-    {.type = dtype::q2_k, .scale = 2.0, .super = 2.0, .d_at = 80, .dmin_at = 82},
-    {.type = dtype::q3_k, .scale = 2.0, .super = 2.0, .d_at = 108},
-    {.type = dtype::q4_k, .scale = 2.0, .super = 2.0, .d_at = 0, .dmin_at = 2},
-    {.type = dtype::q5_k, .scale = 2.0, .super = 2.0, .d_at = 0, .dmin_at = 2},
-    {.type = dtype::q6_k, .scale = 2.0, .super = 2.0, .d_at = 208},
+    {.type = dtype::q2_k, .scale = 2.0, .half_units = 60.0, .super = 2.0, .d_at = 80, .dmin_at = 82},
+    {.type = dtype::q3_k, .scale = 2.0, .half_units = 128.0, .super = 2.0, .d_at = 108},
+    {.type = dtype::q4_k, .scale = 2.0, .half_units = 1008.0, .super = 2.0, .d_at = 0, .dmin_at = 2},
+    {.type = dtype::q5_k, .scale = 2.0, .half_units = 2016.0, .super = 2.0, .d_at = 0, .dmin_at = 2},
+    {.type = dtype::q6_k, .scale = 2.0, .half_units = 4096.0, .super = 2.0, .d_at = 208},
     {.type = dtype::iq4_nl, .scale = 16.0},
     {.type = dtype::iq4_xs, .scale = 16.0, .super = 16.0, .d_at = 0},
     // Measured with ggml's encoders on normal numbers of which a few are outliers: 3, 26, 22, 27, 34, 13, 18, 12.
@@ -150,12 +153,17 @@ inline void steps_of_blocks(dtype type, std::span<const std::byte> blocks, std::
     for (std::size_t at = 0, b = 0; at < steps.size(); at += traits.block_elements, b += traits.block_bytes) {
         const std::byte* const block = blocks.data() + b;
         unpack(block, scales, offsets);
-        double super = 0.0;
-        for (const int where : {rule.d_at, rule.dmin_at})
-            if (where >= 0) super += std::fabs(static_cast<double>(load_f16(block + where)));
+        double super = 0.0, lost = 0.0;
+        for (const int where : {rule.d_at, rule.dmin_at}) {
+            if (where < 0) continue;
+            const double d = std::fabs(static_cast<double>(load_f16(block + where)));
+            super += d;
+            if (d < 0x1p-14) lost = rule.half_units * half_unit_of_f16(d);
+        }
         for (std::size_t g = 0; g < traits.block_elements / 16; ++g) {
             const double scale = scales[g];
-            const double bound = rule.scale * std::fabs(scale) + rule.half_units * half_unit_of_f16(scale) +
+            const double rounding = rule.d_at < 0 ? rule.half_units * half_unit_of_f16(scale) : lost;
+            const double bound = rule.scale * std::fabs(scale) + rounding +
                                  rule.minimum * half_unit_of_f16(offsets[g]) + rule.super * super + rule.constant;
             std::fill_n(steps.data() + at + 16 * g, 16, static_cast<float>(bound * slack));
         }

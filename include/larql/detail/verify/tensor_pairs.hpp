@@ -231,8 +231,10 @@ inline compared_rows rows_of_part(const checkpoint& model, const tensor_part& pa
 inline tensor_check compare_pair(const checkpoint& a, const checkpoint& b, const tensor_pair& pair) {
     using enum tensor_role;
     constexpr role_set norms{output_norm, input_norm, ffn_norm};
-    const bool gains = a.format() != b.format() && pair.key.role && norms.contains(*pair.key.role);
-    return compare_rows(rows_of_part(a, pair.a), rows_of_part(b, pair.b), gains);
+    const compared_rows x = rows_of_part(a, pair.a), y = rows_of_part(b, pair.b);
+    const bool small = pair.key.role == router || x.rows == 1;
+    return compare_rows(
+        x, y, {.small = small, .gains = a.format() != b.format() && pair.key.role && norms.contains(*pair.key.role)});
 }
 
 }  // namespace larql::detail
