@@ -19,6 +19,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -53,6 +54,11 @@ struct planned_block {
 };
 
 namespace detail {
+
+/// A number of tokens as the type of memory's sizes, which may have 32 bits.
+constexpr std::size_t as_size(std::uint64_t tokens) noexcept {
+    return static_cast<std::size_t>(std::min<std::uint64_t>(tokens, std::numeric_limits<std::size_t>::max()));
+}
 
 /// 1 + 2 + ... + n, each at most `limit`; 0 is no limit.
 constexpr saturating sum_up_to(std::uint64_t n, std::uint64_t limit) noexcept {
@@ -120,11 +126,11 @@ struct block_plan {
 };
 
 inline block_plan plan_compressed(const attention_spec& spec, std::uint64_t context) {
-    const compressed_cache_shape shape = compressed_cache_shape_of(spec, static_cast<std::size_t>(context), 0);
+    const compressed_cache_shape shape = compressed_cache_shape_of(spec, as_size(context), 0);
     const attention_cost cost = compressed_cost_of(spec);
     const compression_spec& c = spec.compression;
     const saturating dim = shape.head_dim, index = shape.index_head_dim;
-    const saturating complete = shape.entries_of(static_cast<std::size_t>(context));
+    const saturating complete = shape.entries_of(as_size(context));
     const saturating index_flops = c.ratio == 0 ? saturating(0) : saturating(c.index_heads) * (index + 1) * 2;
     const std::uint64_t chosen = entries_of_last(c, context);
     block_plan out;
@@ -149,7 +155,7 @@ inline block_plan plan_block(const attention_spec& spec, attention_form form, st
     const indexer_spec& indexer = spec.indexer;
     const std::uint64_t index_size = indexer.own() ? indexer.cached_size() : 0;
     // Scores are computed, and index keys read, once there is something to choose.
-    const bool scores = indexer.own() && indexer.selects(static_cast<std::size_t>(context));
+    const bool scores = indexer.own() && indexer.selects(as_size(context));
     const saturating score = scores ? indexer_flops_per_key(indexer) : 0;
     const std::uint64_t seen = keys_of_last(spec, context);
     // Of a window or chunk the rest is gone for good; an indexer may come back to any key.

@@ -129,7 +129,7 @@ inline std::string short_number(double value) {
 /// Computes a block on both sides, each in the form that it stores.
 ///
 /// An indexer's choice jumps where two keys have nearly the same score, so the second side attends to the keys that the
-/// first chose, and its own choice is counted: as many tenths as the tolerance has units may be others.
+/// first chose, and its own choice is counted: of all keys, ten times the tolerance may be others.
 inline void run_attention(const checkpoint& a, const checkpoint& b, double tolerance, executor* threads,
                           attention_check& check) {
     const attention_spec& spec = a.spec(check.block);

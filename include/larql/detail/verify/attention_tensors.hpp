@@ -118,7 +118,7 @@ private:
         }
         compared_rows p = projection(m_a, row, *x), q = projection(m_b, row, *y);
         for (const compared_rows* side : {&p, &q})
-            if (side->kind() == dtype_kind::block && !side->bytes)
+            if (side->kind() == dtype_kind::block && side->rearranged)
                 return note(side->name + " has blocks of " + side->type_text() + " that lie otherwise");
         if (order_differs(row.role)) q = in_other_order(std::move(q), head_order_of(m_a.spec, m_b.spec));
         add(p, q, {.small = row.role == tensor_role::indexer_weights});

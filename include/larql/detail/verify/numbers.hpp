@@ -39,6 +39,7 @@ struct compared_rows {
     /// The stored bytes of these rows from byte `first` on; empty if no run of stored bytes is these rows.
     std::function<void(std::uint64_t first, std::span<std::byte> out)> bytes{};
     std::uint64_t size_bytes = 0;  ///< of these stored bytes
+    bool rearranged = false;       ///< put together from tensors whose blocks lie in other directions
 
     [[nodiscard]] std::string type_text() const {
         return std::string(to_string(type)) + (scheme.empty() ? "" : " (" + scheme + ")");
@@ -77,7 +78,8 @@ inline compared_rows rows_of_matrix(matrix_input<float> matrix, dtype type, std:
                       .type = type,
                       .scheme = std::move(scheme),
                       .rows = matrix.rows(),
-                      .columns = matrix.cols()};
+                      .columns = matrix.cols(),
+                      .rearranged = true};
     out.read = [matrix = std::move(matrix)](std::uint64_t begin, std::uint64_t end, std::span<float> to) {
         matrix.read_rows(static_cast<std::size_t>(begin), static_cast<std::size_t>(end), to.data(), matrix.cols());
     };
@@ -128,7 +130,7 @@ public:
         if (m_a.kind() == dtype_kind::integer || m_b.kind() == dtype_kind::integer)
             if (m_a.scheme.empty() || m_b.scheme.empty()) return differs("holds integers on one side only");
         for (const compared_rows* side : {&m_a, &m_b})
-            if (side->kind() == dtype_kind::block && !side->bytes)
+            if (side->kind() == dtype_kind::block && side->rearranged)
                 return differs("cannot be compared: the blocks of " + side->type_text() + " lie otherwise in " +
                                side->name);
         by_value(alike ||
