@@ -7,8 +7,10 @@
 #include <larql/printable.hpp>
 #include <larql/safetensors_writer.hpp>
 
+#include "support/plan.hpp"
 #include "support/program.hpp"
 #include "support/reading.hpp"
+#include "support/units.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -30,6 +32,7 @@ struct arguments {
     bool tensors = false;
     std::string dump;
     std::vector<std::string> names;
+    std::uint64_t plan = 0;  // tokens; 0: none
     larql::program::reading reading;
 };
 
@@ -255,20 +258,8 @@ ordered_json describe(const larql::checkpoint& model, bool with_tensors) {
     return out;
 }
 
-std::string with_unit(double value, double step, const std::vector<std::string>& units) {
-    std::size_t unit = 0;
-    while (value >= step && unit + 1 < units.size()) {
-        value /= step;
-        ++unit;
-    }
-    char text[32];
-    std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit].c_str());
-    return text;
-}
-std::string byte_text(std::uint64_t n) {
-    return with_unit(static_cast<double>(n), 1024.0, {"B", "KiB", "MiB", "GiB", "TiB"});
-}
-std::string flop_text(std::uint64_t n) { return with_unit(static_cast<double>(n), 1000.0, {"", "k", "M", "G", "T"}); }
+using larql::program::byte_text;
+using larql::program::flop_text;
 
 std::string scalar_text(const ordered_json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
@@ -324,6 +315,7 @@ void print_text(const ordered_json& d) {
             std::cout << "         and at any length a cache of " << byte_text(cost["kv_cache_constant_bytes"])
                       << " for windows and open entries\n";
     }
+    if (d.contains("plan")) larql::program::print_plan(d["plan"]);
     print_tensors(d);
 }
 
@@ -390,11 +382,16 @@ int main(int argc, char** argv) {
     app.add_option("--names", args.names, "with --dump: only these tensors, separated by commas")
         ->delimiter(',')
         ->needs(dump_option);
+    app.add_option("--plan", args.plan,
+                   "what attention costs in each form at this many tokens, and what is cheapest where")
+        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 32));
     args.reading.add_to(app);
     return larql::program::run(app, argc, argv, [&] {
         const larql::checkpoint model = args.reading.open(args.path);
         if (!args.dump.empty()) return dump(model, args);
-        const ordered_json description = describe(model, args.tensors);
+        ordered_json description = describe(model, args.tensors);
+        if (args.plan != 0 && model.find_config() != nullptr)
+            description["plan"] = larql::program::plan_json(model, args.plan);
         if (args.json)
             std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';
         else

@@ -7,6 +7,7 @@
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/detail/compressed/shape.hpp>
+#include <larql/detail/saturating.hpp>
 #include <larql/mla_geometry.hpp>
 
 #include <cstddef>
@@ -14,7 +15,8 @@
 
 namespace larql {
 
-/// Costs of one attention block, in numbers (not bytes) and floating-point operations (a multiply-add is two).
+/// Costs of one attention block, in numbers (not bytes) and floating-point operations (a multiply-add is two). A cost
+/// that 64 bits do not hold is UINT64_MAX.
 struct attention_cost {
     std::uint64_t weights = 0;           ///< elements of all tensors that the form keeps, norms and biases left out
     std::uint64_t cached_per_token = 0;  ///< elements that a decoded token adds to the cache
@@ -24,76 +26,83 @@ struct attention_cost {
 
 /// The costs of a block in a form. Plain attention (kv_lora_rank 0) has the factored form alone.
 inline attention_cost cost_of(const mla_geometry& g, attention_form form) noexcept {
-    const std::uint64_t width = g.hidden_size, heads = g.num_heads, kv_heads = g.kv_heads(), dim = g.qk_head_dim();
-    const std::uint64_t value = g.v_head_dim, q_rank = g.q_lora_rank, rank = g.kv_lora_rank;
-    const std::uint64_t nope = g.qk_nope_head_dim, rope = g.qk_rope_head_dim;
-    const std::uint64_t output = heads * value * width;
-    const std::uint64_t expanded_cache = kv_heads * (dim + value);
-    const std::uint64_t expanded_attention = 2 * heads * (dim + value);
-    attention_cost cost;
-    if (rank == 0 || form == attention_form::dense) {
-        const std::uint64_t latent_rows = rank == 0 ? 0 : (q_rank + rank) * width;
-        cost.weights = (heads * dim + kv_heads * (dim + value)) * width + latent_rows + output;
-        cost.cached_per_token = expanded_cache;
-        cost.flops_per_token = 2 * cost.weights;
-        cost.flops_per_cached_token = expanded_attention;
-        return cost;
+    using detail::saturating;
+    const saturating width = g.hidden_size, heads = g.num_heads, kv_heads = g.kv_heads();
+    const saturating nope = g.qk_nope_head_dim, rope = g.qk_rope_head_dim, dim = nope + rope;
+    const saturating value = g.v_head_dim, q_rank = g.q_lora_rank, rank = g.kv_lora_rank;
+    const saturating output = heads * value * width;
+    const saturating expanded_cache = kv_heads * (dim + value);
+    const saturating expanded_attention = heads * (dim + value) * 2;
+    const auto cost = [](saturating weights, saturating cached, saturating used, saturating attention) {
+        return attention_cost{.weights = weights.value(),
+                              .cached_per_token = cached.value(),
+                              .flops_per_token = (used * 2).value(),
+                              .flops_per_cached_token = attention.value()};
+    };
+    if (g.kv_lora_rank == 0 || form == attention_form::dense) {
+        const saturating latent_rows = g.kv_lora_rank == 0 ? saturating(0) : (q_rank + rank) * width;
+        const saturating weights = (heads * dim + kv_heads * (dim + value)) * width + latent_rows + output;
+        return cost(weights, expanded_cache, weights, expanded_attention);
     }
-    const std::uint64_t query = q_rank == 0 ? heads * dim * width : q_rank * width + heads * dim * q_rank;
-    cost.weights = query + (rank + rope) * width + kv_heads * (nope + value) * rank + output;
-    if (form == attention_form::factored) {
-        cost.cached_per_token = expanded_cache;
-        cost.flops_per_token = 2 * cost.weights;
-        cost.flops_per_cached_token = expanded_attention;
-    } else {  // k_b carries the query of every head into the latent, v_b carries the result of every head back
-        cost.cached_per_token = rank + rope;
-        cost.flops_per_token = 2 * (query + (rank + rope) * width + heads * (nope + value) * rank + output);
-        cost.flops_per_cached_token = 2 * heads * (2 * rank + rope);
-    }
-    return cost;
+    const saturating query = g.q_lora_rank == 0 ? heads * dim * width : q_rank * width + heads * dim * q_rank;
+    const saturating weights = query + (rank + rope) * width + kv_heads * (nope + value) * rank + output;
+    if (form == attention_form::factored) return cost(weights, expanded_cache, weights, expanded_attention);
+    // k_b carries the query of every head into the latent, v_b carries the result of every head back
+    return cost(weights, rank + rope, query + (rank + rope) * width + heads * (nope + value) * rank + output,
+                heads * (rank * 2 + rope) * 2);
 }
 
 /// The costs of compressed attention. A token adds a share of an entry to the cache, rounded up, and what an indexer
 /// leaves of the entries counts as cached tokens.
 inline attention_cost compressed_cost_of(const attention_spec& spec) noexcept {
+    using detail::saturating;
     const mla_geometry& g = spec.geometry;
     const compression_spec& c = spec.compression;
-    const std::uint64_t width = g.hidden_size, heads = g.num_heads, dim = g.qk_head_dim(), rank = g.q_lora_rank;
-    const std::uint64_t joined = spec.output_groups * spec.output_rank, attended = heads * dim;
-    const std::uint64_t halves = c.overlapping ? 2 : 1, index = c.index_heads == 0 ? 0 : c.index_head_dim;
-    attention_cost cost;
-    cost.weights = rank * width + attended * rank + dim * width;
-    cost.weights += joined == 0 ? attended * width : attended * spec.output_rank + joined * width;
+    const saturating width = g.hidden_size, heads = g.num_heads, dim = g.qk_head_dim(), rank = g.q_lora_rank;
+    const saturating joined = saturating(spec.output_groups) * spec.output_rank, attended = heads * dim;
+    const saturating halves = c.overlapping ? 2 : 1, index = c.index_heads == 0 ? 0 : c.index_head_dim;
+    saturating weights = rank * width + attended * rank + dim * width;
+    weights += spec.output_groups == 0 ? attended * width : attended * spec.output_rank + joined * width;
+    saturating cached = 0;
     if (c.ratio != 0) {
-        cost.weights += 2 * halves * (dim + index) * width + c.index_heads * (index * rank + width);
-        cost.cached_per_token = (dim + index + c.ratio - 1) / c.ratio;
+        weights += halves * (dim + index) * width * 2 + saturating(c.index_heads) * (index * rank + width);
+        cached = (dim + index + (c.ratio - 1)) / c.ratio;
     }
-    cost.flops_per_token = 2 * cost.weights;
-    cost.flops_per_cached_token = 4 * attended;
-    return cost;
+    return {.weights = weights.value(),
+            .cached_per_token = cached.value(),
+            .flops_per_token = (weights * 2).value(),
+            .flops_per_cached_token = (attended * 4).value()};
+}
+
+/// Operations with which an indexer scores one key for one token.
+inline std::uint64_t indexer_flops_per_key(const indexer_spec& indexer) noexcept {
+    if (!indexer.own()) return 0;
+    return (detail::saturating(indexer.heads) * (detail::saturating(indexer.head_dim) + 1) * 2 / indexer.pool).value();
 }
 
 /// The costs of a block in a form, with what its spec adds to the projections, and its indexer. A sliding window bounds
 /// the tokens that flops_per_cached_token counts, and so do an indexer's top_k but for its own scores, not the number
-/// for each.
+/// for each: attention_plan.hpp counts them.
 inline attention_cost cost_of(const attention_spec& spec, attention_form form) noexcept {
+    using detail::saturating;
     if (spec.kind == attention_kind::compressed) return compressed_cost_of(spec);
-    attention_cost cost = cost_of(spec.geometry, form);
     const mla_geometry& g = spec.geometry;
+    const attention_cost base = cost_of(g, form);
+    saturating added = 0, cached = base.cached_per_token, attention = base.flops_per_cached_token;
     if (const indexer_spec& indexer = spec.indexer; indexer.own()) {
-        const std::uint64_t dim = indexer.head_dim, index_heads = indexer.heads;
-        const std::uint64_t inputs = indexer.cached_size() + index_heads;
-        const std::uint64_t weights = index_heads * dim * g.q_lora_rank + inputs * g.hidden_size;
-        cost.weights += weights;
-        cost.cached_per_token += indexer.cached_size();
-        cost.flops_per_token += 2 * weights;
-        cost.flops_per_cached_token += 2 * index_heads * (dim + 1) / indexer.pool;
+        const saturating inputs = saturating(indexer.cached_size()) + indexer.heads;
+        added += saturating(indexer.heads) * indexer.head_dim * g.q_lora_rank + inputs * g.hidden_size;
+        cached += indexer.cached_size();
+        attention += indexer_flops_per_key(indexer);
     }
-    if (spec.gate == output_gate::none) return cost;
-    const std::uint64_t rows = spec.gate == output_gate::per_head ? g.num_heads : g.num_heads * g.v_head_dim;
-    cost.weights += rows * g.hidden_size;
-    cost.flops_per_token += 2 * rows * g.hidden_size;
-    return cost;
+    if (spec.gate != output_gate::none) {
+        const saturating heads = g.num_heads;
+        added += (spec.gate == output_gate::per_head ? heads : heads * g.v_head_dim) * g.hidden_size;
+    }
+    return {.weights = (added + base.weights).value(),
+            .cached_per_token = cached.value(),
+            .flops_per_token = (added * 2 + base.flops_per_token).value(),
+            .flops_per_cached_token = attention.value()};
 }
 
 /// Sizes of the cache that a block of compressed attention needs.
@@ -111,13 +120,13 @@ inline compressed_cache_shape compressed_cache_shape_of(const attention_spec& sp
             .rollback = rollback};
 }
 
-/// Bytes of a block's cache for so many tokens, whatever kind of attention it is.
+/// Bytes of a block's cache for so many tokens, whatever kind of attention it is; UINT64_MAX where that is too small.
 /// @param element_bytes  of a cached element: 4 for float, 2 for bf16 and f16
 inline std::uint64_t cache_bytes(const attention_spec& spec, attention_form form, std::size_t capacity,
                                  std::size_t element_bytes, std::size_t rollback = default_rollback) noexcept {
     if (spec.kind == attention_kind::compressed)
         return compressed_cache_shape_of(spec, capacity, rollback).bytes(capacity, element_bytes);
-    return cost_of(spec, form).cached_per_token * capacity * element_bytes;
+    return (detail::saturating(cost_of(spec, form).cached_per_token) * capacity * element_bytes).value();
 }
 
 }  // namespace larql

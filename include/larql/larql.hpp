@@ -8,6 +8,7 @@
 #include <larql/attention_cost.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_layer.hpp>
+#include <larql/attention_plan.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/checkpoint.hpp>
@@ -35,6 +36,7 @@
 #include <larql/safetensors_writer.hpp>
 #include <larql/tensor_info.hpp>
 #include <larql/tensor_role.hpp>
+#include <larql/verify.hpp>
 #include <larql/version.hpp>
 #include <larql/weight_reader.hpp>
 
