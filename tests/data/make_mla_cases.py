@@ -57,11 +57,16 @@ CASES = {
     "bailing_hybrid_b": ("BailingHybrid", sizes(32, 3, 12, 16, 8, 6, 10, layers=4, **FEED_FORWARD, num_experts=2,
                          head_dim=8, layer_group_size=2, first_k_dense_replace=4, short_conv_kernel_size=2,
                          rope_parameters=dict(rope_type="default", rope_theta=900.0))),
-    # Of dots3-note the layers with an indexer alone: what the others need, larql does not have. With few heads of an
-    # indexer many scores would be exactly 0, and which of them torch.topk takes is open.
+    # With few heads of an indexer many scores would be exactly 0, and which of them torch.topk takes is open.
     "dots3_indexed_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, **FEED_FORWARD, index_topk=8,
                         index_head_dim=10, index_n_heads=8, head_dim=14, shared_experts_intermediate_size=8,
                         layer_types=["indexed_attention", "indexed_attention"], rope_theta=800.0)),
+    # dots3-note by the keys of its published configuration: layers 2 to 4 have a window and sizes of their own.
+    "dots3_note_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, layers=6, **FEED_FORWARD, index_topk=8,
+                     index_head_dim=10, index_n_heads=8, head_dim=20, shared_experts_intermediate_size=8,
+                     first_k_dense_replace=6, attention_bias=True, rope_theta=800.0, swa_rope_theta=30.0,
+                     sliding_window_size=9, swa_num_attention_heads=2, swa_num_key_value_heads=2, swa_q_lora_rank=10,
+                     swa_kv_lora_rank=16, swa_head_dim=16, swa_qk_nope_head_dim=12, swa_v_head_dim=6)),
 }
 
 

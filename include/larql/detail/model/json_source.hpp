@@ -172,6 +172,7 @@ public:
             if (name.empty()) continue;
             const nlohmann::json& value = *find_member(m_object, name);
             if (row.read_by != nullptr && !row.read_by(m_family)) {
+                if (std::ranges::find(m_family.inert_keys, name) != m_family.inert_keys.end()) continue;
                 require_none(row, name, value);
                 continue;
             }
@@ -185,6 +186,12 @@ public:
     void report_unclaimed(const nlohmann::json& object, const std::string& path, std::span<const key_row> rows) {
         for (const auto& [name, value] : object.items()) {
             if (claimed(name, rows)) continue;
+            if (const fixed_key* fixed = find_fixed(name)) {
+                if (!value.is_null() && (value.is_string() ? value.get<std::string>() : value.dump()) != fixed->value)
+                    m_not_understood.push_back(path + name + " is " + shown(value) + ", and \"" +
+                                               std::string(m_family.name) + "\" has " + std::string(fixed->value));
+                continue;
+            }
             if (const inert_key* known = find_inert(name)) {
                 if (!allows(*known, value))
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", which \"" +
@@ -244,10 +251,19 @@ private:
             return (row.read_by == nullptr || row.read_by(m_family)) &&
                    std::ranges::any_of(row.hf, [&](std::string_view n) { return n.starts_with(name + "."); });
         };
+        const auto of_layers = [&](const window_key& key) { return key.name == name; };
+        if (!m_family.window_keys.empty() &&
+            (name == "per_layer_config" || std::ranges::any_of(m_family.window_keys, of_layers)))
+            return true;
         return name == "rope_scaling" || name == "rope_parameters" ||
                (name == "compress_rates" && reads_compressed(m_family)) || std::ranges::any_of(rows, names) ||
                std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||
                std::ranges::find(m_family.inert_keys, std::string_view(name)) != m_family.inert_keys.end();
+    }
+
+    [[nodiscard]] const fixed_key* find_fixed(const std::string& name) const {
+        const auto found = std::ranges::find(m_family.fixed_keys, std::string_view(name), &fixed_key::name);
+        return found != m_family.fixed_keys.end() ? &*found : nullptr;
     }
 
     [[nodiscard]] static const inert_key* find_inert(const std::string& name) {

@@ -20,6 +20,7 @@ inline constexpr const char* full_layer = "full_attention";
 inline constexpr const char* sliding_layer = "sliding_attention";
 inline constexpr const char* chunked_layer = "chunked_attention";
 inline constexpr const char* linear_layer = "linear_attention";
+inline constexpr const char* indexed_layer = "indexed_attention";
 
 /// What a family's rules make of one block.
 struct layer_plan {
@@ -45,6 +46,7 @@ public:
         read_no_rope(all);
         const std::size_t window = sliding_window();
         if (!read_types(all)) derive_types(all, window);
+        switch_indexers(all);
         if (m_family.lists(model_key::global_head_dim) && !all.empty())
             all.back().type = full_layer;  // whatever is stated: configuration_gemma4.py
         const std::size_t first = window != 0 && needs_first(all) ? first_window_block() : 0;
@@ -108,7 +110,9 @@ private:
         const key_values& top = m_values.top;
         const auto types = top.find<std::vector<std::string>>(model_key::layer_types);
         if (!types) {
-            if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
+            const bool derived = m_family.windows == window_rule::but_period;
+            if (m_family.windows == window_rule::layer_types ||
+                (m_family.indexer.blocks == indexer_blocks::layer_types && !derived))
                 m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
             return false;
         }
@@ -145,10 +149,28 @@ private:
             if (m_family.windows == window_rule::pattern) choose(period != 0 && (b + 1) % period != 0);
             if (m_family.windows == window_rule::alternating) choose(b % 2 == 0 && b < below);
             if (m_family.windows == window_rule::unrotated) choose(!all[b].rotates);
+            if (m_family.windows == window_rule::but_period) {
+                choose(b != 0 && b % std::max<std::size_t>(m_family.window_period, 1) != m_family.window_offset);
+                if (m_family.indexer.by_switch && all[b].type == full_layer) all[b].type = indexed_layer;
+            }
             if (m_family.linear_layers && interval != 0)
                 all[b].type = (b + 1) % interval != 0 ? linear_layer : full_layer;
             if (m_family.windows == window_rule::chunks)
                 all[b].type = all[b].rotates && chunk_size() != 0 ? chunked_layer : full_layer;
+        }
+    }
+
+    /// Makes blocks that see all keys sparse, or not, as the family's key says. Where layers state their own sizes, its
+    /// absence leaves the types as they are.
+    void switch_indexers(std::vector<layer_plan>& all) const {
+        if (!m_family.indexer.by_switch) return;
+        const key_values& top = m_values.top;
+        auto on = top.find<bool>(model_key::use_indexer);
+        if (!top.stated(model_key::use_indexer) && !m_values.by_layer) on = true;
+        if (!on) return;
+        for (layer_plan& plan : all) {
+            if (*on && plan.type == full_layer) plan.type = indexed_layer;
+            if (!*on && is_indexed_type(plan.type)) plan.type = full_layer;
         }
     }
 
@@ -195,6 +217,7 @@ private:
             case window_rule::layer_types:
             case window_rule::pattern:
             case window_rule::alternating:
+            case window_rule::but_period:
             case window_rule::chunks:
             case window_rule::unrotated: return type == sliding_layer;
         }

@@ -10,6 +10,7 @@
 #include <larql/detail/io/json.hpp>
 #include <larql/detail/model/families.hpp>
 #include <larql/detail/model/gguf_source.hpp>
+#include <larql/detail/model/json_layers.hpp>
 #include <larql/detail/model/json_source.hpp>
 #include <larql/detail/model/params_source.hpp>
 #include <larql/detail/model/print.hpp>
@@ -212,6 +213,7 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
                         : &require_family(named, values.model_type, "model_type", where.file);
     if (!result.stored) check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
     read_json_values(*text.object, text.path, result.problems, values);
+    if (!values.family->window_keys.empty()) read_json_layers(*text.object, text.path, result.problems, values);
     if (values.family->params_json) read_params_rope(*text.object, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);
     return result;

@@ -44,7 +44,7 @@ public:
         for (const layer_plan& plan : plans) {
             types.push_back(plan.type);
             if (plan.type == linear_layer) continue;
-            attention_spec spec = base;
+            attention_spec spec = spec_of(plan, types.size() - 1, base);
             spec.layer = types.size() - 1;
             spec.sliding_window = plan.window;
             spec.chunk = plan.chunk;
@@ -94,6 +94,28 @@ private:
     [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
     [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
     [[nodiscard]] bool compressed() const noexcept { return m_family.kind == attention_kind::compressed; }
+
+    /// What blocks of a layer have in common with all others, but for the keys that are stated for it alone.
+    const attention_spec& spec_of(const layer_plan& plan, std::size_t layer, const attention_spec& base) {
+        if (!m_values.by_layer) {
+            if (m_family.window_keys.empty() || plan.type != sliding_layer) return base;
+            if (!m_window) m_window = spec_with(m_values.window);
+            return *m_window;
+        }
+        m_layer_specs.resize(m_values.layers.size());
+        for (std::size_t i = 0; i < m_values.layers.size(); ++i) {
+            if (std::ranges::find(m_values.layers[i].layers, layer) == m_values.layers[i].layers.end()) continue;
+            if (!m_layer_specs[i]) m_layer_specs[i] = spec_with(m_values.layers[i].keys);
+            return *m_layer_specs[i];
+        }
+        return base;
+    }
+
+    attention_spec spec_with(const key_values& keys) {
+        model_values values = m_values;
+        values.top.overlay(keys);
+        return spec_resolver(values, m_problems, m_not_understood).common();
+    }
 
     attention_spec common() {
         attention_spec spec;
@@ -335,6 +357,8 @@ private:
     rope_resolver m_ropes;
     std::size_t m_layers = 0;
     once m_reported;
+    std::optional<attention_spec> m_window;                    // of layers with a window
+    std::vector<std::optional<attention_spec>> m_layer_specs;  // of entries of per_layer_config
 };
 
 }  // namespace larql::detail

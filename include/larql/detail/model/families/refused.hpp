@@ -10,9 +10,6 @@ namespace larql::detail {
 
 // Source: transformers 5.24's modeling code.
 inline constexpr model_family refused_families[] = {
-    {.name = "dots3_note",
-     .model_types = {"dots3_note", "dots3_note_text"},
-     .refused = "its sliding layers have heads and latents of other sizes than the others"},
     {.name = "axk2",
      .model_types = {"axk2"},
      .refused = "one projection makes its queries and its gate, and reads the query latent twice: normed and as it is"},
