@@ -87,6 +87,21 @@ constexpr std::string_view cases[] = {
     "vaultgemma",
     "qwen3_vl_text",
     "qwen3_vl_moe_text",
+    "chatglm",
+    "exaone",
+    "falcon_h1",
+    "hy_v3",
+    "internlm",
+    "internlm3",
+    "lfm2",
+    "lfm2_moe",
+    "minicpm",
+    "nemotron_h",
+    "phi3_v",
+    "qwen2_5_vl_text",
+    "qwen2_vl_text",
+    "sarvam_moe",
+    "sarvam_moe__unnormed",
 };
 
 std::string data() { return LARQL_TEST_DATA; }
@@ -134,6 +149,8 @@ TEST_CASE("gqa families: every row has a case, or is refused") {
     std::set<std::string> tested;
     for (const std::string_view name : cases) tested.emplace(name.substr(0, name.find("__")));
     tested.insert({"llama", "mistral", "qwen2", "qwen3"});  // test_families.cpp
+    // The same in one object with the configuration of a vision tower.
+    tested.insert({"qwen2_vl", "qwen2_5_vl", "llava", "llava_llama"});
     for (const larql::model_family& family : larql::detail::gqa_families)
         for (const std::string_view type : family.model_types)
             if (!type.empty() && family.refused.empty() && !type.starts_with("RefinedWeb"))  // falcon's old names

@@ -184,6 +184,8 @@ TEST_CASE("dots3-note: blocks with a window have sizes of their own, by either k
     CHECK(local.geometry.v_head_dim == 128);
     CHECK(local.sliding_window == 512);
     CHECK(local.rope.theta == 5e4);
+    config.erase("rope_theta");
+    CHECK(blocks(config)[0].rope.theta == 8e7);
     // One dictionary of rope scaling is for all blocks.
     config = published;
     config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 4.0}};

@@ -172,7 +172,7 @@ public:
             if (name.empty()) continue;
             const nlohmann::json& value = *find_member(m_object, name);
             if (row.read_by != nullptr && !row.read_by(m_family)) {
-                if (std::ranges::find(m_family.inert_keys, name) != m_family.inert_keys.end()) continue;
+                if (is_own(name)) continue;
                 require_none(row, name, value);
                 continue;
             }
@@ -185,13 +185,13 @@ public:
     /// Reports keys of an object, and of the objects in it, that look like attention and that nobody claims.
     void report_unclaimed(const nlohmann::json& object, const std::string& path, std::span<const key_row> rows) {
         for (const auto& [name, value] : object.items()) {
-            if (claimed(name, rows)) continue;
             if (const fixed_key* fixed = find_fixed(name)) {
                 if (!value.is_null() && (value.is_string() ? value.get<std::string>() : value.dump()) != fixed->value)
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", and \"" +
                                                std::string(m_family.name) + "\" has " + std::string(fixed->value));
                 continue;
             }
+            if (claimed(name, rows)) continue;
             if (const inert_key* known = find_inert(name)) {
                 if (!allows(*known, value))
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", which \"" +
@@ -234,7 +234,7 @@ private:
         // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a
         // Ministral.
         const auto whole = [&](const nlohmann::json& type) {
-            return type == "full_attention" ||
+            return type == "full_attention" || type == "hybrid" ||  // attention beside a state space (Falcon-H1)
                    (reads_indexer(m_family) && type.is_string() && is_indexed_type(type.get_ref<const std::string&>()));
         };
         if (row.key == model_key::layer_types && !reads_window(m_family) && value.is_array() &&
@@ -261,8 +261,15 @@ private:
                std::ranges::find(m_family.inert_keys, std::string_view(name)) != m_family.inert_keys.end();
     }
 
-    [[nodiscard]] const fixed_key* find_fixed(const std::string& name) const {
-        const auto found = std::ranges::find(m_family.fixed_keys, std::string_view(name), &fixed_key::name);
+    /// Whether the family's row says what this name means, whatever others mean by it.
+    [[nodiscard]] bool is_own(std::string_view name) const {
+        return find_fixed(name) != nullptr ||
+               std::ranges::find(m_family.inert_keys, name) != m_family.inert_keys.end() ||
+               std::ranges::find(m_family.aliases, name, &key_alias::name) != m_family.aliases.end();
+    }
+
+    [[nodiscard]] const fixed_key* find_fixed(std::string_view name) const {
+        const auto found = std::ranges::find(m_family.fixed_keys, name, &fixed_key::name);
         return found != m_family.fixed_keys.end() ? &*found : nullptr;
     }
 

@@ -169,6 +169,9 @@ inline model_config resolve_model(model_values values, const std::optional<store
         if (values.family->adjust != nullptr) values.family->adjust(model, b, spec);
         model.attention_bias = model.attention_bias || !spec.biases.empty();
     }
+    const auto windowed = [](const attention_spec& spec) { return spec.sliding_window != 0; };
+    if (reads_window(*values.family) && std::ranges::none_of(model.blocks, windowed))
+        model.unused_sliding_window = values.top.size(model_key::sliding_window);
     if (options.unknown == unknown_policy::ignore) {
         model.warnings = std::move(not_understood);
     } else if (!not_understood.empty()) {

@@ -49,7 +49,10 @@ public:
             spec.sliding_window = plan.window;
             spec.chunk = plan.chunk;
             if (plan.type == full_layer) widen(spec);
-            if (m_ropes.differ()) m_ropes.set(spec, plan.type);
+            if (m_ropes.differ()) {
+                m_ropes.set(spec, plan.type);
+                if (m_family.scale == scale_rule::yarn_mscale) set_scale(spec);
+            }
             if (!plan.rotates) stop_rotation(spec);
             if (plan.rotates && m_family.temperature_unrotated) spec.temperature = {};
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
@@ -291,6 +294,7 @@ private:
         }
         const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
         spec.scale = m * m / std::sqrt(scaled_size(spec.geometry));
+        spec.scale *= m_values.number_or(model_key::key_multiplier, 1.0);
         if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
             m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
                            "gives a softmax scale of " + std::to_string(spec.scale));
