@@ -150,6 +150,10 @@ CASES = {
     "minicpm": sizes(24, 4, 2, 0, rope_scaling={"type": "dynamic", "factor": 4.0}, max_position_embeddings=16),
     "chatglm": sizes(16, 4, 2, 8, attention_bias=True),  # transformers' glm, its projections fused
     "phi3_v": sizes(16, 2, 2, 0, sliding_window=9),  # transformers' phi3
+    # transformers' ministral3 in Mistral's own files
+    "mistral_params": sizes(16, 4, 2, 6, sliding_window=13,
+                            rope_parameters={**YARN, "llama_4_scaling_beta": 0.3, "beta_fast": 4.0, "beta_slow": 1.0,
+                                             "mscale": 1.0, "mscale_all_dim": 1.0}),
 }
 
 
@@ -221,6 +225,32 @@ def fused(tensors, names):
     return out
 
 
+def as_mistral_params(tensors, stated):
+    """Mistral's own names, words, and order of rows: rotated pairs are neighbours."""
+    rope = stated["rope_parameters"]
+    original = rope["original_max_position_embeddings"]
+    params = {"dim": stated["hidden_size"], "n_layers": stated["num_hidden_layers"], "head_dim": stated["head_dim"],
+              "hidden_dim": stated["intermediate_size"], "n_heads": stated["num_attention_heads"],
+              "n_kv_heads": stated["num_key_value_heads"], "norm_eps": stated["rms_norm_eps"],
+              "vocab_size": stated["vocab_size"], "rope_theta": rope["rope_theta"],
+              "sliding_window": stated["sliding_window"], "model_type": "transformer",
+              "max_position_embeddings": stated["max_position_embeddings"],
+              "yarn": {"original_max_position_embeddings": original, "factor": rope["factor"], "apply_scale": False,
+                       "beta": rope["beta_fast"], "alpha": rope["beta_slow"]},
+              "llama_4_scaling": {"original_max_position_embeddings": original, "beta": rope["llama_4_scaling_beta"]},
+              "moe": {"num_experts": 2, "num_experts_per_tok": 1}}
+    out = {}
+    for name, value in tensors.items():
+        block, part = re.search(r"layers\.(\d+)\.self_attn\.(\w)_proj\.weight", name).groups()
+        if part in "qk":
+            pairs = value.reshape(-1, 2, stated["head_dim"] // 2, value.shape[1])
+            value = pairs.transpose(1, 2).reshape(value.shape)
+        out[f"layers.{block}.attention.w{part}.weight"] = value
+    stated.clear()
+    stated.update(params)
+    return out
+
+
 def as_published(model_type, tensors, stated):
     """The tensors under the names of the published files, and the configuration in their words."""
     if model_type == "internlm2":
@@ -229,6 +259,8 @@ def as_published(model_type, tensors, stated):
         stated.update(bias=stated.pop("attention_bias"), architectures=["InternLMForCausalLM"])
     if model_type == "minicpm":
         stated.update(architectures=["MiniCPMForCausalLM"], scale_emb=12)
+    if model_type == "mistral_params":
+        return as_mistral_params(tensors, stated)
     if model_type == "phi3_v":
         stated["architectures"] = ["Phi3VForCausalLM"]
     if model_type == "exaone":
@@ -251,7 +283,8 @@ def as_published(model_type, tensors, stated):
 
 
 # Families whose code transformers does not have, and whose attention is that of another.
-SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3"}
+SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3",
+           "mistral_params": "ministral3"}
 
 
 def make(case, folder):
@@ -270,10 +303,11 @@ def make(case, folder):
     kept = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()
             if any(name.startswith(module + ".") for module in attention)}
     kept = {name: value.contiguous() for name, value in as_published(model_type, kept, stated).items()}
-    with open(os.path.join(folder, "config.json"), "w") as file:
+    own = model_type == "mistral_params"
+    with open(os.path.join(folder, "params.json" if own else "config.json"), "w") as file:
         json.dump(stated, file, indent=1, sort_keys=True)
         file.write("\n")
-    save_file(kept, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(kept, os.path.join(folder, "consolidated.safetensors" if own else "model.safetensors"), metadata={"format": "pt"})
     save_file(seen, os.path.join(folder, "reference.safetensors"))
 
 

@@ -96,6 +96,7 @@ constexpr std::string_view cases[] = {
     "lfm2",
     "lfm2_moe",
     "minicpm",
+    "mistral_params",
     "nemotron_h",
     "phi3_v",
     "qwen2_5_vl_text",
@@ -143,6 +144,26 @@ TEST_CASE("gqa families: each computes what transformers computed, in one pass a
         });
         CHECK(problem == "no error");
     }
+}
+
+TEST_CASE("gqa families: Mistral's own params.json without a latent") {
+    const json params = larql::read_config_json(data() + "/hf/mistral_params/params.json");
+    const auto blocks = [](const json& config) { return parse_model_config(config).blocks; };
+    CHECK(blocks(params)[1].sliding_window == 13);
+    CHECK(blocks(params)[1].temperature.length == 16.0);
+    CHECK(larql::make_rope_table(blocks(params)[0].rope).magnitude == 1.0);
+    json plain = params;  // Mistral-7B's and Mixtral's
+    for (const char* key : {"yarn", "llama_4_scaling", "sliding_window", "max_position_embeddings"}) plain.erase(key);
+    CHECK(blocks(plain)[0].sliding_window == 0);
+    CHECK(blocks(plain)[0].temperature.scale == 0.0);
+    CHECK(blocks(plain)[0].geometry.num_kv_heads == 2);
+    plain["vision_encoder"] = {{"num_attention_heads", 3}, {"rope_theta", 5.0}};
+    CHECK(blocks(plain)[0].rope.theta == 10000.0);
+    plain.erase("rope_theta");  // mistral-inference has had two defaults
+    LARQL_CHECK_ERROR(blocks(plain), errc::missing_key, "rope_theta: required and absent");
+    json other = params;
+    other.erase("norm_eps");
+    LARQL_CHECK_ERROR(blocks(other), errc::missing_key, "rms_norm_eps");
 }
 
 TEST_CASE("gqa families: every row has a case, or is refused") {

@@ -18,6 +18,11 @@ inline constexpr name_row llama_attention_names[] = {
     {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
     {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq",          "blk.{}.attn_rot_embd.weight"},
 };
+inline constexpr name_row mistral_params_attention_names[] = {  // mistral-inference
+    {tensor_role::q,                   "layers.{}.attention.wq.weight"},
+    {tensor_role::k,                   "layers.{}.attention.wk.weight"},
+    {tensor_role::v,                   "layers.{}.attention.wv.weight"},
+};
 inline constexpr name_row head_norm_names[] = {
     {tensor_role::q_norm,              "layers.{}.self_attn.q_norm.weight",                "blk.{}.attn_q_norm.weight"},
     {tensor_role::k_norm,              "layers.{}.self_attn.k_norm.weight",                "blk.{}.attn_k_norm.weight"},
@@ -147,6 +152,7 @@ inline constexpr name_row gated_query_names[] = {  // modeling_qwen3_next.py
 };
 // clang-format on
 inline constexpr auto llama_names = joined(names_around_attention, llama_attention_names);
+inline constexpr auto mistral_params_names = joined(params_names_around_attention, mistral_params_attention_names);
 inline constexpr auto qwen3_names = joined(llama_names, head_norm_names);
 inline constexpr auto gemma2_names = joined(llama_names, post_norm_names);
 inline constexpr auto gemma3_names = joined(qwen3_names, post_norm_names);
