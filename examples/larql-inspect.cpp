@@ -127,6 +127,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     if (spec.chunk != 0) out["attention_chunk_size"] = spec.chunk;
     if (spec.clip != 0.0) out["clip_qkv"] = spec.clip;
     if (spec.sinks) out["sinks"] = true;
+    if (spec.raw_query_latent) out["raw_query_latent"] = true;
     if (spec.gate != larql::output_gate::none) out["gate"] = larql::to_string(spec.gate);
     if (spec.temperature.scale != 0.0)
         out["temperature"] = {{"scale", spec.temperature.scale},

@@ -89,10 +89,14 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
         cost.flops_per_token += 2 * weights;
         cost.flops_per_cached_token += 2 * index_heads * (dim + 1) / indexer.pool;
     }
+    const auto project = [&](std::uint64_t weights) {
+        cost.weights += weights;
+        cost.flops_per_token += 2 * weights;
+    };
+    if (spec.raw_query_latent) project(g.num_heads * g.qk_head_dim() * g.q_lora_rank);
     if (spec.gate == output_gate::none) return cost;
     const std::uint64_t rows = spec.gate == output_gate::per_head ? g.num_heads : g.num_heads * g.v_head_dim;
-    cost.weights += rows * g.hidden_size;
-    cost.flops_per_token += 2 * rows * g.hidden_size;
+    project(rows * (spec.raw_query_latent ? 2 * g.q_lora_rank : g.hidden_size));
     return cost;
 }
 

@@ -255,6 +255,7 @@ struct model_family {
     nope_rule nope = nope_rule::none;
     bool norms_rotated_only = false;  ///< blocks that do not rotate have no norm of heads
     output_gate gate = output_gate::none;
+    bool raw_query_latent = false;                ///< queries and the gate read the query latent twice
     output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
     qkv_order fused = qkv_order::in_turn;         ///< of safetensors' qkv; that of GGUF is in turn
     role_set transposed{};                        ///< tensors that safetensors have as [in, out]

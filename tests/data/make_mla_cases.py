@@ -61,6 +61,9 @@ CASES = {
     "dots3_indexed_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, **FEED_FORWARD, index_topk=8,
                         index_head_dim=10, index_n_heads=8, head_dim=14, shared_experts_intermediate_size=8,
                         layer_types=["indexed_attention", "indexed_attention"], rope_theta=800.0)),
+    "axk2_b": ("AXK2", sizes(36, 3, 14, 12, 8, 6, 10, **FEED_FORWARD, index_topk=8, index_head_dim=10, index_n_heads=8,
+               first_k_dense_replace=2, attention_bias=True, gated_norm_rank=2,
+               rope_parameters=yarn(mscale=1.0, mscale_all_dim=0.7))),
     # dots3-note by the keys of its published configuration: layers 2 to 4 have a window and sizes of their own.
     "dots3_note_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, layers=6, **FEED_FORWARD, index_topk=8,
                      index_head_dim=10, index_n_heads=8, head_dim=20, shared_experts_intermediate_size=8,

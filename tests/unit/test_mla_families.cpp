@@ -30,7 +30,7 @@ const std::string cases = std::string(LARQL_TEST_DATA) + "/hf/";
 // tests/data/README.md says how they were made.
 constexpr const char* families[] = {"glm4_moe_lite_b",   "youtu_b",         "axk1_b",        "mistral4_b",
                                     "minicpm3_b",        "longcat_flash_b", "kimi_linear_b", "bailing_hybrid_b",
-                                    "mistral_large_3_b", "dots3_indexed_b", "dots3_note_b"};
+                                    "mistral_large_3_b", "dots3_indexed_b", "dots3_note_b",  "axk2_b"};
 
 json config_of(const std::string& name) { return larql::read_config_json(cases + name + "/config.json"); }
 

@@ -152,8 +152,10 @@ private:
                    m_names.find(identity_of(m_source.spec(block), recipe.from[0]));
         });
         if (within == std::end(recipes)) {
-            (void)m_names.at(identity_of(m_source.spec(block), row.role),
-                             to_string(row.role));  // says what has no name
+            // By itself, where it has a name of its own; says what has none.
+            std::string name = m_names.at(identity_of(m_source.spec(block), row.role), to_string(row.role));
+            jobs.push_back(matrix_job(planned(row, m_source.spec(block), std::move(name)), {weights[row.role]}));
+            plan_bias(row, block, weights.bias(row.role), jobs);
             return;
         }
         const attention_spec& spec = m_source.spec(block);
@@ -199,7 +201,7 @@ private:
         attention_weights<float> weights = stored, taken = stored;
         const mla_factors<float> factors = factors_of(taken);
         const absorb_options made;
-        reorder_rope_gains(weights, head_rows(g, made.order, made.pairing));
+        reorder_stored_rows(weights, g, head_rows(g, made.order, made.pairing));
         if (m_scope.form == attention_form::latent) {
             weights.bias(kv_a) = permute_kv_a_bias(factors.kv_a_bias, g, head_rows(g, made.order, made.pairing));
             return weights;

@@ -132,6 +132,7 @@ private:
         if (!m_values.from_gguf) spec.transposed = m_family.transposed;
         spec.softcap = m_values.number_or_default(model_key::softcap).value_or(0.0);
         spec.sinks = m_family.sinks;
+        spec.raw_query_latent = m_family.raw_query_latent;
         spec.gate =
             top().find<bool>(model_key::mla_use_output_gate).value_or(false) ? m_family.gate_by_key : m_family.gate;
         const bool normed = !m_family.lists(model_key::qk_norm) || m_values.flag_or_default(model_key::qk_norm);

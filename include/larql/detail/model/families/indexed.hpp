@@ -91,6 +91,16 @@ inline constexpr window_key dots3_window_keys[] = {
     {model_key::qk_rope_head_dim,      "swa_qk_rope_head_dim"},
 };
 // clang-format on
+// modeling_axk2.py, and the names of the published files (conversion_mapping.py). The parts by themselves are larql's.
+inline constexpr name_row axk2_own_names[] = {
+    {tensor_role::q_gate_b, "layers.{}.self_attn.q_b_proj.weight"},
+    {tensor_role::q_gate_b, "layers.{}.self_attn.q_gate_proj.weight"},
+    {tensor_role::q_b, "layers.{}.self_attn.q_b_normed_proj.weight"},
+    {tensor_role::q_b_raw, "layers.{}.self_attn.q_b_raw_proj.weight"},
+    {tensor_role::gate, "layers.{}.self_attn.g_proj.weight"},
+};
+inline constexpr auto axk2_names = joined(axk2_own_names, deepseek_names, indexer_names);  // the first of a name counts
+inline constexpr std::string_view axk2_inert[] = {"gated_norm_rank"};                      // of norms outside attention
 inline constexpr auto dots3_names = joined(deepseek_names, indexer_names, dots3_own_names);
 inline constexpr key_alias dots3_aliases[] = {{model_key::rope_local_theta, "swa_rope_theta"},
                                               {model_key::sliding_window, "sliding_window_size"},
@@ -152,6 +162,16 @@ inline constexpr model_family indexed_families[] = {
                                   .period_keys = true},
                       .default_rms_norm_eps = 1e-5,
                       .inert_keys = glm5_next_inert}),
+    latent_attention(
+        {.name = "axk2",
+         .model_types = {"axk2"},
+         .classes = {"AXK2ForCausalLM", "AXK2Model", "AXK2ForSequenceClassification", "AXK2ForTokenClassification"},
+         .names = axk2_names,
+         .pairing = rope_pairing::interleaved,
+         .gate = output_gate::per_element,
+         .raw_query_latent = true,
+         .indexer = {.blocks = indexer_blocks::every_block, .k_norm = indexer_k_norm, .default_heads = 16},
+         .inert_keys = axk2_inert}),
     dots3({.name = "dots3_note",
            .model_types = {"dots3_note", "dots3_note_text"},
            .classes = {"Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM",

@@ -10,9 +10,6 @@ namespace larql::detail {
 
 // Source: transformers 5.24's modeling code.
 inline constexpr model_family refused_families[] = {
-    {.name = "axk2",
-     .model_types = {"axk2"},
-     .refused = "one projection makes its queries and its gate, and reads the query latent twice: normed and as it is"},
     {.name = "mistral_large4",
      .model_types = {"mistral_large4", "mistral_large4_text"},
      .refused = "its frequencies are learned, its layers share latents of keys and values, and its heads scale queries "
