@@ -4,6 +4,8 @@
 // and the rules that their rows name.
 #include <larql/checkpoint.hpp>
 #include <larql/convert.hpp>
+#include <support/files.hpp>
+#include <support/gguf_builder.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -13,6 +15,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -261,6 +264,56 @@ TEST_CASE("layers of linear attention have no block, and files keep their number
     json youtu = config_of("youtu_b");
     youtu["layer_types"] = {"full_attention", "linear_attention"};
     LARQL_CHECK_ERROR(layers_of(youtu), errc::not_understood, "layer_types");
+}
+
+TEST_CASE("layers of linear attention in a GGUF file are those without key/value heads") {
+    const std::string path = std::string(LARQL_TEST_DATA) + "/gguf/kimi_linear_b-bf16.gguf";
+    const checkpoint model = checkpoint::open(path);
+    REQUIRE(model.attention_blocks() == 2);
+    CHECK(model.config().num_hidden_layers == 5);
+    CHECK(model.spec(0).layer == 1);
+    CHECK(model.spec(1).layer == 4);
+    CHECK(model.spec(0).geometry.pairing == larql::rope_pairing::none);
+    const auto reference = larql::safetensors_file::open(cases + "kimi_linear_b/reference.safetensors");
+    for (std::size_t block = 0; block < 2; ++block)
+        for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent})
+            CHECK(worst_error(model, reference, block, form) < 2e-5);
+    // Kimi K3's architecture has the gate; a file of any other without heads in some layer is refused.
+    using larql::testing::gguf_builder;
+    using larql::testing::le;
+    const auto metadata = [](const std::string& architecture) {
+        gguf_builder b;
+        b.kv_string("general.architecture", architecture)
+            .kv(architecture + ".attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-5F))
+            .kv_array(architecture + ".attention.head_count_kv", gguf_builder::i32, 3, le(0) + le(1) + le(0));
+        const std::pair<const char*, std::uint32_t> sizes[] = {
+            {"block_count", 3},
+            {"context_length", 64},
+            {"embedding_length", 24},
+            {"attention.head_count", 2},
+            {"attention.q_lora_rank", 6},
+            {"attention.kv_lora_rank", 16},
+            {"attention.key_length", 24},
+            {"attention.value_length", 16},
+            {"attention.key_length_mla", 12},
+            {"attention.value_length_mla", 8},
+            {"rope.dimension_count", 8},
+            {"kda.head_dim", 4},
+            {"attn_res.block_size", 2},
+        };
+        for (const auto& [key, value] : sizes) b.kv(architecture + "." + key, gguf_builder::u32, le(value));
+        const larql::testing::temporary_folder folder;
+        const auto file = larql::testing::write_file(folder / "m.gguf", b.build());
+        return larql::read_model_config(larql::gguf_file::open(file));
+    };
+    const larql::model_config k3 = metadata("kimi-k3");
+    REQUIRE(k3.blocks.size() == 1);
+    CHECK(k3.blocks[0].layer == 1);
+    CHECK(k3.blocks[0].gate == larql::output_gate::per_element);
+    CHECK(k3.blocks[0].geometry.qk_nope_head_dim == 4);
+    CHECK(metadata("kimi-linear").blocks.at(0).gate == larql::output_gate::none);
+    LARQL_CHECK_ERROR(metadata("deepseek2"), errc::unsupported_architecture,
+                      "attention.head_count_kv: differs from layer to layer");
 }
 
 TEST_CASE("two attentions in a layer are two blocks") {
