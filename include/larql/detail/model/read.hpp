@@ -12,6 +12,7 @@
 #include <larql/detail/model/gguf_source.hpp>
 #include <larql/detail/model/json_layers.hpp>
 #include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/json_wrapper.hpp>
 #include <larql/detail/model/params_source.hpp>
 #include <larql/detail/model/print.hpp>
 #include <larql/detail/model/resolve.hpp>
