@@ -80,10 +80,7 @@ ordered_json norm_json(const larql::norm_spec& norm) {
 }
 
 ordered_json compression_json(const larql::compression_spec& c) {
-    ordered_json out = {{"ratio", c.ratio}, {"overlapping", c.overlapping}, {"norm", norm_json(c.norm)}};
-    if (c.index_heads != 0)
-        out["indexer"] = {{"heads", c.index_heads}, {"head_dim", c.index_head_dim}, {"top_k", c.index_top_k}};
-    return out;
+    return {{"ratio", c.ratio}, {"overlapping", c.overlapping}, {"norm", norm_json(c.norm)}};
 }
 
 ordered_json indexer_json(const larql::indexer_spec& indexer) {
@@ -102,7 +99,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     const larql::mla_geometry& g = spec.geometry;
     ordered_json out = {{"num_attention_heads", g.num_heads},
                         {"num_key_value_heads", g.kv_heads()},
-                        {"head_dim", g.qk_head_dim()},
+                        {spec.kind == larql::attention_kind::mla ? "qk_head_dim" : "head_dim", g.qk_head_dim()},
                         {"v_head_dim", g.v_head_dim}};
     if (spec.kind == larql::attention_kind::mla) {
         out["q_lora_rank"] = g.q_lora_rank == 0 ? ordered_json(nullptr) : ordered_json(g.q_lora_rank);
@@ -121,7 +118,10 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["qk_rope_head_dim"] = g.qk_rope_head_dim;
         out["row_order"] = larql::to_string(g.order);
         out["latent_norm_eps"] = spec.latent_norm.eps;
-        if (spec.compression.ratio != 0) out["compression"] = compression_json(spec.compression);
+        const larql::compression_spec& c = spec.compression;
+        if (c.ratio != 0) out["compression"] = compression_json(c);
+        if (c.index_heads != 0)
+            out["indexer"] = {{"heads", c.index_heads}, {"head_dim", c.index_head_dim}, {"top_k", c.index_top_k}};
     }
     if (spec.output_groups != 0) out["output"] = {{"groups", spec.output_groups}, {"rank", spec.output_rank}};
     out["attention_scale"] = spec.scale;
@@ -130,6 +130,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     if (spec.chunk != 0) out["attention_chunk_size"] = spec.chunk;
     if (spec.clip != 0.0) out["clip_qkv"] = spec.clip;
     if (spec.sinks) out["sinks"] = true;
+    if (spec.raw_query_latent) out["raw_query_latent"] = true;
     if (spec.gate != larql::output_gate::none) out["gate"] = larql::to_string(spec.gate);
     if (spec.temperature.scale != 0.0)
         out["temperature"] = {{"scale", spec.temperature.scale},
@@ -150,18 +151,20 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
         if (const auto role = static_cast<larql::tensor_role>(i); spec.biases.contains(role))
             out["biases"].push_back(larql::to_string(role));
-    out["rope"] = rope_json(spec);
+    // Blocks with entries rotate everything otherwise than those with a window alone.
+    out[spec.compression.ratio != 0 ? "compressed_rope" : "rope"] = rope_json(spec);
     return out;
 }
 
 /// The model, its blocks once where they are alike; "layers" has a value of each block for what differs.
 ordered_json config_json(const larql::model_config& c) {
-    ordered_json out = {{"attention", larql::to_string(c.attention)},
+    ordered_json out = {{"attention_kind", larql::to_string(c.attention)},
                         {"form", larql::to_string(c.form)},
                         {"hidden_size", c.hidden_size},
                         {"num_hidden_layers", c.num_hidden_layers},
                         {"rms_norm_eps", c.rms_norm_eps},
                         {"attention_bias", c.attention_bias}};
+    if (c.unused_sliding_window != 0) out["unused_sliding_window"] = c.unused_sliding_window;
     if (c.block_begin != 0 || c.block_end != c.blocks.size()) out["blocks_held"] = {c.block_begin, c.block_end - 1};
     std::vector<ordered_json> blocks;
     std::map<std::string, std::size_t> stated;  // in how many blocks a key stands with the first block's value

@@ -95,9 +95,11 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
         cached += indexer.cached_size();
         attention += indexer_flops_per_key(indexer);
     }
+    if (spec.raw_query_latent) added += saturating(g.num_heads) * g.qk_head_dim() * g.q_lora_rank;
     if (spec.gate != output_gate::none) {
         const saturating heads = g.num_heads;
-        added += (spec.gate == output_gate::per_head ? heads : heads * g.v_head_dim) * g.hidden_size;
+        const saturating rows = spec.gate == output_gate::per_head ? heads : heads * g.v_head_dim;
+        added += rows * (spec.raw_query_latent ? saturating(2) * g.q_lora_rank : saturating(g.hidden_size));
     }
     return {.weights = (added + base.weights).value(),
             .cached_per_token = cached.value(),

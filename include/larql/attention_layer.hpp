@@ -254,8 +254,8 @@ private:
             const detail::block_projection<T> project(m_spec, rope, m_weights, threads);
             const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
             const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
-            tensor<T, 2> query_latent;
-            project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr);
+            tensor<T, 2> query_latent, latents;
+            project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr, latents);
             const matrix_input<T> index_keys =
                 append(r, m_spec.indexer.own() ? indexer.keys(x, first_position) : tensor<T, 3>{});
             if (selects) r.selection = indexer.select(x, query_latent, index_keys);
@@ -270,7 +270,7 @@ private:
                                                                .threads = &threads});
             if (m_spec.form == attention_form::latent) context = project.from_latent(context);
             r.context = detail::flatten_tokens(std::move(context));
-            project.apply_gate(x, r.context);
+            project.apply_gate(m_spec.raw_query_latent ? matrix_input<T>(latents) : x, r.context);
             r.out = project.output(r.context);
         });
         return r;

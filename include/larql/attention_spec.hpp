@@ -147,6 +147,9 @@ struct attention_spec {
     bool value_is_key = false;       ///< values are the projected keys before their norm and rotation: there is no v
     bool sinks = false;              ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;
+    /// Queries and the gate read [the normed query latent, the latent before its norm] (A.X-K2); the gate not the
+    /// input.
+    bool raw_query_latent = false;
     query_temperature temperature{};
     compression_spec compression{};  ///< compressed attention alone
     /// The output projection is o_b times o_a, which multiplies each of `output_groups` equal parts of the heads'

@@ -177,6 +177,8 @@ inline void require_valid(const attention_spec& spec) {
         if (indexer.own() && indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
             refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
     }
+    if (spec.raw_query_latent && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
+        refuse("raw_query_latent", "the block has no query latent");
     if (spec.v_norm.kind != norm_kind::none && spec.v_norm.has_gain) refuse("v_norm", "no model has gains for it");
     if (!(spec.clip >= 0.0)) refuse("clip", "expected 0 or a number above, got " + std::to_string(spec.clip));
     if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))

@@ -35,7 +35,8 @@ struct model_config {
     std::size_t vocab_size = 0;
     std::size_t num_nextn_predict_layers = 0;
     double rms_norm_eps = 1e-6;
-    bool attention_bias = false;  ///< some of the attention's projections have biases
+    std::size_t unused_sliding_window = 0;  ///< stated, and no block has a window
+    bool attention_bias = false;            ///< some of the attention's projections have biases
 
     std::vector<attention_spec> blocks;  ///< one for each attention block
     std::size_t block_begin = 0;         ///< blocks that the files hold: a conversion may have left out others

@@ -49,6 +49,7 @@ enum class model_key : std::uint8_t {
     index_topk,
     index_n_heads,
     index_head_dim,
+    use_indexer,
     indexer_types,
     index_topk_freq,
     index_skip_topk_offset,
@@ -59,6 +60,8 @@ enum class model_key : std::uint8_t {
     mla_use_nope,
     mla_use_output_gate,
     full_attention_layers,
+    full_attention_indexes,
+    hybrid_pattern,
     full_attention_interval,
     num_layers,
     mla_scale_q_lora,
@@ -69,6 +72,7 @@ enum class model_key : std::uint8_t {
     no_rope_layer_interval,
     softcap,
     attention_multiplier,
+    key_multiplier,
     query_pre_attn_scalar,
     temperature_tuning,
     temperature_scale,
@@ -147,6 +151,19 @@ struct key_default {
     double value = 0.0;
 };
 
+/// A key that counts in blocks with a window alone, in place of the one for all blocks.
+struct window_key {
+    model_key key;
+    std::string_view name;  ///< in config.json
+    double value = 0.0;     ///< if it is absent; 0: what follows from the others
+};
+
+/// A key of config.json that looks like attention and may say one thing alone: what the family always does.
+struct fixed_key {
+    std::string_view name;
+    std::string_view value;  ///< "headwise", "true"
+};
+
 /// Where the softmax scale comes from.
 enum class scale_rule : std::uint8_t {
     inverse_sqrt_head,    ///< 1 / sqrt(D)
@@ -165,6 +182,7 @@ enum class window_rule : std::uint8_t {
     from_block,   ///< those of `layer_types`; without it, blocks from `max_window_layers` on
     pattern,      ///< those of `layer_types`; without it, all but each `sliding_window_pattern`th block
     alternating,  ///< those of `layer_types`; without it, every second block below `max_window_layers` from 0 on
+    but_period,   ///< those of `layer_types`; without it, all but block 0 and blocks b % window_period == window_offset
     chunks,       ///< `layer_types` says "chunked_attention"; without it, of blocks that rotate
     unrotated,    ///< those of `layer_types`; without it, blocks that do not rotate
 };
@@ -195,6 +213,7 @@ struct indexer_rule {
     /// Without `indexer_types`, block b is full if max(b + 1 - offset, 0) is a multiple of the period.
     std::size_t default_period = 1, default_offset = 2;
     std::size_t default_pool = 0;  ///< of index_kpool, which is read unless this is 0
+    bool by_switch = false;        ///< `use_dsa`, true if absent: blocks that see all keys are sparse
     bool period_keys = false;      ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
 };
 
@@ -236,6 +255,7 @@ struct model_family {
     nope_rule nope = nope_rule::none;
     bool norms_rotated_only = false;  ///< blocks that do not rotate have no norm of heads
     output_gate gate = output_gate::none;
+    bool raw_query_latent = false;                ///< queries and the gate read the query latent twice
     output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
     qkv_order fused = qkv_order::in_turn;         ///< of safetensors' qkv; that of GGUF is in turn
     role_set transposed{};                        ///< tensors that safetensors have as [in, out]
@@ -264,6 +284,7 @@ struct model_family {
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};
     std::optional<double> default_local_theta{};  ///< blocks with a window rotate unscaled, with `rope_local_base_freq`
+    bool dictionary_for_windows = false;          ///< a rope dictionary for all blocks is for those with a window, too
     std::array<key_default, 6> defaults{};        ///< of other keys
 
     gguf_rows stored = gguf_rows::as_published;
@@ -276,9 +297,15 @@ struct model_family {
     bool gguf_untruncated = false;  ///< GGUF has no word for YaRN's `truncate`, which is false in every model
     std::string_view gguf_loses{};  ///< what the GGUF architecture has no place for
 
+    /// Not empty: blocks with a window have sizes of their own, stated by these keys, or else every block by an entry
+    /// of `per_layer_config`, which then says all.
+    std::span<const window_key> window_keys{};
+
     std::span<const key_alias> aliases{};            ///< names beyond those of the key rows
     std::span<const std::string_view> inert_keys{};  ///< keys that look like attention and are not: names of
                                                      ///< config.json, and of GGUF below the architecture's prefix
+
+    std::span<const fixed_key> fixed_keys{};
 
     std::string_view refused{};  ///< not empty: such models are recognised and refused, for this reason
 

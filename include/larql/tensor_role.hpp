@@ -31,6 +31,8 @@ enum class tensor_role : std::uint8_t {
     v,                    ///< [G*V, E] value projection
     qkv,                  ///< [(H + G)*D + G*V, E] the three projections, fused in an order that the spec names
     q_gate,               ///< [2*H*D, E] queries and gate in one: per head D query rows, then D gate rows
+    q_gate_b,             ///< [H*(D + V), 2*Rq] q_b, q_b_raw and gate in one: per head D query rows, then V gate rows
+    q_b_raw,              ///< [H*D, Rq] what queries take of the query latent before its norm
     gate,                 ///< [H, E] or [H*V, E] gate of the heads' outputs
     sinks,                ///< [H] one logit per head that takes part in the softmax
     indexer_q_b,          ///< [Hi*Di, Rq] queries of the indexer, from the normed query latent
@@ -98,6 +100,8 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "v",
         "qkv",
         "q_gate",
+        "q_gate_b",
+        "q_b_raw",
         "gate",
         "sinks",
         "indexer_q_b",

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, set_seed
 
 TOKENS = 41
-ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn)$")
+ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn|mixer)$")
 OUTPUT = ("o_proj", "dense", "c_proj", "wo", "out_proj")
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -130,6 +130,30 @@ CASES = {
     "gpt_bigcode__heads": {"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,
                            "multi_query": False},
     "helium": sizes(16, 4, 2, 4, attention_bias=True),
+    "qwen2_vl_text": sizes(16, 4, 2, 0, 3, rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}, use_sliding_window=True, sliding_window=9, max_window_layers=2),
+    "qwen2_5_vl_text": sizes(24, 4, 1, 0, rope_scaling={"type": "mrope", "mrope_section": [1, 1, 1]}),
+    "internlm3": sizes(16, 4, 2, 6, qkv_bias=True, bias=True),
+    "exaone": {key.replace("num_hidden_layers", "num_layers").replace("rms_norm_eps", "layer_norm_epsilon"): value
+               for key, value in sizes(24, 4, 2, 0, rope_scaling=LLAMA3, attention_bias=True).items()},
+    "sarvam_moe": sizes(16, 4, 2, 6, use_qkv_bias=True, first_k_dense_replace=2, n_routed_experts=2, **experts()),
+    "sarvam_moe__unnormed": sizes(16, 2, 1, 4, use_qk_norm=False, first_k_dense_replace=2, n_routed_experts=2,
+                                  **experts()),
+    "hy_v3": sizes(16, 4, 2, 6, attention_bias=True, first_k_dense_replace=2, **experts()),
+    "lfm2": sizes(16, 4, 2, 0, 3, norm_eps=1e-2, layer_types=["full_attention", "conv", "full_attention"]),
+    "lfm2_moe": sizes(24, 4, 1, 0, 2, norm_eps=1e-2, layer_types=["conv", "full_attention"], num_dense_layers=2, **experts()),
+    "falcon_h1": sizes(16, 4, 2, 6, attention_bias=True, key_multiplier=0.4, attention_in_multiplier=1.5,
+                       attention_out_multiplier=0.7, mamba_d_ssm=8, mamba_n_heads=2, mamba_d_head=4, mamba_n_groups=1,
+                       mamba_d_state=4, mamba_d_conv=2),
+    "nemotron_h": sizes(16, 4, 2, 6, 4, hybrid_override_pattern="M*-*", mamba_num_heads=2, mamba_head_dim=4, n_groups=1,
+                        ssm_state_size=4, conv_kernel=2),
+    "internlm": sizes(16, 4, None, 0, attention_bias=True),  # transformers' llama
+    "minicpm": sizes(24, 4, 2, 0, rope_scaling={"type": "dynamic", "factor": 4.0}, max_position_embeddings=16),
+    "chatglm": sizes(16, 4, 2, 8, attention_bias=True),  # transformers' glm, its projections fused
+    "phi3_v": sizes(16, 2, 2, 0, sliding_window=9),  # transformers' phi3
+    # transformers' ministral3 in Mistral's own files
+    "mistral_params": sizes(16, 4, 2, 6, sliding_window=13,
+                            rope_parameters={**YARN, "llama_4_scaling_beta": 0.3, "beta_fast": 4.0, "beta_slow": 1.0,
+                                             "mscale": 1.0, "mscale_all_dim": 1.0}),
 }
 
 
@@ -159,7 +183,9 @@ def record(model):
             keep(block, name, (output[0] if isinstance(output, tuple) else output) if name == "out" else args[0])
         return hook
 
-    modules = [(name, module) for name, module in model.named_modules() if ATTENTION.search("." + name)]
+    modules = [(name, module) for name, module in model.named_modules()
+               if ATTENTION.search("." + name) and any(hasattr(module, n) for n in OUTPUT)
+               and (not name.endswith("mixer") or hasattr(module, "q_proj"))]
     for block, (name, module) in enumerate(modules):
         module.register_forward_pre_hook(read(block), with_kwargs=True)
         module.register_forward_hook(given(block, "out"))
@@ -186,10 +212,85 @@ def as_internlm2(tensors, stated):
     return fused
 
 
+def fused(tensors, names):
+    """Projections q, k and v as one, in turn, and the others by other names."""
+    out = {}
+    for name, value in tensors.items():
+        block, module, kind = re.search(r"layers\.(\d+)\.self_attn\.(\w+)\.(\w+)", name).groups()
+        if module == "q_proj":
+            out[names["qkv"].format(block, kind)] = torch.cat(
+                [tensors[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")])
+        elif module in names:
+            out[names[module].format(block, kind)] = value
+    return out
+
+
+def as_mistral_params(tensors, stated):
+    """Mistral's own names, words, and order of rows: rotated pairs are neighbours."""
+    rope = stated["rope_parameters"]
+    original = rope["original_max_position_embeddings"]
+    params = {"dim": stated["hidden_size"], "n_layers": stated["num_hidden_layers"], "head_dim": stated["head_dim"],
+              "hidden_dim": stated["intermediate_size"], "n_heads": stated["num_attention_heads"],
+              "n_kv_heads": stated["num_key_value_heads"], "norm_eps": stated["rms_norm_eps"],
+              "vocab_size": stated["vocab_size"], "rope_theta": rope["rope_theta"],
+              "sliding_window": stated["sliding_window"], "model_type": "transformer",
+              "max_position_embeddings": stated["max_position_embeddings"],
+              "yarn": {"original_max_position_embeddings": original, "factor": rope["factor"], "apply_scale": False,
+                       "beta": rope["beta_fast"], "alpha": rope["beta_slow"]},
+              "llama_4_scaling": {"original_max_position_embeddings": original, "beta": rope["llama_4_scaling_beta"]},
+              "moe": {"num_experts": 2, "num_experts_per_tok": 1}}
+    out = {}
+    for name, value in tensors.items():
+        block, part = re.search(r"layers\.(\d+)\.self_attn\.(\w)_proj\.weight", name).groups()
+        if part in "qk":
+            pairs = value.reshape(-1, 2, stated["head_dim"] // 2, value.shape[1])
+            value = pairs.transpose(1, 2).reshape(value.shape)
+        out[f"layers.{block}.attention.w{part}.weight"] = value
+    stated.clear()
+    stated.update(params)
+    return out
+
+
+def as_published(model_type, tensors, stated):
+    """The tensors under the names of the published files, and the configuration in their words."""
+    if model_type == "internlm2":
+        return as_internlm2(tensors, stated)
+    if model_type == "internlm":
+        stated.update(bias=stated.pop("attention_bias"), architectures=["InternLMForCausalLM"])
+    if model_type == "minicpm":
+        stated.update(architectures=["MiniCPMForCausalLM"], scale_emb=12)
+    if model_type == "mistral_params":
+        return as_mistral_params(tensors, stated)
+    if model_type == "phi3_v":
+        stated["architectures"] = ["Phi3VForCausalLM"]
+    if model_type == "exaone":
+        return {re.sub(r"^model\.layers\.(\d+)\.self_attn\.", r"transformer.h.\1.attn.attention.", name).replace(
+            "o_proj", "out_proj"): value for name, value in tensors.items()}
+    if model_type == "sarvam_moe":
+        at = "model.layers.{}.attention."
+        return fused(tensors, {"qkv": at + "query_key_value.{}", "o_proj": at + "dense.{}",
+                               "q_norm": at + "query_layernorm.{}", "k_norm": at + "key_layernorm.{}"})
+    if model_type == "chatglm":
+        for name, key in (("num_layers", "num_hidden_layers"), ("multi_query_group_num", "num_key_value_heads"),
+                          ("kv_channels", "head_dim"), ("layernorm_epsilon", "rms_norm_eps"),
+                          ("seq_length", "max_position_embeddings"), ("add_qkv_bias", "attention_bias")):
+            stated[name] = stated.pop(key)
+        stated.update(architectures=["ChatGLMModel"], multi_query_attention=True, rmsnorm=True, original_rope=True,
+                      add_bias_linear=False, apply_query_key_layer_scaling=True)
+        at = "transformer.encoder.layers.{}.self_attention."
+        return fused(tensors, {"qkv": at + "query_key_value.{}", "o_proj": at + "dense.{}"})
+    return tensors
+
+
+# Families whose code transformers does not have, and whose attention is that of another.
+SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3",
+           "mistral_params": "ministral3"}
+
+
 def make(case, folder):
     set_seed(sum(case.encode()))
     model_type = case.split("__")[0]
-    config = AutoConfig.for_model("llama" if model_type == "internlm2" else model_type, **CASES[case])
+    config = AutoConfig.for_model(SAME_AS.get(model_type, model_type), **CASES[case])
     config._attn_implementation = "eager"
     kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
     model = kind.from_config(config).to(torch.float32).eval()
@@ -201,12 +302,12 @@ def make(case, folder):
     stated = {**CASES[case], "model_type": model_type, "architectures": [type(model).__name__]}
     kept = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()
             if any(name.startswith(module + ".") for module in attention)}
-    if model_type == "internlm2":
-        kept = as_internlm2(kept, stated)
-    with open(os.path.join(folder, "config.json"), "w") as file:
+    kept = {name: value.contiguous() for name, value in as_published(model_type, kept, stated).items()}
+    own = model_type == "mistral_params"
+    with open(os.path.join(folder, "params.json" if own else "config.json"), "w") as file:
         json.dump(stated, file, indent=1, sort_keys=True)
         file.write("\n")
-    save_file(kept, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(kept, os.path.join(folder, "consolidated.safetensors" if own else "model.safetensors"), metadata={"format": "pt"})
     save_file(seen, os.path.join(folder, "reference.safetensors"))
 
 

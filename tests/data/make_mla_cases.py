@@ -57,11 +57,19 @@ CASES = {
     "bailing_hybrid_b": ("BailingHybrid", sizes(32, 3, 12, 16, 8, 6, 10, layers=4, **FEED_FORWARD, num_experts=2,
                          head_dim=8, layer_group_size=2, first_k_dense_replace=4, short_conv_kernel_size=2,
                          rope_parameters=dict(rope_type="default", rope_theta=900.0))),
-    # Of dots3-note the layers with an indexer alone: what the others need, larql does not have. With few heads of an
-    # indexer many scores would be exactly 0, and which of them torch.topk takes is open.
+    # With few heads of an indexer many scores would be exactly 0, and which of them torch.topk takes is open.
     "dots3_indexed_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, **FEED_FORWARD, index_topk=8,
                         index_head_dim=10, index_n_heads=8, head_dim=14, shared_experts_intermediate_size=8,
                         layer_types=["indexed_attention", "indexed_attention"], rope_theta=800.0)),
+    "axk2_b": ("AXK2", sizes(36, 3, 14, 12, 8, 6, 10, **FEED_FORWARD, index_topk=8, index_head_dim=10, index_n_heads=8,
+               first_k_dense_replace=2, attention_bias=True, gated_norm_rank=2,
+               rope_parameters=yarn(mscale=1.0, mscale_all_dim=0.7))),
+    # dots3-note by the keys of its published configuration: layers 2 to 4 have a window and sizes of their own.
+    "dots3_note_b": ("Dots3NoteText", sizes(36, 3, 14, 12, 8, 6, 10, layers=6, **FEED_FORWARD, index_topk=8,
+                     index_head_dim=10, index_n_heads=8, head_dim=20, shared_experts_intermediate_size=8,
+                     first_k_dense_replace=6, attention_bias=True, rope_theta=800.0, swa_rope_theta=30.0,
+                     sliding_window_size=9, swa_num_attention_heads=2, swa_num_key_value_heads=2, swa_q_lora_rank=10,
+                     swa_kv_lora_rank=16, swa_head_dim=16, swa_qk_nope_head_dim=12, swa_v_head_dim=6)),
 }
 
 
@@ -134,6 +142,45 @@ def as_params_json(source, folder):
     save_file(reference, os.path.join(folder, "reference.safetensors"))
 
 
+def as_gguf(source, path):
+    """Attention of a Kimi-Linear case in the names, shapes and metadata of llama.cpp's conversion/kimi_linear.py."""
+    import gguf
+    from safetensors.torch import load_file
+    c = json.load(open(os.path.join(source, "config.json")))
+    full = [kind == "full_attention" for kind in c["layer_types"]]
+    writer = gguf.GGUFWriter(path, "kimi-linear")
+    for key, value in {"block_count": len(full), "context_length": c["model_max_length"], "vocab_size": c["vocab_size"],
+                       "embedding_length": c["hidden_size"], "feed_forward_length": c["intermediate_size"],
+                       "attention.head_count": c["num_attention_heads"], "ssm.conv_kernel": 2, "kda.head_dim": 8,
+                       "attention.key_length": c["kv_lora_rank"] + c["qk_rope_head_dim"],
+                       "attention.value_length": c["head_dim"], "attention.q_lora_rank": c["q_lora_rank"],
+                       "attention.kv_lora_rank": c["kv_lora_rank"], "attention.value_length_mla": c["v_head_dim"],
+                       "attention.key_length_mla": c["qk_nope_head_dim"] + c["qk_rope_head_dim"],
+                       "rope.dimension_count": c["qk_rope_head_dim"]}.items():
+        writer.add_uint32(f"kimi-linear.{key}", value)
+    writer.add_array("kimi-linear.attention.head_count_kv", [int(one) for one in full])
+    writer.add_float32("kimi-linear.attention.layer_norm_rms_epsilon", c["rms_norm_eps"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.KIMI_LINEAR, len(full))
+    kept = {}
+    for name, x in load_file(os.path.join(source, "model.safetensors")).items():
+        if "kv_b_proj" in name:
+            heads = x.view(c["num_attention_heads"], -1, x.shape[1])
+            kept[name.replace("kv_b_proj", "k_b_proj")] = heads[:, :c["qk_nope_head_dim"]].transpose(1, 2)
+            kept[name.replace("kv_b_proj", "v_b_proj")] = heads[:, c["qk_nope_head_dim"]:]
+        elif "_attn" in name:
+            kept[name] = x
+    for name, x in kept.items():
+        stem, suffix = name.rsplit(".", 1)
+        stored = names.get_name(stem)
+        if stored is not None and ".attn_" in stored:  # those of linear layers, too
+            kind = gguf.GGMLQuantizationType.F32 if x.dim() == 1 else gguf.GGMLQuantizationType.BF16
+            writer.add_tensor(f"{stored}.{suffix}", gguf.quants.quantize(x.float().contiguous().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main(out, names):
     for name in names or CASES:
         folder = os.path.join(out, name)
@@ -147,6 +194,8 @@ def main(out, names):
         blocks = len([key for key in reference if key.endswith(".out")])
         size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
         print(f"{name}: {blocks} blocks, {size} bytes", flush=True)
+        if name == "kimi_linear_b":
+            as_gguf(folder, os.path.join(out, "kimi_linear_b-bf16.gguf"))
         if name == "mistral4_b":
             as_params_json(folder, os.path.join(out, "mistral_large_3_b"))
 

@@ -87,6 +87,22 @@ constexpr std::string_view cases[] = {
     "vaultgemma",
     "qwen3_vl_text",
     "qwen3_vl_moe_text",
+    "chatglm",
+    "exaone",
+    "falcon_h1",
+    "hy_v3",
+    "internlm",
+    "internlm3",
+    "lfm2",
+    "lfm2_moe",
+    "minicpm",
+    "mistral_params",
+    "nemotron_h",
+    "phi3_v",
+    "qwen2_5_vl_text",
+    "qwen2_vl_text",
+    "sarvam_moe",
+    "sarvam_moe__unnormed",
 };
 
 std::string data() { return LARQL_TEST_DATA; }
@@ -130,10 +146,32 @@ TEST_CASE("gqa families: each computes what transformers computed, in one pass a
     }
 }
 
+TEST_CASE("gqa families: Mistral's own params.json without a latent") {
+    const json params = larql::read_config_json(data() + "/hf/mistral_params/params.json");
+    const auto blocks = [](const json& config) { return parse_model_config(config).blocks; };
+    CHECK(blocks(params)[1].sliding_window == 13);
+    CHECK(blocks(params)[1].temperature.length == 16.0);
+    CHECK(larql::make_rope_table(blocks(params)[0].rope).magnitude == 1.0);
+    json plain = params;  // Mistral-7B's and Mixtral's
+    for (const char* key : {"yarn", "llama_4_scaling", "sliding_window", "max_position_embeddings"}) plain.erase(key);
+    CHECK(blocks(plain)[0].sliding_window == 0);
+    CHECK(blocks(plain)[0].temperature.scale == 0.0);
+    CHECK(blocks(plain)[0].geometry.num_kv_heads == 2);
+    plain["vision_encoder"] = {{"num_attention_heads", 3}, {"rope_theta", 5.0}};
+    CHECK(blocks(plain)[0].rope.theta == 10000.0);
+    plain.erase("rope_theta");  // mistral-inference has had two defaults
+    LARQL_CHECK_ERROR(blocks(plain), errc::missing_key, "rope_theta: required and absent");
+    json other = params;
+    other.erase("norm_eps");
+    LARQL_CHECK_ERROR(blocks(other), errc::missing_key, "rms_norm_eps");
+}
+
 TEST_CASE("gqa families: every row has a case, or is refused") {
     std::set<std::string> tested;
     for (const std::string_view name : cases) tested.emplace(name.substr(0, name.find("__")));
     tested.insert({"llama", "mistral", "qwen2", "qwen3"});  // test_families.cpp
+    // The same in one object with the configuration of a vision tower.
+    tested.insert({"qwen2_vl", "qwen2_5_vl", "llava", "llava_llama"});
     for (const larql::model_family& family : larql::detail::gqa_families)
         for (const std::string_view type : family.model_types)
             if (!type.empty() && family.refused.empty() && !type.starts_with("RefinedWeb"))  // falcon's old names
@@ -174,6 +212,10 @@ TEST_CASE("gqa families: a GGUF of gemma has the scale of its number of blocks, 
     CHECK(block("gemma2", 42, 7).scale == 1.0 / 4.0);
     CHECK(block("gemma2", 46, 7).scale == 1.0 / std::sqrt(12.0));
     LARQL_CHECK_ERROR(block("gemma2", 27, 7), errc::missing_key, "no published model has 27 blocks");
+    for (const unsigned blocks : {18U, 26U, 34U, 48U}) CHECK(block("gemma3", blocks, 7).scale == 1.0 / 4.0);
+    CHECK(block("gemma2", 26, 7).scale == 1.0 / 4.0);
+    CHECK(block("gemma3", 62, 7).scale == 1.0 / std::sqrt(12.0));
+    LARQL_CHECK_ERROR(block("gemma3", 46, 7), errc::missing_key, "no published model has 46 blocks");
     // What GGUF leaves out is not so, whatever transformers' class assumes.
     CHECK(block("gemma2", 42, 7).sliding_window == 7);
     CHECK(block("gemma2", 42, 0).sliding_window == 0);
@@ -309,6 +351,24 @@ TEST_CASE("gqa families: layers of linear attention have no block") {
     json more = {{"num_hidden_layers", 9}};
     for (const auto& spec : blocks_of("qwen3_next", more)) layers.push_back(spec.layer);
     CHECK(layers == std::vector<std::size_t>{3, 7});  // every fourth by the class default
+    const auto layers_of = [](const char* type, const json& config) {
+        std::vector<std::size_t> with_attention;
+        for (const auto& spec : blocks_of(type, config)) with_attention.push_back(spec.layer);
+        return with_attention;
+    };
+    const auto problem = [&](const char* type, const json& config) {
+        return larql::testing::error_of([&] { return layers_of(type, config); });
+    };
+    CHECK(layers_of("nemotron_h", {{"hybrid_override_pattern", "M*E-"}}) == list{1});
+    LARQL_CHECK_ERROR_TEXT(problem("nemotron_h", {{"hybrid_override_pattern", "M*"}}), errc::bad_value,
+                           "hybrid_override_pattern: expected 4 letters, got 2");
+    LARQL_CHECK_ERROR_TEXT(problem("nemotron_h", {{"hybrid_override_pattern", "M*XM"}}), errc::not_understood,
+                           "letters other than");
+    CHECK(layers_of("nemotron_h", {{"layers_block_type", {"mamba", "attention", "moe", "attention"}}}) == list{1, 3});
+    CHECK(layers_of("lfm2", {{"full_attn_idxs", {0, 3}}}) == list{0, 3});
+    CHECK(layers_of("lfm2", json::object()) == list{0, 1, 2, 3});
+    LARQL_CHECK_ERROR_TEXT(problem("lfm2", {{"full_attn_idxs", {4}}}), errc::bad_value,
+                           "full_attn_idxs: expected numbers from 0 to 3");
 }
 
 TEST_CASE("gqa families: what changes a family's attention and is not computed is refused by name") {
@@ -324,6 +384,12 @@ TEST_CASE("gqa families: what changes a family's attention and is not computed i
         {"phi3", {{"clip_qkv", 3.0}}},
         {"internlm2", {{"sliding_window", 7}}},
         {"glm", {{"rope_ratio", 500.0}}},
+        {"chatglm", {{"rope_ratio", 50}}},
+        {"chatglm", {{"position_encoding_2d", true}}},
+        {"chatglm", {{"multi_query_attention", false}}},
+        {"hy_v3", {{"qk_norm", false}}},
+        {"llama", {{"key_multiplier", 0.5}}},
+        {"nemotron_h", {{"attention_bias", true}, {"hybrid_override_pattern", "M*M*"}}},
     };
     for (const auto& [type, more] : refused) {
         CAPTURE(type);

@@ -4,6 +4,8 @@
 // and the rules that their rows name.
 #include <larql/checkpoint.hpp>
 #include <larql/convert.hpp>
+#include <support/files.hpp>
+#include <support/gguf_builder.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -13,6 +15,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -28,36 +31,9 @@ using nlohmann::json;
 const std::string cases = std::string(LARQL_TEST_DATA) + "/hf/";
 
 // tests/data/README.md says how they were made.
-constexpr const char* families[] = {"glm4_moe_lite_b", "youtu_b",          "axk1_b",
-                                    "mistral4_b",      "minicpm3_b",       "longcat_flash_b",
-                                    "kimi_linear_b",   "bailing_hybrid_b", "mistral_large_3_b"};
-
-// dots3-note's rules as a user's family: multiplied latents with the configuration's eps, a norm of the shared rotated
-// keys, a gate for each head, and an indexer.
-constexpr larql::name_row dots3_own_names[] = {
-    {larql::tensor_role::k_rope_norm, "layers.{}.self_attn.k_rope_only_layernorm.weight"},
-    {larql::tensor_role::gate, "layers.{}.self_attn.g_proj.weight"},
-};
-constexpr auto dots3_names =
-    larql::detail::joined(larql::detail::deepseek_names, larql::detail::indexer_names, dots3_own_names);
-constexpr larql::model_family dots3[] = {
-    {.name = "dots3_indexed",
-     .model_types = {"dots3_note_text"},
-     .classes = {"Dots3NoteTextModel"},
-     .names = dots3_names,
-     .kind = larql::attention_kind::mla,
-     .pairing = larql::rope_pairing::interleaved,
-     .latent_eps = 0.0,
-     .scaled_latents = true,
-     .k_rope_norm = {.kind = larql::norm_kind::rms},
-     .windows = larql::window_rule::layer_types,
-     .gate = larql::output_gate::per_head,
-     .indexer = {.blocks = larql::indexer_blocks::layer_types,
-                 .pairing = larql::rope_pairing::interleaved,
-                 .k_norm = larql::detail::indexer_k_norm},
-     .partial_rotary = true,
-     .biases_by_key = {larql::tensor_role::q_a, larql::tensor_role::kv_a, larql::tensor_role::o}},
-};
+constexpr const char* families[] = {"glm4_moe_lite_b",   "youtu_b",         "axk1_b",        "mistral4_b",
+                                    "minicpm3_b",        "longcat_flash_b", "kimi_linear_b", "bailing_hybrid_b",
+                                    "mistral_large_3_b", "dots3_indexed_b", "dots3_note_b",  "axk2_b"};
 
 json config_of(const std::string& name) { return larql::read_config_json(cases + name + "/config.json"); }
 
@@ -123,21 +99,139 @@ TEST_CASE("latent attention: what larql writes of every family computes the same
         }
 }
 
-TEST_CASE("latent attention: a norm of the shared rotated keys, in every form and in what larql writes") {
-    const std::string name = "dots3_indexed_b";
-    const auto reference = larql::safetensors_file::open(cases + name + "/reference.safetensors");
-    const checkpoint model = checkpoint::open(cases + name, {.families = dots3});
-    REQUIRE(model.attention_blocks() == 2);
-    for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent}) {
-        CAPTURE(larql::to_string(form));
-        const larql::testing::temporary_folder folder;
-        larql::convert_to_safetensors(model, folder / "out", {.form = form, .type = larql::dtype::f32});
-        const checkpoint made = checkpoint::open(folder / "out", {.families = dots3});
-        for (std::size_t block = 0; block < 2; ++block) {
-            CHECK(worst_error(model, reference, block, form) < 1e-5);
-            CHECK(worst_error(made, reference, block, form) < 1e-5);
+TEST_CASE("dots3-note: blocks with a window have sizes of their own, by either kind of keys") {
+    json published = {{"model_type", "dots3_note"},
+                      {"architectures", {"Dots3NoteForCausalLM"}},
+                      {"num_hidden_layers", 6},
+                      {"num_attention_heads", 3},
+                      {"num_key_value_heads", 3},
+                      {"hidden_size", 36},
+                      {"q_lora_rank", 14},
+                      {"kv_lora_rank", 12},
+                      {"qk_nope_head_dim", 8},
+                      {"qk_rope_head_dim", 6},
+                      {"v_head_dim", 10},
+                      {"head_dim", 20},
+                      {"rms_norm_eps", 1e-2},
+                      {"attention_bias", true},
+                      {"max_position_embeddings", 256},
+                      {"rope_theta", 800.0},
+                      {"index_topk", 8},
+                      {"index_n_heads", 8},
+                      {"index_head_dim", 10},
+                      {"indexer_rope_interleave", true},
+                      {"apply_mla_qkv_lora_rescale", true},
+                      {"attention_gate_type", "headwise"},
+                      {"swa_attention_gate_type", "headwise"},
+                      {"sliding_window_size", 9},
+                      {"swa_rope_theta", 30.0},
+                      {"swa_num_attention_heads", 2},
+                      {"swa_num_key_value_heads", 2},
+                      {"swa_q_lora_rank", 10},
+                      {"swa_kv_lora_rank", 16},
+                      {"swa_head_dim", 16},
+                      {"swa_qk_nope_head_dim", 12},
+                      {"swa_v_head_dim", 6}};
+    const json canonical = config_of("dots3_note_b");
+    const auto blocks = [](const json& config) { return parse_model_config(config).blocks; };
+    const auto same = [&](const json& config) {
+        const std::vector<attention_spec> mine = blocks(config), theirs = blocks(canonical);
+        REQUIRE(mine.size() == theirs.size());
+        for (std::size_t b = 0; b < mine.size(); ++b) {
+            CAPTURE(b);
+            const auto facts = [](const attention_spec& s) {
+                return std::vector<double>{static_cast<double>(s.geometry.num_heads),
+                                           static_cast<double>(s.geometry.q_lora_rank),
+                                           static_cast<double>(s.geometry.kv_lora_rank),
+                                           static_cast<double>(s.geometry.qk_nope_head_dim),
+                                           static_cast<double>(s.geometry.qk_rope_head_dim),
+                                           static_cast<double>(s.geometry.v_head_dim),
+                                           static_cast<double>(s.sliding_window),
+                                           static_cast<double>(s.indexer.top_k),
+                                           s.rope.theta,
+                                           s.scale,
+                                           s.q_latent_scale,
+                                           s.kv_latent_scale};
+            };
+            CHECK(facts(mine[b]) == facts(theirs[b]));
         }
-    }
+    };
+    same(published);
+    CHECK(blocks(published)[3].geometry.num_heads == 2);
+    CHECK(blocks(published)[5].geometry.num_heads == 3);
+    json config = published;
+    config["layer_types"] = {"full_attention",    "full_attention",    "sliding_attention",
+                             "sliding_attention", "sliding_attention", "full_attention"};
+    same(config);
+    config["use_dsa"] = true;
+    same(config);
+    config["use_dsa"] = false;
+    CHECK_FALSE(blocks(config)[0].indexer.any());
+    config["layer_types"][0] = "indexed_attention";
+    CHECK_FALSE(blocks(config)[0].indexer.any());
+    config = canonical;
+    config.erase("layer_types");
+    same(config);
+    config["per_layer_config"] = json::object();  // then blocks with a window are as large as the others
+    CHECK(blocks(config)[3].geometry.num_heads == 3);
+    config = published;
+    for (const char* key : {"swa_num_attention_heads", "swa_q_lora_rank", "swa_kv_lora_rank", "swa_head_dim",
+                            "swa_qk_nope_head_dim", "swa_v_head_dim", "sliding_window_size", "swa_rope_theta"})
+        config.erase(key);
+    const attention_spec local = blocks(config)[2];
+    CHECK(local.geometry.num_heads == 64);
+    CHECK(local.geometry.q_lora_rank == 1024);
+    CHECK(local.geometry.kv_lora_rank == 1024);
+    CHECK(local.geometry.qk_nope_head_dim == 192);
+    CHECK(local.geometry.qk_rope_head_dim == 64);
+    CHECK(local.geometry.v_head_dim == 128);
+    CHECK(local.sliding_window == 512);
+    CHECK(local.rope.theta == 5e4);
+    config.erase("rope_theta");
+    CHECK(blocks(config)[0].rope.theta == 8e7);
+    // One dictionary of rope scaling is for all blocks.
+    config = published;
+    config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 4.0}};
+    CHECK(blocks(config)[2].rope.factor == 4.0);
+    CHECK(blocks(config)[2].rope.theta == 800.0);
+    config["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 4.0}, {"mscale_all_dim", 1.0}, {"mscale", 1.0}};
+    CHECK(blocks(config)[0].scale == doctest::Approx(1.0 / std::sqrt(14.0)));  // without YaRN's m
+    config["rope_scaling"] = {{"indexed_attention", {{"rope_type", "linear"}, {"factor", 4.0}}}};
+    LARQL_CHECK_ERROR(blocks(config), errc::not_understood, "have none for \"sliding_attention\"");
+}
+
+TEST_CASE("dots3-note: what contradicts itself or is not known is refused") {
+    const json good = config_of("dots3_note_b");
+    const auto with = [&](const char* key, const json& value) {
+        json config = good;
+        config[key] = value;
+        return config;
+    };
+    json config = good;
+    config.erase("per_layer_config");
+    config["swa_head_dim"] = 20;
+    config["swa_qk_nope_head_dim"] = 12;
+    config["swa_qk_rope_head_dim"] = 4;
+    LARQL_CHECK_ERROR(parse_model_config(config), errc::bad_value,
+                      "swa_head_dim: expected the sum of 12 and 4, got 20");
+    config["swa_v_head_dim"] = 0;
+    LARQL_CHECK_ERROR(parse_model_config(config), errc::bad_value, "swa_v_head_dim: expected 1 to 1048576, got 0");
+    LARQL_CHECK_ERROR(parse_model_config(with("per_layer_config", 3)), errc::wrong_type, "expected an object");
+    for (const json& layers : {json{{"6", json::object()}}, json{{"x", json::object()}}, json{{"1", 2}},
+                               json{{"1", {{"skip", {"attention"}}}}}})
+        LARQL_CHECK_ERROR(parse_model_config(with("per_layer_config", layers)), errc::bad_value,
+                          "expected layers from 0 to 6");
+    LARQL_CHECK_ERROR(parse_model_config(with("per_layer_config", {{"2", {{"sliding_window", 4}}}})),
+                      errc::not_understood, "per_layer_config.2.sliding_window (4) is unknown");
+    LARQL_CHECK_ERROR(parse_model_config(with("attention_gate_type", "elementwise")), errc::not_understood,
+                      "attention_gate_type is \"elementwise\", and \"dots3_note\" has headwise");
+    LARQL_CHECK_ERROR(parse_model_config(with("k_rope_only_layernorm", false)), errc::not_understood,
+                      "k_rope_only_layernorm is false");
+    LARQL_CHECK_ERROR(parse_model_config(with("apply_mla_qkv_lora_rescale", false)), errc::not_understood,
+                      "always scales");
+    json other = config_of("youtu_b");
+    other["swa_v_head_dim"] = 6;
+    LARQL_CHECK_ERROR(parse_model_config(other), errc::not_understood, "swa_v_head_dim (6) is unknown");
 }
 
 TEST_CASE("layers of linear attention have no block, and files keep their numbers") {
@@ -170,6 +264,56 @@ TEST_CASE("layers of linear attention have no block, and files keep their number
     json youtu = config_of("youtu_b");
     youtu["layer_types"] = {"full_attention", "linear_attention"};
     LARQL_CHECK_ERROR(layers_of(youtu), errc::not_understood, "layer_types");
+}
+
+TEST_CASE("layers of linear attention in a GGUF file are those without key/value heads") {
+    const std::string path = std::string(LARQL_TEST_DATA) + "/gguf/kimi_linear_b-bf16.gguf";
+    const checkpoint model = checkpoint::open(path);
+    REQUIRE(model.attention_blocks() == 2);
+    CHECK(model.config().num_hidden_layers == 5);
+    CHECK(model.spec(0).layer == 1);
+    CHECK(model.spec(1).layer == 4);
+    CHECK(model.spec(0).geometry.pairing == larql::rope_pairing::none);
+    const auto reference = larql::safetensors_file::open(cases + "kimi_linear_b/reference.safetensors");
+    for (std::size_t block = 0; block < 2; ++block)
+        for (const attention_form form : {attention_form::factored, attention_form::dense, attention_form::latent})
+            CHECK(worst_error(model, reference, block, form) < 2e-5);
+    // Kimi K3's architecture has the gate; a file of any other without heads in some layer is refused.
+    using larql::testing::gguf_builder;
+    using larql::testing::le;
+    const auto metadata = [](const std::string& architecture) {
+        gguf_builder b;
+        b.kv_string("general.architecture", architecture)
+            .kv(architecture + ".attention.layer_norm_rms_epsilon", gguf_builder::f32, le(1e-5F))
+            .kv_array(architecture + ".attention.head_count_kv", gguf_builder::i32, 3, le(0) + le(1) + le(0));
+        const std::pair<const char*, std::uint32_t> sizes[] = {
+            {"block_count", 3},
+            {"context_length", 64},
+            {"embedding_length", 24},
+            {"attention.head_count", 2},
+            {"attention.q_lora_rank", 6},
+            {"attention.kv_lora_rank", 16},
+            {"attention.key_length", 24},
+            {"attention.value_length", 16},
+            {"attention.key_length_mla", 12},
+            {"attention.value_length_mla", 8},
+            {"rope.dimension_count", 8},
+            {"kda.head_dim", 4},
+            {"attn_res.block_size", 2},
+        };
+        for (const auto& [key, value] : sizes) b.kv(architecture + "." + key, gguf_builder::u32, le(value));
+        const larql::testing::temporary_folder folder;
+        const auto file = larql::testing::write_file(folder / "m.gguf", b.build());
+        return larql::read_model_config(larql::gguf_file::open(file));
+    };
+    const larql::model_config k3 = metadata("kimi-k3");
+    REQUIRE(k3.blocks.size() == 1);
+    CHECK(k3.blocks[0].layer == 1);
+    CHECK(k3.blocks[0].gate == larql::output_gate::per_element);
+    CHECK(k3.blocks[0].geometry.qk_nope_head_dim == 4);
+    CHECK(metadata("kimi-linear").blocks.at(0).gate == larql::output_gate::none);
+    LARQL_CHECK_ERROR(metadata("deepseek2"), errc::unsupported_architecture,
+                      "attention.head_count_kv: differs from layer to layer");
 }
 
 TEST_CASE("two attentions in a layer are two blocks") {

@@ -200,6 +200,21 @@ inline matrix_input<float> rows_of_runs(matrix_input<float> whole, std::size_t b
                                });
 }
 
+/// So many columns from `first` on; 0: all.
+inline matrix_input<float> column_range(matrix_input<float> whole, std::size_t first, std::size_t count) {
+    if (count == 0) return whole;
+    const std::size_t rows = whole.rows(), cols = whole.cols();
+    return matrix_input<float>(rows, count,
+                               [whole = std::move(whole), first, count, cols](std::size_t begin, std::size_t end,
+                                                                              float* out, std::size_t stride) {
+                                   std::vector<float> row(cols);
+                                   for (std::size_t r = begin; r < end; ++r, out += stride) {
+                                       whole.read_rows(r, r + 1, row.data(), cols);
+                                       std::copy_n(row.data() + first, count, out);
+                                   }
+                               });
+}
+
 }  // namespace detail
 
 /// Rows of a stored matrix, which is held against the shape that the spec implies.
@@ -221,7 +236,8 @@ inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, cons
                                          [found](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
                                              found.read_rows(begin, end, out, stride);
                                          });
-    return detail::rows_of_runs(whole, rows.begin, rows.end, rows.runs);
+    return detail::column_range(detail::rows_of_runs(whole, rows.begin, rows.end, rows.runs), rows.first_column,
+                                rows.columns);
 }
 
 /// The elements of a stored vector from `begin` to `end` of each of `runs` runs of equal length. Gains that every head
@@ -357,7 +373,7 @@ inline attention_layer<float> checkpoint::attention(std::size_t block, attention
     const auto converted = [&](auto made) {
         layer.geometry.order = made.order;
         layer.geometry.pairing = made.pairing;
-        detail::reorder_rope_gains(stored, detail::head_rows(published, made.order, made.pairing));
+        detail::reorder_stored_rows(stored, published, detail::head_rows(published, made.order, made.pairing));
         attention_weights<float> weights = to_attention_weights(std::move(made), std::move(stored[tensor_role::o]),
                                                                 std::move(stored.bias(tensor_role::o)));
         detail::carry_over(stored, layer, weights);

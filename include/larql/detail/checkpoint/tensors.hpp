@@ -24,12 +24,14 @@
 
 namespace larql {
 
-/// Rows of a stored weight: those from `begin` to `end` of each of `runs` runs of equal length.
+/// Rows of a stored weight: those from `begin` to `end` of each of `runs` runs of equal length, and of each the
+/// elements from `first_column` on, `columns` of them; 0: all.
 struct stored_rows {
     std::string name;
     tensor_role role;
     std::size_t begin = 0, end = 0;
     std::size_t runs = 1;
+    std::size_t first_column = 0, columns = 0;
 };
 
 /// How a role's rows are made from what a checkpoint stores: the rows of one part as they are, or the join of a k_b and
@@ -207,8 +209,9 @@ private:
                                  true};
         const std::size_t runs = std::max<std::size_t>(runs_of(*made, spec), 1);
         const std::size_t begin = rows_before(*made, spec) / runs;
-        return tensor_recipe{
-            {{*whole(made->from[0]), made->from[0], begin, begin + size_of(made->rows, spec) / runs, runs}}, false};
+        return tensor_recipe{{{*whole(made->from[0]), made->from[0], begin, begin + size_of(made->rows, spec) / runs,
+                               runs, size_of(made->columns_before, spec), size_of(made->columns, spec)}},
+                             false};
     }
 
     /// Scales of activations and of an engine's KV cache: they do not touch the weights.

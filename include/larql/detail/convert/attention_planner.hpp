@@ -112,7 +112,8 @@ private:
         const auto recipe = m_source.locate(role, block);
         if (!recipe || recipe->joins_kv_b) return std::nullopt;
         const larql::stored_rows& part = recipe->parts.front();
-        if (part.runs != 1 || m_source.spec(block).transposed.contains(part.role)) return std::nullopt;
+        const bool reordered = role == tensor_role::q_b_raw && m_scope.form != m_source.spec(block).form;
+        if (part.runs != 1 || part.columns != 0 || reordered || m_source.spec(block).transposed.contains(part.role)) return std::nullopt;
         const weight stored = m_source.weights().at(part.name);
         if (stored.raw() == nullptr) return std::nullopt;
         return raw_rows{stored.raw(), part.begin};
@@ -213,7 +214,11 @@ private:
                    m_names.find(identity_of(spec, recipe.from[0]));
         });
         if (within == std::end(recipes)) {
-            (void)name_at(row.role, block);  // says what has no name
+            // By itself, where it has a name of its own; says what has none.
+            rows.push_back(matrix_row(planned(row, spec, name_at(row.role, block), dtype::f32),
+                                      stored_type(row.role, block), raw(row.role, block), order_of(row.role, spec),
+                                      weights[row.role]));
+            plan_bias(row, block, weights.bias(row.role), rows);
             return;
         }
         if (rows_before(*within, spec) != 0) return;
@@ -265,7 +270,7 @@ private:
         attention_weights<float> weights = stored, taken = stored;
         const mla_factors<float> factors = factors_of(taken);
         const absorb_options made;
-        reorder_rope_gains(weights, head_rows(g, made.order, made.pairing));
+        reorder_stored_rows(weights, g, head_rows(g, made.order, made.pairing));
         if (m_scope.form == attention_form::latent) {
             weights.bias(kv_a) = permute_kv_a_bias(factors.kv_a_bias, g, head_rows(g, made.order, made.pairing));
             return weights;

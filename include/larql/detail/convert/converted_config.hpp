@@ -10,7 +10,7 @@
 #include <larql/checkpoint.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/target_names.hpp>
-#include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/json_wrapper.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>
 #include <larql/mla_absorb.hpp>

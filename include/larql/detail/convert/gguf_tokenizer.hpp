@@ -11,7 +11,7 @@
 #include <larql/detail/checkpoint/files.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/io/json.hpp>
-#include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/json_wrapper.hpp>
 #include <larql/error.hpp>
 
 #include <nlohmann/json.hpp>

@@ -39,9 +39,10 @@ public:
 
     /// q, k and v of the new tokens, rotated.
     /// @param query_latent  gets the normed query latent [T, Rq], times its gains, which an indexer reads; null: unread
+    /// @param latents       gets [T, 2*Rq], the same and the latent before its norm, where queries and a gate read both
     void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r,
-                         tensor<T, 2>* query_latent = nullptr) const {
-        r.q = query(x, query_latent);
+                         tensor<T, 2>* query_latent, tensor<T, 2>& latents) const {
+        r.q = query(x, query_latent, latents);
         if (m_spec.kind == attention_kind::gqa) {
             plain_query_key_value(x, first_position, r);
             return;
@@ -76,6 +77,7 @@ public:
     }
 
     /// Multiplies the heads' outputs [T, H*V] by the block's gate, if it has one.
+    /// @param x  what the gate reads: the block's input, or `latents` of query_key_value
     void apply_gate(const matrix_input<T>& x, tensor<T, 2>& context) const {
         if (m_spec.gate == output_gate::none) return;
         const tensor<T, 2> gate = linear(x, tensor_role::gate);
@@ -149,23 +151,45 @@ private:
         return x;
     }
 
-    [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x, tensor<T, 2>* latent) const {
+    [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x, tensor<T, 2>* latent, tensor<T, 2>& latents) const {
         if (!query_latent(m_spec)) return heads_of(linear(x, tensor_role::q), m_g.num_heads);
         tensor<T, 2> a = linear(x, tensor_role::q_a);
         if (latent != nullptr) {
             *latent = a;
             normalise(*latent, m_g.q_lora_rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
         }
+        tensor<T, 2> raw;  // what queries take of the latent before its norm
+        if (m_spec.raw_query_latent) {
+            raw = linear(a, tensor_role::q_b_raw);
+            latents = both_latents(a);
+        }
+        const auto with_raw = [&](tensor<T, 2>&& q) {
+            for (std::size_t i = 0; i < raw.size(); ++i) q.data()[i] += raw.data()[i];
+            return heads_of(std::move(q), m_g.num_heads);
+        };
         if (m_form == attention_form::dense) {
             const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank, m_spec.q_latent_scale);
             tensor<T, 2> q = linear(x, tensor_role::q);
             for (std::size_t t = 0; t < q.shape(0); ++t)
                 for (std::size_t i = 0; i < q.shape(1); ++i) q.data()[t * q.shape(1) + i] *= factors[t];
-            return heads_of(std::move(q), m_g.num_heads);
+            return with_raw(std::move(q));
         }
         normalise(a, m_g.q_lora_rank, m_spec.q_latent_scale,
                   m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::q_a_norm));
-        return heads_of(linear(a, tensor_role::q_b), m_g.num_heads);
+        return with_raw(linear(a, tensor_role::q_b));
+    }
+
+    /// [the normed latent times its gains, the latent], for each token.
+    [[nodiscard]] tensor<T, 2> both_latents(const tensor<T, 2>& a) const {
+        const std::size_t tokens = a.shape(0), rank = a.shape(1);
+        tensor<T, 2> normed = a;
+        normalise(normed, rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
+        auto both = tensor<T, 2>::from_shape({tokens, 2 * rank});
+        for (std::size_t t = 0; t < tokens; ++t) {
+            std::copy_n(normed.data() + t * rank, rank, both.data() + t * 2 * rank);
+            std::copy_n(a.data() + t * rank, rank, both.data() + t * 2 * rank + rank);
+        }
+        return both;
     }
 
     /// Plain attention: norms of the heads before or after rotation.

@@ -303,9 +303,29 @@ tensor<T, 1> permute_kv_a_bias(const vector_input<T>& bias, const mla_geometry& 
     return result;
 }
 
-/// Gains of the rotated rows, in the new order of these.
+/// Rows of every head in another order: row i of a head is row from[i] of the stored one.
+template <class T>
+matrix_input<T> rows_of_heads(matrix_input<T> stored, std::vector<std::size_t> from) {
+    const std::size_t rows = stored.rows(), cols = stored.cols();
+    return matrix_input<T>(rows, cols,
+                           [stored = std::move(stored), from = std::move(from)](std::size_t begin, std::size_t end,
+                                                                                T* out, std::size_t stride) {
+                               for (std::size_t r = begin; r < end; ++r, out += stride) {
+                                   const std::size_t row = r / from.size() * from.size() + from[r % from.size()];
+                                   stored.read_rows(row, row + 1, out, stride);
+                               }
+                           });
+}
+
+/// What another form keeps of the stored weights, with its rows in their new order: the gains of the rotated rows, and
+/// what queries take of the latent before its norm.
 template <class Weights>
-void reorder_rope_gains(Weights& weights, const head_rows& rows) {
+void reorder_stored_rows(Weights& weights, const mla_geometry& g, const head_rows& rows) {
+    if (auto& raw = weights[tensor_role::q_b_raw]; !raw.empty()) {
+        std::vector<std::size_t> from(g.qk_head_dim());
+        for (std::size_t i = 0; i < from.size(); ++i) from[rows.of_query(i)] = i;
+        raw = rows_of_heads(std::move(raw), std::move(from));
+    }
     auto& gains = weights.vector(tensor_role::k_rope_norm);
     if (gains.empty()) return;
     auto reordered = gains.values();

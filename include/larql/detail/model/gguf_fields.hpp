@@ -126,10 +126,12 @@ private:
         }
     }
 
-    /// One number for each layer, which must all be the same.
+    /// One number for each layer, which must all be the same; layers without heads do not count.
     std::optional<std::uint64_t> same_in_all_layers(std::string_view name, const gguf_value& value) const {
-        const auto all = guarded<std::vector<std::uint64_t>>(name, &value);
+        auto all = guarded<std::vector<std::uint64_t>>(name, &value);
         if (!all || all->empty()) return std::nullopt;
+        if (name == "attention.head_count_kv" && std::ranges::any_of(*all, [](std::uint64_t n) { return n != 0; }))
+            std::erase(*all, std::uint64_t{0});
         if (std::ranges::any_of(*all, [&](std::uint64_t n) { return n != all->front(); })) {
             if (looks_like_attention(name))
                 m_problems->add(errc::unsupported_architecture, key(name), "differs from layer to layer");

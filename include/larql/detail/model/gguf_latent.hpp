@@ -102,7 +102,8 @@ inline std::optional<gguf_block> first_block_with(const gguf_file& file, const n
 
 /// Sizes of latent attention: from the tensors, or without any from the metadata.
 inline void read_gguf_latent_sizes(const gguf_file& file, const gguf_fields& fields, const name_matcher& names,
-                                   std::uint64_t blocks, key_values& top) {
+                                   std::uint64_t blocks, model_values& values) {
+    key_values& top = values.top;
     const std::uint64_t heads = top.size(model_key::num_attention_heads);
     const auto block = first_block_with(file, names, std::min<std::uint64_t>(blocks, 4096), tensor_role::kv_a);
     latent_sizes s;
@@ -116,7 +117,9 @@ inline void read_gguf_latent_sizes(const gguf_file& file, const gguf_fields& fie
         fields.cross_check("attention.key_length_mla", {key}, dialect);
         fields.cross_check("attention.value_length_mla", {s.value}, dialect);
         fields.cross_check("attention.key_length", {key, s.kv_rank + s.rope}, dialect);
-        fields.cross_check("attention.value_length", {s.value, s.kv_rank}, dialect);
+        const auto inert = values.family->inert_keys;
+        if (std::ranges::find(inert, "attention.value_length") == inert.end())
+            fields.cross_check("attention.value_length", {s.value, s.kv_rank}, dialect);
         fields.cross_check("attention.head_count_kv", {1, heads}, dialect);
     } else {
         s.q_rank = fields.integer("attention.q_lora_rank").value_or(0);

@@ -10,6 +10,7 @@
 #include <larql/detail/model/gguf_indexer.hpp>
 #include <larql/detail/model/gguf_latent.hpp>
 #include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>
@@ -187,6 +188,22 @@ inline bool has_biases(const gguf_file& file, const name_matcher& names, const m
     return false;
 }
 
+/// Layers without key/value heads have no attention (llama.cpp conversion/kimi_linear.py).
+inline void read_gguf_layer_types(const gguf_fields& fields, model_values& values) {
+    constexpr const char* name = "attention.head_count_kv";
+    const gguf_value* stated = fields.find(name);
+    if (stated == nullptr || !stated->is_array()) return;
+    const auto heads = fields.numbers(name);
+    if (!heads || std::ranges::find(*heads, 0.0) == heads->end()) return;
+    if (!values.family->linear_layers) {
+        fields.problems().add(errc::unsupported_architecture, fields.key(name), "differs from layer to layer");
+        return;
+    }
+    std::vector<std::string> types;
+    for (const double count : *heads) types.emplace_back(count == 0.0 ? linear_layer : full_layer);
+    values.top.set(model_key::layer_types, std::move(types), fields.key(name));
+}
+
 /// Reads a GGUF file's metadata.
 inline void read_gguf_values(const gguf_file& file, std::string_view architecture, config_problems& problems,
                              model_values& values) {
@@ -199,12 +216,13 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     reader.read(top_keys, values.top);
     reader.report_unclaimed();
 
+    read_gguf_layer_types(fields, values);
     const std::uint64_t blocks = values.top.size(model_key::num_hidden_layers);  // with prediction blocks
     const std::uint64_t predicting = values.top.size(model_key::num_nextn_predict_layers);
     if (predicting != 0 && blocks > predicting)
         values.top.set(model_key::num_hidden_layers, blocks - predicting, fields.key("block_count"));
     if (values.family->kind == attention_kind::mla)
-        read_gguf_latent_sizes(file, fields, names, blocks, values.top);
+        read_gguf_latent_sizes(file, fields, names, blocks, values);
     else if (values.family->kind == attention_kind::compressed)
         gguf_compressed_reader(file, fields, names, values.top).read(values.top.size(model_key::num_hidden_layers));
     else

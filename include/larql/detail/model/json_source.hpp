@@ -172,6 +172,7 @@ public:
             if (name.empty()) continue;
             const nlohmann::json& value = *find_member(m_object, name);
             if (row.read_by != nullptr && !row.read_by(m_family)) {
+                if (is_own(name)) continue;
                 require_none(row, name, value);
                 continue;
             }
@@ -184,6 +185,12 @@ public:
     /// Reports keys of an object, and of the objects in it, that look like attention and that nobody claims.
     void report_unclaimed(const nlohmann::json& object, const std::string& path, std::span<const key_row> rows) {
         for (const auto& [name, value] : object.items()) {
+            if (const fixed_key* fixed = find_fixed(name)) {
+                if (!value.is_null() && (value.is_string() ? value.get<std::string>() : value.dump()) != fixed->value)
+                    m_not_understood.push_back(path + name + " is " + shown(value) + ", and \"" +
+                                               std::string(m_family.name) + "\" has " + std::string(fixed->value));
+                continue;
+            }
             if (claimed(name, rows)) continue;
             if (const inert_key* known = find_inert(name)) {
                 if (!allows(*known, value))
@@ -227,7 +234,7 @@ private:
         // Where no block has a window, "full" says nothing new; transformers takes a Mistral that says it for a
         // Ministral.
         const auto whole = [&](const nlohmann::json& type) {
-            return type == "full_attention" ||
+            return type == "full_attention" || type == "hybrid" ||  // attention beside a state space (Falcon-H1)
                    (reads_indexer(m_family) && type.is_string() && is_indexed_type(type.get_ref<const std::string&>()));
         };
         if (row.key == model_key::layer_types && !reads_window(m_family) && value.is_array() &&
@@ -244,10 +251,26 @@ private:
             return (row.read_by == nullptr || row.read_by(m_family)) &&
                    std::ranges::any_of(row.hf, [&](std::string_view n) { return n.starts_with(name + "."); });
         };
+        const auto of_layers = [&](const window_key& key) { return key.name == name; };
+        if (!m_family.window_keys.empty() &&
+            (name == "per_layer_config" || std::ranges::any_of(m_family.window_keys, of_layers)))
+            return true;
         return name == "rope_scaling" || name == "rope_parameters" ||
                (name == "compress_rates" && reads_compressed(m_family)) || std::ranges::any_of(rows, names) ||
                std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||
                std::ranges::find(m_family.inert_keys, std::string_view(name)) != m_family.inert_keys.end();
+    }
+
+    /// Whether the family's row says what this name means, whatever others mean by it.
+    [[nodiscard]] bool is_own(std::string_view name) const {
+        return find_fixed(name) != nullptr ||
+               std::ranges::find(m_family.inert_keys, name) != m_family.inert_keys.end() ||
+               std::ranges::find(m_family.aliases, name, &key_alias::name) != m_family.aliases.end();
+    }
+
+    [[nodiscard]] const fixed_key* find_fixed(std::string_view name) const {
+        const auto found = std::ranges::find(m_family.fixed_keys, name, &fixed_key::name);
+        return found != m_family.fixed_keys.end() ? &*found : nullptr;
     }
 
     [[nodiscard]] static const inert_key* find_inert(const std::string& name) {
@@ -344,44 +367,6 @@ inline void read_json_values(const nlohmann::json& text, const std::string& path
     read_json_compress_rates(text, path, problems, values);
     if (!values.family->params_json) read_json_ropes(text, path, problems, values);
     values.stored_pairing = values.family->pairing;
-}
-
-/// Where wrappers put the configuration of their language model.
-inline constexpr std::string_view text_objects[] = {"text_config",    "llm_config",     "language_config",
-                                                    "thinker_config", "language_model", "text_model"};
-
-/// A language model's configuration, and the path to it.
-struct text_part {
-    const nlohmann::json* object;
-    std::string path;  ///< "" or "text_config."
-};
-
-inline text_part find_text_part(const nlohmann::json& config, std::string path = {}) {
-    for (const std::string_view name : text_objects) {
-        const auto nested = config.find(name);
-        if (nested != config.end() && nested->is_object() && !nested->empty())
-            return find_text_part(*nested, path + std::string(name) + ".");
-    }
-    return {&config, std::move(path)};
-}
-
-/// A wrapper may repeat what its language model states; transformers reads the inner statement, so another value in the
-/// wrapper, or a key of attention that only the wrapper has, is a misunderstanding waiting to happen.
-inline void check_wrapper(const nlohmann::json& config, const nlohmann::json& text, const std::string& path,
-                          model_values& values) {
-    for (const auto& [name, value] : config.items()) {
-        const auto inner = text.find(name);
-        if (!looks_like_attention(name) || says_none(value) || (inner != text.end() && *inner == value)) continue;
-        const auto states = [&](const key_row& row) { return std::ranges::find(row.hf, name) != row.hf.end(); };
-        const bool known = name == "rope_scaling" || name == "rope_parameters" || name == "compress_rates" ||
-                           std::ranges::any_of(top_keys, states);
-        if (known && inner != text.end())
-            values.not_understood.push_back(name + " is " + shown(value) + " and " + path + name + " is " +
-                                            shown(*inner));
-        else if (known)
-            values.not_understood.push_back(name + " (" + shown(value) + ") stands beside " +
-                                            path.substr(0, path.size() - 1) + ", not in it");
-    }
 }
 
 }  // namespace larql::detail

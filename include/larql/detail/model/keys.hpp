@@ -62,7 +62,8 @@ constexpr bool reads_nope(const model_family& f) { return reads_mla(f) && f.pair
 constexpr bool reads_gate(const model_family& f) { return f.gate_by_key != output_gate::none; }
 constexpr bool reads_latent_scales(const model_family& f) { return f.scaled_latents; }
 constexpr bool reads_layer_ropes(const model_family& f) {
-    return f.windows == window_rule::layer_types || f.windows == window_rule::pattern || reads_compressed(f);
+    return f.windows == window_rule::layer_types || f.windows == window_rule::pattern ||
+           f.windows == window_rule::but_period || reads_compressed(f);
 }
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
     return reads_window(f) && (f.windows != window_rule::every_block || !f.window_by_default);
@@ -87,6 +88,7 @@ constexpr bool is_indexed_type(std::string_view type) noexcept {
 }
 constexpr bool reads_indexer(const model_family& f) { return f.indexer.blocks != indexer_blocks::none; }
 constexpr bool reads_index_sizes(const model_family& f) { return reads_indexer(f) || reads_compressed(f); }
+constexpr bool reads_indexer_switch(const model_family& f) { return f.indexer.by_switch; }
 constexpr bool reads_indexer_types(const model_family& f) { return f.indexer.blocks == indexer_blocks::indexer_types; }
 constexpr bool reads_indexer_pool(const model_family& f) { return f.indexer.default_pool != 0; }
 constexpr bool reads_indexer_period(const model_family& f) { return f.indexer.period_keys; }
@@ -130,6 +132,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::index_topk,                 value_type::integer, 1,          max_length,     {"index_topk"},                       {"attention.indexer.top_k"},          reads_index_sizes},
     {model_key::index_n_heads,              value_type::integer, 1,          max_dimension,  {"index_n_heads"},                    {"attention.indexer.head_count"},     reads_index_sizes},
     {model_key::index_head_dim,             value_type::integer, 1,          max_dimension,  {"index_head_dim"},                   {"attention.indexer.key_length"},     reads_index_sizes},
+    {model_key::use_indexer,                value_type::flag,    0,          1,              {"use_dsa"},                          {},                                   reads_indexer_switch},
     {model_key::indexer_types,              value_type::texts,   0,          0,              {"indexer_types"},                    {},                                   reads_indexer_types},
     {model_key::index_topk_freq,            value_type::integer, 0,          max_layers,     {"index_topk_freq"},                  {},                                   reads_indexer_period},
     {model_key::index_skip_topk_offset,     value_type::integer, 0,          max_layers,     {"index_skip_topk_offset"},           {},                                   reads_indexer_period},
@@ -140,6 +143,8 @@ inline constexpr key_row top_keys[] = {
     {model_key::mla_use_nope,               value_type::flag,    0,          1,              {"mla_use_nope"},                     {},                                   reads_nope},
     {model_key::mla_use_output_gate,        value_type::flag,    0,          1,              {"mla_use_output_gate"},              {},                                   reads_gate},
     {model_key::full_attention_layers,      value_type::numbers, 1,          max_layers,     {"linear_attn_config.full_attn_layers"}, {},                                reads_attention_layers},  // counted from 1
+    {model_key::full_attention_indexes,     value_type::numbers, 0,          max_layers,     {"full_attn_idxs"},                   {},                                   reads_attention_layers},  // counted from 0
+    {model_key::hybrid_pattern,             value_type::text,    0,          0,              {"hybrid_override_pattern"},          {},                                   reads_attention_layers},  // a letter for each layer
     {model_key::full_attention_interval,    value_type::integer, 1,          max_layers,     {"full_attention_interval"},          {},                                   reads_attention_interval},
     {model_key::num_layers,                 value_type::integer, 1,          max_layers,     {"num_layers"},                       {},                                   reads_parts},
     {model_key::mla_scale_q_lora,           value_type::flag,    0,          1,              {"mla_scale_q_lora"},                 {},                                   reads_latent_scales},
@@ -150,6 +155,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::no_rope_layer_interval,     value_type::integer, 1,          max_layers,     {"no_rope_layer_interval"},           {},                                   reads_no_rope},
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
+    {model_key::key_multiplier,             value_type::number,  above_zero, any_finite,     {"key_multiplier"},                   {},                                   lists<model_key::key_multiplier>, 1.0},
     {model_key::query_pre_attn_scalar,      value_type::number,  above_zero, any_finite,     {"query_pre_attn_scalar"},            {},                                   reads_query_scalar},
     {model_key::temperature_tuning,         value_type::flag,    0,          1,              {"attn_temperature_tuning"},          {},                                   reads_tuning},
     {model_key::temperature_scale,          value_type::number,  above_zero, any_finite,     {"attn_scale"},                       {},                                   reads_tuning},

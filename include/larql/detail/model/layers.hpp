@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace larql::detail {
@@ -20,6 +21,17 @@ inline constexpr const char* full_layer = "full_attention";
 inline constexpr const char* sliding_layer = "sliding_attention";
 inline constexpr const char* chunked_layer = "chunked_attention";
 inline constexpr const char* linear_layer = "linear_attention";
+inline constexpr const char* indexed_layer = "indexed_attention";
+
+/// What older files call full and linear attention: transformers configuration_utils.py _LEGACY_LAYER_TYPE_REMAP.
+constexpr std::string_view current_name(std::string_view type) noexcept {
+    return type == "attention" ? full_layer : type == "mamba" ? linear_layer : type;
+}
+
+/// Layers of hybrid models whose mixer is no attention, or that have none (transformers' Lfm2 and Nemotron-H).
+constexpr bool is_other_layer(std::string_view type) noexcept {
+    return type == linear_layer || type == "conv" || type == "mlp" || type == "moe";
+}
 
 /// What a family's rules make of one block.
 struct layer_plan {
@@ -45,6 +57,7 @@ public:
         read_no_rope(all);
         const std::size_t window = sliding_window();
         if (!read_types(all)) derive_types(all, window);
+        switch_indexers(all);
         if (m_family.lists(model_key::global_head_dim) && !all.empty())
             all.back().type = full_layer;  // whatever is stated: configuration_gemma4.py
         const std::size_t first = window != 0 && needs_first(all) ? first_window_block() : 0;
@@ -108,7 +121,9 @@ private:
         const key_values& top = m_values.top;
         const auto types = top.find<std::vector<std::string>>(model_key::layer_types);
         if (!types) {
-            if (m_family.windows == window_rule::layer_types || m_family.indexer.blocks == indexer_blocks::layer_types)
+            const bool derived = m_family.windows == window_rule::but_period;
+            if (m_family.windows == window_rule::layer_types ||
+                (m_family.indexer.blocks == indexer_blocks::layer_types && !derived))
                 m_problems.add(errc::missing_key, m_values.where + "layer_types", "required and absent");
             return false;
         }
@@ -116,15 +131,19 @@ private:
         if (types->size() != all.size())
             m_problems.add(errc::bad_value, name,
                            "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(types->size()));
-        for (const std::string& type : *types) {
+        for (const std::string& stated : *types) {
+            const std::string_view type = current_name(stated);
             const bool chunked = type == chunked_layer && m_family.windows == window_rule::chunks;
-            const bool linear = type == linear_layer && m_family.linear_layers;
+            const bool linear = m_family.linear_layers && is_other_layer(type);
             const bool indexed = reads_indexer(m_family) && is_indexed_type(type);
             const bool known = type == full_layer || type == sliding_layer || chunked || linear || indexed;
-            if (!known && m_reported.insert(type))
-                m_not_understood.push_back(name + ": layer type \"" + type + "\" is unknown");
+            if (!known && m_reported.insert(stated))
+                m_not_understood.push_back(name + ": layer type \"" + stated + "\" is unknown");
         }
-        for (std::size_t b = 0; b < std::min(all.size(), types->size()); ++b) all[b].type = (*types)[b];
+        for (std::size_t b = 0; b < std::min(all.size(), types->size()); ++b) {
+            const std::string_view type = current_name((*types)[b]);
+            all[b].type = m_family.linear_layers && is_other_layer(type) ? linear_layer : type;
+        }
         return true;
     }
 
@@ -145,6 +164,10 @@ private:
             if (m_family.windows == window_rule::pattern) choose(period != 0 && (b + 1) % period != 0);
             if (m_family.windows == window_rule::alternating) choose(b % 2 == 0 && b < below);
             if (m_family.windows == window_rule::unrotated) choose(!all[b].rotates);
+            if (m_family.windows == window_rule::but_period) {
+                choose(b != 0 && b % std::max<std::size_t>(m_family.window_period, 1) != m_family.window_offset);
+                if (m_family.indexer.by_switch && all[b].type == full_layer) all[b].type = indexed_layer;
+            }
             if (m_family.linear_layers && interval != 0)
                 all[b].type = (b + 1) % interval != 0 ? linear_layer : full_layer;
             if (m_family.windows == window_rule::chunks)
@@ -152,19 +175,54 @@ private:
         }
     }
 
-    /// The layers that a list names, counted from 1, have attention, the others a linear one; false if none is stated.
+    /// Makes blocks that see all keys sparse, or not, as the family's key says. Where layers state their own sizes, its
+    /// absence leaves the types as they are.
+    void switch_indexers(std::vector<layer_plan>& all) const {
+        if (!m_family.indexer.by_switch) return;
+        const key_values& top = m_values.top;
+        auto on = top.find<bool>(model_key::use_indexer);
+        if (!top.stated(model_key::use_indexer) && !m_values.by_layer) on = true;
+        if (!on) return;
+        for (layer_plan& plan : all) {
+            if (*on && plan.type == full_layer) plan.type = indexed_layer;
+            if (!*on && is_indexed_type(plan.type)) plan.type = full_layer;
+        }
+    }
+
+    /// Layers with attention that a pattern shows, or that a list names, counted from 1 or from 0; false if none is
+    /// stated.
     bool list_attention_layers(std::vector<layer_plan>& all) {
-        const auto listed = m_values.top.find<std::vector<double>>(model_key::full_attention_layers);
+        if (read_pattern(all)) return true;
+        const bool from_zero = m_values.top.stated(model_key::full_attention_indexes);
+        const model_key key = from_zero ? model_key::full_attention_indexes : model_key::full_attention_layers;
+        const std::size_t first = from_zero ? 0 : 1, last = all.size() - 1 + first;
+        const auto listed = m_values.top.find<std::vector<double>>(key);
         if (!listed) return false;
         for (layer_plan& plan : all) plan.type = linear_layer;
         for (const double number : *listed) {
             const auto layer = static_cast<std::size_t>(number);
-            if (layer > all.size() || static_cast<double>(layer) != number)
-                m_problems.add(errc::bad_value, m_values.top.name(model_key::full_attention_layers),
-                               "expected numbers from 1 to " + std::to_string(all.size()));
+            if (layer < first || layer > last || static_cast<double>(layer) != number)
+                m_problems.add(errc::bad_value, m_values.top.name(key),
+                               "expected numbers from " + std::to_string(first) + " to " + std::to_string(last));
             else
-                all[layer - 1].type = full_layer;
+                all[layer - first].type = full_layer;
         }
+        return true;
+    }
+
+    /// A letter for each layer: attention is "*" (configuration_nemotron_h.py).
+    bool read_pattern(std::vector<layer_plan>& all) {
+        const auto pattern = m_values.top.find<std::string>(model_key::hybrid_pattern);
+        if (!pattern) return false;
+        const std::string name = m_values.top.name(model_key::hybrid_pattern);
+        if (pattern->size() != all.size())
+            m_problems.add(
+                errc::bad_value, name,
+                "expected " + std::to_string(all.size()) + " letters, got " + std::to_string(pattern->size()));
+        if (pattern->find_first_not_of("*ME-") != pattern->npos)
+            m_not_understood.push_back(name + " has letters other than M, E, * and -");
+        for (std::size_t b = 0; b < std::min(all.size(), pattern->size()); ++b)
+            all[b].type = (*pattern)[b] == '*' ? full_layer : linear_layer;
         return true;
     }
 
@@ -195,6 +253,7 @@ private:
             case window_rule::layer_types:
             case window_rule::pattern:
             case window_rule::alternating:
+            case window_rule::but_period:
             case window_rule::chunks:
             case window_rule::unrotated: return type == sliding_layer;
         }

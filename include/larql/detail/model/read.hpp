@@ -10,7 +10,9 @@
 #include <larql/detail/io/json.hpp>
 #include <larql/detail/model/families.hpp>
 #include <larql/detail/model/gguf_source.hpp>
+#include <larql/detail/model/json_layers.hpp>
 #include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/json_wrapper.hpp>
 #include <larql/detail/model/params_source.hpp>
 #include <larql/detail/model/print.hpp>
 #include <larql/detail/model/resolve.hpp>
@@ -168,6 +170,9 @@ inline model_config resolve_model(model_values values, const std::optional<store
         if (values.family->adjust != nullptr) values.family->adjust(model, b, spec);
         model.attention_bias = model.attention_bias || !spec.biases.empty();
     }
+    const auto windowed = [](const attention_spec& spec) { return spec.sliding_window != 0; };
+    if (reads_window(*values.family) && std::ranges::none_of(model.blocks, windowed))
+        model.unused_sliding_window = values.top.size(model_key::sliding_window);
     if (options.unknown == unknown_policy::ignore) {
         model.warnings = std::move(not_understood);
     } else if (!not_understood.empty()) {
@@ -212,6 +217,7 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
                         : &require_family(named, values.model_type, "model_type", where.file);
     if (!result.stored) check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
     read_json_values(*text.object, text.path, result.problems, values);
+    if (!values.family->window_keys.empty()) read_json_layers(*text.object, text.path, result.problems, values);
     if (values.family->params_json) read_params_rope(*text.object, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);
     return result;

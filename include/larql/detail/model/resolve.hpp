@@ -44,12 +44,15 @@ public:
         for (const layer_plan& plan : plans) {
             types.push_back(plan.type);
             if (plan.type == linear_layer) continue;
-            attention_spec spec = base;
+            attention_spec spec = spec_of(plan, types.size() - 1, base);
             spec.layer = types.size() - 1;
             spec.sliding_window = plan.window;
             spec.chunk = plan.chunk;
             if (plan.type == full_layer) widen(spec);
-            if (m_ropes.differ()) m_ropes.set(spec, plan.type);
+            if (m_ropes.differ()) {
+                m_ropes.set(spec, plan.type);
+                if (m_family.scale == scale_rule::yarn_mscale) set_scale(spec);
+            }
             if (!plan.rotates) stop_rotation(spec);
             if (plan.rotates && m_family.temperature_unrotated) spec.temperature = {};
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
@@ -95,6 +98,28 @@ private:
     [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
     [[nodiscard]] bool compressed() const noexcept { return m_family.kind == attention_kind::compressed; }
 
+    /// What blocks of a layer have in common with all others, but for the keys that are stated for it alone.
+    const attention_spec& spec_of(const layer_plan& plan, std::size_t layer, const attention_spec& base) {
+        if (!m_values.by_layer) {
+            if (m_family.window_keys.empty() || plan.type != sliding_layer) return base;
+            if (!m_window) m_window = spec_with(m_values.window);
+            return *m_window;
+        }
+        m_layer_specs.resize(m_values.layers.size());
+        for (std::size_t i = 0; i < m_values.layers.size(); ++i) {
+            if (std::ranges::find(m_values.layers[i].layers, layer) == m_values.layers[i].layers.end()) continue;
+            if (!m_layer_specs[i]) m_layer_specs[i] = spec_with(m_values.layers[i].keys);
+            return *m_layer_specs[i];
+        }
+        return base;
+    }
+
+    attention_spec spec_with(const key_values& keys) {
+        model_values values = m_values;
+        values.top.overlay(keys);
+        return spec_resolver(values, m_problems, m_not_understood).common();
+    }
+
     attention_spec common() {
         attention_spec spec;
         spec.kind = m_family.kind;
@@ -107,6 +132,7 @@ private:
         if (!m_values.from_gguf) spec.transposed = m_family.transposed;
         spec.softcap = m_values.number_or_default(model_key::softcap).value_or(0.0);
         spec.sinks = m_family.sinks;
+        spec.raw_query_latent = m_family.raw_query_latent;
         spec.gate =
             top().find<bool>(model_key::mla_use_output_gate).value_or(false) ? m_family.gate_by_key : m_family.gate;
         const bool normed = !m_family.lists(model_key::qk_norm) || m_values.flag_or_default(model_key::qk_norm);
@@ -269,6 +295,7 @@ private:
         }
         const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
         spec.scale = m * m / std::sqrt(scaled_size(spec.geometry));
+        spec.scale *= m_values.number_or(model_key::key_multiplier, 1.0);
         if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
             m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
                            "gives a softmax scale of " + std::to_string(spec.scale));
@@ -335,6 +362,8 @@ private:
     rope_resolver m_ropes;
     std::size_t m_layers = 0;
     once m_reported;
+    std::optional<attention_spec> m_window;                    // of layers with a window
+    std::vector<std::optional<attention_spec>> m_layer_specs;  // of entries of per_layer_config
 };
 
 }  // namespace larql::detail

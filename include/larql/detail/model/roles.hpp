@@ -28,6 +28,9 @@ enum class extent : std::uint8_t {
     v_rows,          ///< G*V
     qkv_rows,        ///< H*D + G*D + G*V
     q_gate_rows,     ///< 2*H*D
+    q_gate_b_rows,   ///< H*(D + V)
+    q_latents,       ///< 2*Rq
+    gate_cols,       ///< E, or 2*Rq where it reads the query latent
     kv_b_rows,       ///< G*(N + V)
     k_b_rows,        ///< G*R
     nope,            ///< N
@@ -72,6 +75,9 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::v_rows: return groups * value;
         case extent::qkv_rows: return heads * dim + groups * (dim + value);
         case extent::q_gate_rows: return 2 * heads * dim;
+        case extent::q_gate_b_rows: return heads * (dim + value);
+        case extent::q_latents: return 2 * g.q_lora_rank;
+        case extent::gate_cols: return spec.raw_query_latent ? 2 * g.q_lora_rank : g.hidden_size;
         case extent::kv_b_rows: return groups * (g.qk_nope_head_dim + value);
         case extent::k_b_rows: return groups * g.kv_lora_rank;
         case extent::nope: return g.qk_nope_head_dim;
@@ -119,7 +125,7 @@ constexpr bool has_index(const attention_spec& s) noexcept { return has_entries(
 inline constexpr role_row attention_roles[] = {
     {tensor_role::q,           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
     {tensor_role::q_a,         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
-    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || s.indexer.own()) && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || s.indexer.own() || s.raw_query_latent) && s.latent_norm.kind != norm_kind::none; }},
     {tensor_role::q_b,         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
     {tensor_role::q_norm,      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
     {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
@@ -134,7 +140,9 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return (plain(s) && !s.value_is_key) || f == attention_form::dense; }},
     {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
     {tensor_role::q_gate,      extent::q_gate_rows, extent::width, [](const attention_spec&, attention_form) { return false; }},  // q and gate are made from it
-    {tensor_role::gate,        extent::gate_rows, extent::width,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
+    {tensor_role::q_gate_b,    extent::q_gate_b_rows, extent::q_latents, [](const attention_spec&, attention_form) { return false; }},  // q_b, q_b_raw and gate are made from it
+    {tensor_role::q_b_raw,     extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form) { return s.raw_query_latent; }},
+    {tensor_role::gate,        extent::gate_rows, extent::gate_cols,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
     {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
     {tensor_role::indexer_q_b, extent::indexer_q_rows, extent::q_rank, [](const attention_spec& s, attention_form) { return s.indexer.own() || has_index(s); }},
     {tensor_role::indexer_k,   extent::indexer_dim, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
@@ -172,6 +180,7 @@ struct recipe_row {
     std::array<extent, 2> skipped;  ///< rows of the stored tensor before these: the sum of both
     extent rows;                    ///< rows that are made
     bool preferred = false;         ///< also where the role itself is stored
+    extent columns_before = extent::none, columns = extent::none;  ///< of the stored tensor; none: all
 };
 
 // clang-format off
@@ -181,6 +190,9 @@ inline constexpr recipe_row recipes[] = {
     {tensor_role::v,    {tensor_role::qkv, tensor_role::qkv}, row_op::as_is,     {extent::q_rows, extent::k_rows}, extent::v_rows},
     {tensor_role::q,    {tensor_role::q_gate, tensor_role::q_gate}, row_op::of_heads, {extent::none, extent::none}, extent::q_rows},
     {tensor_role::gate, {tensor_role::q_gate, tensor_role::q_gate}, row_op::of_heads, {extent::q_rows, extent::none}, extent::gate_rows},
+    {tensor_role::q_b,  {tensor_role::q_gate_b, tensor_role::q_gate_b}, row_op::of_heads, {extent::none, extent::none}, extent::q_rows, false, extent::none, extent::q_rank},
+    {tensor_role::q_b_raw, {tensor_role::q_gate_b, tensor_role::q_gate_b}, row_op::of_heads, {extent::none, extent::none}, extent::q_rows, false, extent::q_rank, extent::q_rank},
+    {tensor_role::gate, {tensor_role::q_gate_b, tensor_role::q_gate_b}, row_op::of_heads, {extent::q_rows, extent::none}, extent::gate_rows},
     {tensor_role::kv_b, {tensor_role::k_b, tensor_role::v_b}, row_op::join_kv_b, {extent::none, extent::none},     extent::kv_b_rows, true},
 };
 // clang-format on

@@ -36,7 +36,8 @@ public:
         const key_values* keys = nullptr;
         for (const rope_values& rope : m_values.ropes)
             if (rope.layer_type == layer_type) keys = &rope.keys;
-        const bool local = m_family.default_local_theta && layer_type == sliding_layer;
+        const bool local = m_family.default_local_theta && layer_type == sliding_layer &&
+                           (m_values.ropes.empty() || !m_family.dictionary_for_windows);
         if (keys == nullptr && local) {  // a dictionary for all layers is for those that see all keys
             key_values unscaled;
             unscaled.set(model_key::rope_theta,
@@ -46,8 +47,8 @@ public:
         }
         for (const rope_values& rope : m_values.ropes)
             if (keys == nullptr && rope.layer_type.empty()) keys = &rope.keys;
-        if (keys == nullptr && !m_values.ropes.empty() && !m_family.default_local_theta &&
-            m_reported.insert(layer_type))
+        if (keys == nullptr && !m_values.ropes.empty() &&
+            (!m_family.default_local_theta || m_family.dictionary_for_windows) && m_reported.insert(layer_type))
             m_not_understood.push_back("rope parameters by layer type have none for \"" + layer_type + "\"");
         if (keys == nullptr && m_family.rope_required && m_reported.insert("rope_parameters"))
             m_problems.add(errc::missing_key, m_values.where + "rope_parameters",

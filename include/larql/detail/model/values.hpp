@@ -119,6 +119,12 @@ struct rope_values {
     std::vector<std::string> not_understood{};  ///< goes with the dictionary, if a caller's replaces it
 };
 
+/// What is stated for some layers alone, in place of what is stated for all.
+struct layer_values {
+    std::vector<std::size_t> layers;
+    key_values keys;
+};
+
 /// All that a configuration states.
 struct model_values {
     const model_family* family = nullptr;
@@ -127,6 +133,9 @@ struct model_values {
     std::string where;  ///< what precedes the keys' names: "text_config."
     key_values top;
     std::vector<rope_values> ropes;                          ///< empty: no scaling is stated
+    key_values window;                                       ///< for layers with a window, by the family's window_keys
+    std::vector<layer_values> layers;                        ///< of per_layer_config
+    bool by_layer = false;                                   ///< there is a per_layer_config: `window` does not count
     std::vector<std::string> not_understood;                 ///< one sentence each
     rope_pairing stored_pairing = rope_pairing::half_split;  ///< of the rows in this file
     bool from_gguf = false;

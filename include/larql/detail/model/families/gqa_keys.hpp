@@ -25,6 +25,7 @@ inline constexpr std::string_view granite_inert[] = {"embedding_multiplier", "re
 inline constexpr std::string_view gemma_inert[] = {
     "final_logit_softcapping",  // of the logits: modeling_gemma2.py
     "sliding_window_size",      // a copy of sliding_window in published configurations
+    "top_k_experts",            // of the router: modeling_gemma4.py
     "cache_implementation"};
 inline constexpr std::string_view gpt_oss_inert[] = {"initial_context_length", "swiglu_alpha", "swiglu_limit"};
 inline constexpr std::string_view logit_scale_inert[] = {"logit_scale"};  // of the logits: modeling_cohere.py
@@ -57,6 +58,42 @@ inline constexpr std::string_view llama4_inert[] = {"nope_layer_interval", "for_
 inline constexpr std::string_view qwen3_next_inert[] = {  // of blocks with linear attention, and what is always so
     "linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim", "linear_num_key_heads",
     "linear_num_value_heads", "mamba_ssm_dtype",     "attn_output_gate"};
+
+// What multiplies embeddings, the sum with the residual and logits: modeling_minicpm.py, published with the models.
+inline constexpr std::string_view minicpm_inert[] = {"scale_emb", "scale_depth", "dim_model_base", "mup_denominator"};
+inline constexpr key_alias exaone_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
+                                               {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+inline constexpr std::string_view falcon_h1_inert[] = {  // of the state space, and of what is read and given
+    "attention_in_multiplier", "attention_out_multiplier",
+    "ssm_multipliers",         "ssm_in_multiplier",
+    "ssm_out_multiplier",      "mlp_multipliers",
+    "embedding_multiplier",    "lm_head_multiplier",
+    "mamba_chunk_size",        "mamba_d_head",
+    "mamba_n_heads",           "mamba_norm_before_gate",
+    "mamba_rms_norm",          "key_value_multiplier"};
+inline constexpr key_alias sarvam_moe_aliases[] = {{model_key::attention_bias, "use_qkv_bias"}};
+inline constexpr fixed_key hy_v3_fixed[] = {{"qk_norm", "true"}, {"use_qk_norm", "true"}};
+inline constexpr std::string_view hy_v3_inert[] = {"router_scaling_factor"};
+inline constexpr std::string_view lfm2_inert[] = {"block_ffn_dim_multiplier"};
+inline constexpr key_alias lfm2_aliases[] = {{model_key::rms_norm_eps, "norm_eps"}};
+inline constexpr std::string_view nemotron_h_inert[] = {  // of the other layers, and of prediction blocks
+    "mamba_head_dim",        "mamba_num_heads", "chunk_size", "rescale_prenorm_residual", "mtp_hybrid_override_pattern",
+    "mtp_layers_block_type", "moe_latent_size"};
+inline constexpr key_alias nemotron_h_aliases[] = {{model_key::layer_types, "layers_block_type"},
+                                                   {model_key::head_dim, "attention_head_dim"}};
+inline constexpr fixed_key chatglm_fixed[] = {
+    {"multi_query_attention", "true"}, {"rmsnorm", "true"}, {"original_rope", "true"},
+    {"position_encoding_2d", "false"}, {"rope_ratio", "1"}, {"add_bias_linear", "false"}};
+// How the same softmax is computed, and where residuals are added.
+inline constexpr std::string_view chatglm_inert[] = {"apply_query_key_layer_scaling",
+                                                     "apply_residual_connection_post_layernorm",
+                                                     "fp32_residual_connection", "post_layer_norm"};
+inline constexpr key_alias chatglm_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
+                                                {model_key::head_dim, "kv_channels"},
+                                                {model_key::num_key_value_heads, "multi_query_group_num"},
+                                                {model_key::rms_norm_eps, "layernorm_epsilon"},
+                                                {model_key::max_position_embeddings, "seq_length"},
+                                                {model_key::attention_bias, "add_qkv_bias"}};
 
 inline constexpr key_alias qkv_bias_alias[] = {{model_key::attention_bias, "qkv_bias"}};
 inline constexpr key_alias use_bias_alias[] = {{model_key::attention_bias, "use_bias"}};

@@ -18,6 +18,11 @@ inline constexpr name_row llama_attention_names[] = {
     {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight",                "blk.{}.attn_output.weight"},
     {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq",          "blk.{}.attn_rot_embd.weight"},
 };
+inline constexpr name_row mistral_params_attention_names[] = {  // mistral-inference
+    {tensor_role::q,                   "layers.{}.attention.wq.weight"},
+    {tensor_role::k,                   "layers.{}.attention.wk.weight"},
+    {tensor_role::v,                   "layers.{}.attention.wv.weight"},
+};
 inline constexpr name_row head_norm_names[] = {
     {tensor_role::q_norm,              "layers.{}.self_attn.q_norm.weight",                "blk.{}.attn_q_norm.weight"},
     {tensor_role::k_norm,              "layers.{}.self_attn.k_norm.weight",                "blk.{}.attn_k_norm.weight"},
@@ -99,6 +104,46 @@ inline constexpr name_row internlm2_names[] = {  // modeling_internlm2.py, publi
     {tensor_role::o,                   "layers.{}.attention.wo.weight",                    "blk.{}.attn_output.weight"},
     {tensor_role::inert,               "layers.{}.attention.rotary_emb.inv_freq"},
 };
+inline constexpr name_row exaone_own_names[] = {  // conversion_mapping.py
+    {tensor_role::embedding,           "wte.weight"},
+    {tensor_role::output_norm,         "ln_f.weight"},
+    {tensor_role::input_norm,          "h.{}.ln_1.weight"},
+    {tensor_role::ffn_norm,            "h.{}.ln_2.weight"},
+    {tensor_role::q,                   "h.{}.attn.attention.q_proj.weight"},
+    {tensor_role::k,                   "h.{}.attn.attention.k_proj.weight"},
+    {tensor_role::v,                   "h.{}.attn.attention.v_proj.weight"},
+    {tensor_role::o,                   "h.{}.attn.attention.out_proj.weight"},
+    {tensor_role::inert,               "h.{}.attn.attention.rotary.inv_freq"},
+};
+inline constexpr name_row sarvam_moe_own_names[] = {  // conversion_mapping.py
+    {tensor_role::qkv,                 "layers.{}.attention.query_key_value.weight"},
+    {tensor_role::o,                   "layers.{}.attention.dense.weight"},
+    {tensor_role::q_norm,              "layers.{}.attention.query_layernorm.weight"},
+    {tensor_role::k_norm,              "layers.{}.attention.key_layernorm.weight"},
+};
+inline constexpr name_row lfm2_own_names[] = {  // modeling_lfm2.py
+    {tensor_role::input_norm,          "layers.{}.operator_norm.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.out_proj.weight"},
+};
+inline constexpr name_row nemotron_h_names[] = {  // modeling_nemotron_h.py
+    {tensor_role::embedding,           "embeddings.weight"},
+    {tensor_role::output_norm,         "norm_f.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "", true},
+    {tensor_role::input_norm,          "layers.{}.norm.weight"},
+    {tensor_role::q,                   "layers.{}.mixer.q_proj.weight"},
+    {tensor_role::k,                   "layers.{}.mixer.k_proj.weight"},
+    {tensor_role::v,                   "layers.{}.mixer.v_proj.weight"},
+    {tensor_role::o,                   "layers.{}.mixer.o_proj.weight"},
+};
+inline constexpr name_row chatglm_names[] = {  // modeling_chatglm.py, published with the models
+    {tensor_role::embedding,           "embedding.word_embeddings.weight"},
+    {tensor_role::output_norm,         "encoder.final_layernorm.weight"},
+    {tensor_role::output,              "output_layer.weight"},
+    {tensor_role::input_norm,          "encoder.layers.{}.input_layernorm.weight"},
+    {tensor_role::ffn_norm,            "encoder.layers.{}.post_attention_layernorm.weight"},
+    {tensor_role::qkv,                 "encoder.layers.{}.self_attention.query_key_value.weight"},
+    {tensor_role::o,                   "encoder.layers.{}.self_attention.dense.weight"},
+};
 inline constexpr name_row gated_query_names[] = {  // modeling_qwen3_next.py
     {tensor_role::q_gate,              "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
     {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
@@ -107,6 +152,7 @@ inline constexpr name_row gated_query_names[] = {  // modeling_qwen3_next.py
 };
 // clang-format on
 inline constexpr auto llama_names = joined(names_around_attention, llama_attention_names);
+inline constexpr auto mistral_params_names = joined(params_names_around_attention, mistral_params_attention_names);
 inline constexpr auto qwen3_names = joined(llama_names, head_norm_names);
 inline constexpr auto gemma2_names = joined(llama_names, post_norm_names);
 inline constexpr auto gemma3_names = joined(qwen3_names, post_norm_names);
@@ -115,6 +161,9 @@ inline constexpr auto gpt_oss_names = joined(llama_names, sink_names, post_norm_
 inline constexpr auto glm4_moe_names = joined(qwen3_names, post_norm_names);
 inline constexpr auto hunyuan_names = joined(llama_names, hunyuan_norm_names);
 inline constexpr auto phi_names = joined(names_around_attention, phi_attention_names, head_layernorm_names);
+inline constexpr auto exaone_names = joined(llama_names, exaone_own_names);
+inline constexpr auto sarvam_moe_names = joined(qwen3_names, sarvam_moe_own_names);
+inline constexpr auto lfm2_names = joined(llama_names, head_layernorm_names, lfm2_own_names);
 inline constexpr auto phi3_names = joined(names_around_attention, phi3_attention_names);
 inline constexpr auto persimmon_names = joined(names_around_attention, persimmon_attention_names, head_layernorm_names);
 

@@ -73,6 +73,53 @@ constexpr model_family hy_v4(model_family row) {
     return latent_attention(row);
 }
 
+// clang-format off
+// modeling_dots3_note.py
+inline constexpr name_row dots3_own_names[] = {
+    {tensor_role::k_rope_norm,         "layers.{}.self_attn.k_rope_only_layernorm.weight"},
+    {tensor_role::gate,                "layers.{}.self_attn.g_proj.weight"},
+};
+// configuration_dots3_note.py; a key/value head for each query head, whatever is stated
+inline constexpr window_key dots3_window_keys[] = {
+    {model_key::num_attention_heads,   "swa_num_attention_heads", 64},
+    {model_key::num_key_value_heads,   "swa_num_key_value_heads", 64},
+    {model_key::q_lora_rank,           "swa_q_lora_rank",         1024},
+    {model_key::kv_lora_rank,          "swa_kv_lora_rank",        1024},
+    {model_key::head_dim,              "swa_head_dim",            256},
+    {model_key::qk_nope_head_dim,      "swa_qk_nope_head_dim",    192},
+    {model_key::v_head_dim,            "swa_v_head_dim",          128},
+    {model_key::qk_rope_head_dim,      "swa_qk_rope_head_dim"},
+};
+// clang-format on
+// modeling_axk2.py, and the names of the published files (conversion_mapping.py). The parts by themselves are larql's.
+inline constexpr name_row axk2_own_names[] = {
+    {tensor_role::q_gate_b, "layers.{}.self_attn.q_b_proj.weight"},
+    {tensor_role::q_gate_b, "layers.{}.self_attn.q_gate_proj.weight"},
+    {tensor_role::q_b, "layers.{}.self_attn.q_b_normed_proj.weight"},
+    {tensor_role::q_b_raw, "layers.{}.self_attn.q_b_raw_proj.weight"},
+    {tensor_role::gate, "layers.{}.self_attn.g_proj.weight"},
+};
+inline constexpr auto axk2_names = joined(axk2_own_names, deepseek_names, indexer_names);  // the first of a name counts
+inline constexpr std::string_view axk2_inert[] = {"gated_norm_rank"};                      // of norms outside attention
+inline constexpr auto dots3_names = joined(deepseek_names, indexer_names, dots3_own_names);
+inline constexpr key_alias dots3_aliases[] = {{model_key::rope_local_theta, "swa_rope_theta"},
+                                              {model_key::sliding_window, "sliding_window_size"},
+                                              {model_key::mla_scale_q_lora, "apply_mla_qkv_lora_rescale"}};
+/// Of the published configuration; the class reads none of them.
+inline constexpr fixed_key dots3_fixed[] = {{"attention_gate_type", "headwise"},
+                                            {"swa_attention_gate_type", "headwise"},
+                                            {"k_rope_only_layernorm", "true"},
+                                            {"normalization", "RMSNorm"},
+                                            {"final_norm", "RMSNorm"}};
+inline constexpr std::string_view dots3_inert[] = {"partial_rotary_factor"};  // set to what the sizes say
+
+/// dots3-note, whose scale has no YaRN in it, and whose blocks with a window have sizes of their own.
+constexpr model_family dots3(model_family row) {
+    row = latent_attention(row);
+    row.scale = scale_rule::inverse_sqrt_head;
+    return row;
+}
+
 inline constexpr model_family indexed_families[] = {
     deepseek_indexed(
         {.name = "deepseek_v32",
@@ -115,6 +162,43 @@ inline constexpr model_family indexed_families[] = {
                                   .period_keys = true},
                       .default_rms_norm_eps = 1e-5,
                       .inert_keys = glm5_next_inert}),
+    latent_attention(
+        {.name = "axk2",
+         .model_types = {"axk2"},
+         .classes = {"AXK2ForCausalLM", "AXK2Model", "AXK2ForSequenceClassification", "AXK2ForTokenClassification"},
+         .names = axk2_names,
+         .pairing = rope_pairing::interleaved,
+         .gate = output_gate::per_element,
+         .raw_query_latent = true,
+         .indexer = {.blocks = indexer_blocks::every_block, .k_norm = indexer_k_norm, .default_heads = 16},
+         .inert_keys = axk2_inert}),
+    dots3({.name = "dots3_note",
+           .model_types = {"dots3_note", "dots3_note_text"},
+           .classes = {"Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM",
+                       "Dots3NoteTextModel", "Dots3NoteModel"},
+           .names = dots3_names,
+           .pairing = rope_pairing::interleaved,
+           .latent_eps = 0.0,
+           .scaled_latents = true,
+           .k_rope_norm = {.kind = norm_kind::rms},
+           .windows = window_rule::but_period,
+           .window_period = 4,
+           .window_offset = 1,
+           .gate = output_gate::per_head,
+           .indexer = {.blocks = indexer_blocks::layer_types,
+                       .pairing = rope_pairing::interleaved,
+                       .k_norm = indexer_k_norm,
+                       .default_heads = 64,
+                       .by_switch = true},
+           .default_rope_theta = 8e7,
+           .default_rms_norm_eps = 1e-5,
+           .default_sliding_window = 512,
+           .default_local_theta = 5e4,
+           .dictionary_for_windows = true,
+           .window_keys = dots3_window_keys,
+           .aliases = dots3_aliases,
+           .inert_keys = dots3_inert,
+           .fixed_keys = dots3_fixed}),
 };
 
 }  // namespace larql::detail

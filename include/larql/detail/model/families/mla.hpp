@@ -96,8 +96,10 @@ inline constexpr name_row mistral_large_3_attention_names[] = {
 };
 // clang-format on
 inline constexpr auto mistral_large_3_names = joined(params_names_around_attention, mistral_large_3_attention_names);
-// Kimi K3's gate; Kimi-Linear has none.
-inline constexpr name_row gate_names[] = {{tensor_role::gate, "layers.{}.self_attn.g_proj.weight"}};
+// Kimi K3's gate; Kimi-Linear has none. llama.cpp names what weighs residuals after attention.
+inline constexpr name_row gate_names[] = {
+    {tensor_role::gate, "layers.{}.self_attn.g_proj.weight", "blk.{}.attn_gate.weight"},
+    {tensor_role::inert, "", "blk.{}.attn_res_score.weight"}};
 inline constexpr auto kimi_linear_names = joined(deepseek_names, gate_names);
 inline constexpr auto bailing_names = joined(deepseek_names, bailing_own_names);
 
@@ -110,8 +112,10 @@ inline constexpr std::string_view bailing_inert[] = {
     "linear_num_heads", "linear_conv_kernel_dim", "short_conv_kernel_size"};
 inline constexpr key_alias bailing_aliases[] = {{model_key::full_attention_interval, "layer_group_size"},
                                                 {model_key::max_position_embeddings, "model_max_length"}};
-inline constexpr std::string_view kimi_linear_inert[] = {"linear_head_dim", "linear_num_heads",
-                                                         "linear_conv_kernel_dim"};
+// In GGUF, value_length is the head_dim of a config.json that nothing reads (llama.cpp conversion/base.py).
+inline constexpr std::string_view kimi_linear_inert[] = {
+    "linear_head_dim", "linear_num_heads",     "linear_conv_kernel_dim", "attention.value_length",
+    "kda.head_dim",    "kda.gate_lower_bound", "attn_res.block_size"};
 inline constexpr key_alias kimi_linear_aliases[] = {{model_key::max_position_embeddings, "model_max_length"}};
 
 /// What latent attention after DeepSeek's has in common. A row states what differs.
@@ -222,10 +226,23 @@ inline constexpr model_family mla_families[] = {
     latent_attention({.name = "kimi_linear",
                       .model_types = {"kimi_linear"},
                       .classes = {"KimiLinearForCausalLM", "KimiLinearModel"},
+                      .gguf_architecture = "kimi-linear",
                       .names = kimi_linear_names,
                       .pairing = rope_pairing::none,
                       .linear_layers = true,
                       .gate_by_key = output_gate::per_element,  // Kimi K3
+                      .default_rms_norm_eps = 1e-5,
+                      .default_q_lora_rank = 0,
+                      .aliases = kimi_linear_aliases,
+                      .inert_keys = kimi_linear_inert}),
+    latent_attention({.name = "kimi_k3",  // in GGUF; elsewhere a kimi_linear that states its gate
+                      .model_types = {"kimi_k3"},
+                      .classes = {"KimiK3ForConditionalGeneration"},
+                      .gguf_architecture = "kimi-k3",
+                      .names = kimi_linear_names,
+                      .pairing = rope_pairing::none,
+                      .linear_layers = true,
+                      .gate = output_gate::per_element,
                       .default_rms_norm_eps = 1e-5,
                       .default_q_lora_rank = 0,
                       .aliases = kimi_linear_aliases,

@@ -8,14 +8,8 @@
 
 namespace larql::detail {
 
-// Source: transformers 5.24's modeling code.
+// Source: transformers 5.24's modeling code; of models that it does not have, the code published with them.
 inline constexpr model_family refused_families[] = {
-    {.name = "dots3_note",
-     .model_types = {"dots3_note", "dots3_note_text"},
-     .refused = "its sliding layers have heads and latents of other sizes than the others"},
-    {.name = "axk2",
-     .model_types = {"axk2"},
-     .refused = "one projection makes its queries and its gate, and reads the query latent twice: normed and as it is"},
     {.name = "mistral_large4",
      .model_types = {"mistral_large4", "mistral_large4_text"},
      .refused = "its frequencies are learned, its layers share latents of keys and values, and its heads scale queries "
@@ -32,6 +26,20 @@ inline constexpr model_family refused_families[] = {
     {.name = "inkling",
      .model_types = {"inkling_mm_model", "inkling_text", "inkling2", "inkling2_text"},
      .refused = "it convolves keys and values, and adds learned biases of distance to its scores"},
+    {.name = "bloom", .model_types = {"bloom"}, .refused = "its scores have biases of distance (ALiBi)"},
+    {.name = "mpt", .model_types = {"mpt"}, .refused = "its scores have biases of distance (ALiBi)"},
+    {.name = "baichuan",
+     .model_types = {"baichuan"},
+     .refused = "its larger models have biases of distance (ALiBi) where the smaller rotate, and no key says which"},
+    {.name = "qwen",
+     .model_types = {"qwen"},
+     .refused = "beyond the length of training its frequencies and its queries follow that of the sequence"},
+    {.name = "phi3small", .model_types = {"phi3small"}, .refused = "its attention is sparse by blocks"},
+    {.name = "yuan", .model_types = {"yuan"}, .refused = "it convolves what queries and keys are made of"},
+    {.name = "mllama", .model_types = {"mllama_text_model"}, .refused = "some of its layers attend to an image"},
+    {.name = "nemotron_nas",
+     .model_types = {"nemotron-nas"},
+     .refused = "its layers have groups of their own number, or no attention"},
 };
 
 }  // namespace larql::detail

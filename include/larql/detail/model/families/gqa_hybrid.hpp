@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families with plain attention in some layers, or beside a state space, which larql does not compute. Defaults are
+// those of transformers 5.24's configuration classes.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_GQA_HYBRID_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_GQA_HYBRID_HPP
+
+#include <larql/detail/model/families/gqa_keys.hpp>
+#include <larql/detail/model/families/gqa_names.hpp>
+#include <larql/model_family.hpp>
+
+namespace larql::detail {
+
+inline constexpr model_family hybrid_families[] = {
+    {.name = "lfm2",  // modeling_lfm2.py, modeling_lfm2_moe.py
+     .model_types = {"lfm2", "lfm2_moe"},
+     .classes = {"Lfm2ForCausalLM", "Lfm2Model", "Lfm2MoeForCausalLM", "Lfm2MoeModel"},
+     .names = lfm2_names,
+     .q_norm = rms_heads,
+     .k_norm = rms_heads,
+     .linear_layers = true,
+     .default_rope_theta = 1000000.0,
+     .default_rms_norm_eps = 1e-5,
+     .defaults = {{{model_key::full_attention_interval, 1.0}}},
+     .aliases = lfm2_aliases,
+     .inert_keys = lfm2_inert},
+    {.name = "falcon_h1",
+     .model_types = {"falcon_h1"},
+     .classes = {"FalconH1ForCausalLM", "FalconH1Model"},
+     .names = llama_names,
+     .biases_by_key = q_k_v_o,
+     .reads = {model_key::key_multiplier},
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-5,
+     .inert_keys = falcon_h1_inert},
+    {.name = "nemotron_h",
+     .model_types = {"nemotron_h"},
+     .classes = {"NemotronHForCausalLM", "NemotronHModel"},
+     .names = nemotron_h_names,
+     .pairing = rope_pairing::none,
+     .linear_layers = true,
+     .partial_rotary = true,
+     .default_rms_norm_eps = 1e-5,
+     .default_head_dim = 128,
+     .aliases = nemotron_h_aliases,
+     .inert_keys = nemotron_h_inert},
+};
+
+}  // namespace larql::detail
+
+#endif

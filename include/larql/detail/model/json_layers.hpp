@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sizes that a config.json states for some layers alone: by keys for all layers with a window, or layer by layer.
+#ifndef LARQL_DETAIL_MODEL_JSON_LAYERS_HPP
+#define LARQL_DETAIL_MODEL_JSON_LAYERS_HPP
+
+#include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/values.hpp>
+#include <larql/error.hpp>
+#include <larql/model_family.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace larql::detail {
+
+/// The row of a key at the top of a configuration.
+inline const key_row& top_row(model_key key) { return *std::ranges::find(top_keys, key, &key_row::key); }
+
+/// The sizes of blocks with a window, by keys of their own.
+inline void read_json_window(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                             model_values& values) {
+    key_values& window = values.window;
+    for (const window_key& row : values.family->window_keys) {
+        const nlohmann::json* stated = find_member(text, row.name);
+        if (stated == nullptr && row.value == 0.0) continue;
+        const std::string name = path + std::string(row.name);
+        auto value = stated != nullptr ? json_value_reader(top_row(row.key), name, problems).read(*stated)
+                                       : std::optional<config_value>(static_cast<std::uint64_t>(row.value));
+        window.set(row.key, value ? std::move(*value) : config_value(refused_value{}), name);
+    }
+    // A head is what rotates and what does not.
+    const std::uint64_t head = window.size(model_key::head_dim), other = window.size(model_key::qk_nope_head_dim);
+    const bool derived = !window.stated(model_key::qk_rope_head_dim);
+    const std::uint64_t rotated = derived && head > other ? head - other : window.size(model_key::qk_rope_head_dim);
+    if (derived) window.set(model_key::qk_rope_head_dim, rotated, window.name(model_key::head_dim));
+    if (head != 0 && head != other + rotated)
+        problems.add(errc::bad_value, window.name(model_key::head_dim),
+                     "expected the sum of " + std::to_string(other) + " and " + std::to_string(rotated) + ", got " +
+                         std::to_string(head));
+}
+
+/// The keys that `per_layer_config` states for single layers: those that may differ, and what is outside attention.
+inline void read_json_layers(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                             model_values& values) {
+    const auto object = text.find("per_layer_config");
+    values.by_layer = object != text.end();
+    if (!values.by_layer) return read_json_window(text, path, problems, values);
+    if (says_none(*object)) return;
+    const std::string name = path + "per_layer_config";
+    if (!object->is_object()) return problems.add(errc::wrong_type, name, "expected an object, got " + shown(*object));
+    std::vector<key_row> rows;
+    for (const window_key& row : values.family->window_keys) rows.push_back(top_row(row.key));
+    std::vector<const nlohmann::json*> seen;  // equal entries are read once
+    for (const auto& [number, keys] : object->items()) {
+        std::size_t layer = 0;
+        const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), layer);
+        const std::size_t layers = values.top.size(model_key::num_hidden_layers);
+        if (problem != std::errc{} || end != number.data() + number.size() || layer >= layers || !keys.is_object() ||
+            keys.contains("skip")) {
+            problems.add(errc::bad_value, name,
+                         "expected layers from 0 to " + std::to_string(layers) + " and objects of sizes, got \"" +
+                             number + "\": " + shown(keys));
+            continue;
+        }
+        const auto same = std::ranges::find_if(seen, [&](const nlohmann::json* other) { return *other == keys; });
+        const auto at = static_cast<std::size_t>(same - seen.begin());
+        if (same == seen.end()) {
+            seen.push_back(&keys);
+            json_object_reader reader(keys, name + "." + number + ".", *values.family, problems, values.not_understood,
+                                      false);
+            reader.read(rows, values.layers.emplace_back().keys);
+        }
+        values.layers[at].layers.push_back(layer);
+    }
+}
+
+}  // namespace larql::detail
+
+#endif
