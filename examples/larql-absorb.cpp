@@ -40,10 +40,10 @@ const std::vector<std::string> type_names = {"source", "f32", "f16", "bf16", "q8
 
 /// The type of this name, or nothing for "source".
 std::optional<larql::dtype> type_of(const std::string& name) {
-    const std::map<std::string, larql::dtype> types = {
-        {"f32", larql::dtype::f32},   {"f16", larql::dtype::f16},   {"bf16", larql::dtype::bf16},
-        {"q8_0", larql::dtype::q8_0}, {"q4_0", larql::dtype::q4_0}, {"q4_K", larql::dtype::q4_k},
-        {"q6_K", larql::dtype::q6_k}};
+    const std::map<std::string, larql::dtype> types = {{"f32", larql::dtype::f32},   {"f16", larql::dtype::f16},
+                                                       {"bf16", larql::dtype::bf16}, {"q8_0", larql::dtype::q8_0},
+                                                       {"q4_0", larql::dtype::q4_0}, {"q4_K", larql::dtype::q4_k},
+                                                       {"q6_K", larql::dtype::q6_k}};
     const auto found = types.find(name);
     return found == types.end() ? std::nullopt : std::optional(found->second);
 }
@@ -98,12 +98,13 @@ void print_plan(const larql::conversion& planned) {
     if (!std::filesystem::exists(folder, unknown)) folder = ".";
     const std::filesystem::space_info space = std::filesystem::space(folder, unknown);
     if (!unknown)
-        std::cout << "disk: " << in_words(space.available) << " free"
-                  << (space.available < bytes ? ": NOT ENOUGH" : "") << '\n';
+        std::cout << "disk: " << in_words(space.available) << " free" << (space.available < bytes ? ": NOT ENOUGH" : "")
+                  << '\n';
     const double rate = planned.measure(2.0);
     if (rate > 0.0)
         std::cout << "time: about " << larql::program::time_text(static_cast<double>(bytes) / rate) << " at "
-                  << in_words(static_cast<std::uint64_t>(rate)) << "/s, as fast as rows are made here; writing is not counted\n";
+                  << in_words(static_cast<std::uint64_t>(rate))
+                  << "/s, as fast as rows are made here; writing is not counted\n";
 }
 
 void convert(const arguments& args) {
@@ -111,29 +112,27 @@ void convert(const arguments& args) {
     larql::thread_pool threads(larql::program::thread_number(args.threads));
     const larql::checkpoint source = args.reading.open(args.in);
     larql::program::progress_line line("absorbing", args.quiet);
-    larql::conversion_options options{
-        .form = *larql::attention_form_from_name(args.form),
-        .to = args.to == "gguf"     ? larql::container::gguf
-              : args.to == "vindex" ? larql::container::vindex
-                                    : larql::container::safetensors,
-        .type = type_of(args.type),
-        .attention_type = type_of(args.attention_type),
-        .split_kv_b = args.dialect == "k_b+v_b",
-        .shard_bytes = parse_size(args.shard_size),
-        .replace = args.force,
-        .resume = args.resume,
-        .join = args.join,
-        .threads = &threads,
-        .progress = [&](std::uint64_t done, std::uint64_t total) {
-            larql::program::stop_if_asked();
-            line.show(done, total);
-        }};
+    larql::conversion_options options{.form = *larql::attention_form_from_name(args.form),
+                                      .to = args.to == "gguf"     ? larql::container::gguf
+                                            : args.to == "vindex" ? larql::container::vindex
+                                                                  : larql::container::safetensors,
+                                      .type = type_of(args.type),
+                                      .attention_type = type_of(args.attention_type),
+                                      .split_kv_b = args.dialect == "k_b+v_b",
+                                      .shard_bytes = parse_size(args.shard_size),
+                                      .replace = args.force,
+                                      .resume = args.resume,
+                                      .join = args.join,
+                                      .threads = &threads,
+                                      .progress = [&](std::uint64_t done, std::uint64_t total) {
+                                          larql::program::stop_if_asked();
+                                          line.show(done, total);
+                                      }};
     if (!args.layers.empty()) (void)parse_pair(args.layers, ':', options.layer_begin, options.layer_end);
     if (!args.part.empty()) (void)parse_part(args.part, options.part, options.parts);
     if (options.join) options.part = 0;
     larql::conversion planned(source, args.out, options);
-    for (const std::string& warning : planned.warnings())
-        std::cerr << "warning: " << larql::printable(warning) << '\n';
+    for (const std::string& warning : planned.warnings()) std::cerr << "warning: " << larql::printable(warning) << '\n';
     if (args.dry_run) return print_plan(planned);
     larql::program::catch_interrupts();
     planned.run();
@@ -172,12 +171,11 @@ int main(int argc, char** argv) {
             std::size_t begin = 0, end = 0;
             return parse_pair(text, ':', begin, end) ? "" : "expected A:B";
         });
-    CLI::Option* const part = app.add_option("--part", args.part, "I/N: make part I, from 1, of N")
-                                  ->check([](const std::string& text) {
-                                      std::size_t number = 0, count = 0;
-                                      return parse_part(text, number, count) ? "" : "expected I/N with I from 1 to N";
-                                  });
-    app.add_flag("--join", args.join, "make a model of what N parts made: give --part with any of them")->needs(part);
+    app.add_option("--part", args.part, "I/N: make part I, from 1, of N")->check([](const std::string& text) {
+        std::size_t number = 0, count = 0;
+        return parse_part(text, number, count) ? "" : "expected I/N with I from 1 to N";
+    });
+    app.add_flag("--join", args.join, "make a model of what all parts made");
     app.add_option("--threads", args.threads, "threads to use; default: one per processor");
     app.add_flag("--dry-run", args.dry_run, "print what would be made, and how long it would take");
     app.add_flag("--resume", args.resume, "go on where an earlier run of the same command ended");

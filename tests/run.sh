@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . cmake/setup.sh
+larql_packages="$larql_packages parallel"  # a test runs a conversion in parts by it
 larql_setup
 
 settings=cmake/dev.cmake build=build tests=()

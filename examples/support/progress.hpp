@@ -111,7 +111,8 @@ inline void catch_interrupts() {
 }
 /// @throws error if a signal came
 inline void stop_if_asked() {
-    if (asked_to_stop != 0) throw error(errc::io, "interrupted; --resume goes on with what is finished, if anything is");
+    if (asked_to_stop != 0)
+        throw error(errc::io, "interrupted; --resume goes on with what is finished, if anything is");
 }
 
 /// As many threads as were asked for, within reason: more than these would only cost memory.

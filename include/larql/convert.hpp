@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Conversion of a whole checkpoint between forms, containers, dialects and number formats. A conversion is planned from
-// headers (rows), laid out (files and offsets), and run: on all threads, in bounded memory, with a journal from which it
-// is resumed. An interrupted conversion leaves nothing that looks whole.
+// headers (rows), laid out (files and offsets), and run: on all threads, in bounded memory, with a journal from which
+// it is resumed. An interrupted conversion leaves nothing that looks whole.
 #ifndef LARQL_CONVERT_HPP
 #define LARQL_CONVERT_HPP
 
@@ -40,8 +40,8 @@ namespace larql {
 struct conversion_options {
     attention_form form = attention_form::dense;
     container to = container::safetensors;
-    /// Of matrices. Nothing: as they are stored, byte for byte where they do not change, and float32 where the container
-    /// has no word for their type. Vectors and routers are never rounded.
+    /// Of matrices. Nothing: as they are stored, byte for byte where they do not change, and float32 where the
+    /// container has no word for their type. Vectors and routers are never rounded.
     std::optional<dtype> type{};
     /// Of matrices of attention. Nothing: `type`, and if that is nothing, float32 for those that are computed.
     std::optional<dtype> attention_type{};
@@ -52,9 +52,9 @@ struct conversion_options {
     bool replace = false;                       ///< replace a model that is already there
     bool resume = false;                        ///< go on where an earlier run of the same conversion ended
     std::size_t part = 0, parts = 0;            ///< make the files of one part, from 1; 0 of 0: all
-    bool join = false;                          ///< make a model of what `parts` parts made
-    double sync_seconds = 10.0;  ///< how often what is made becomes durable, so that a resumed run need not make it
-    executor* threads = nullptr;                ///< null: one thread
+    bool join = false;            ///< make a model of what `parts` parts made; 0: of what all that are there made
+    double sync_seconds = 10.0;   ///< how often what is made becomes durable, so that a resumed run need not make it
+    executor* threads = nullptr;  ///< null: one thread
     /// Called from the thread that runs the conversion, after each piece of work, with bytes. What it throws ends the
     /// conversion.
     std::function<void(std::uint64_t done, std::uint64_t total)> progress{};
@@ -77,13 +77,13 @@ public:
     /// folded in, and are named q_proj, k_proj, v_proj, o_proj, q_a_proj, kv_a_proj (dense) and q_a_proj, q_b_proj,
     /// kv_a_proj_with_mqa, k_b_proj [H, R, N], v_b_proj [H, V, R], o_proj (latent). Factored GGUF is what llama.cpp
     /// reads; dense and latent GGUF, and a part of a model, have an architecture of larql's own, with transformers'
-    /// names. Blocks beyond the model's layers (multi-token prediction) are copied in their own form. Of a source that is
-    /// itself a part of a model, the blocks that it has are converted.
+    /// names. Blocks beyond the model's layers (multi-token prediction) are copied in their own form. Of a source that
+    /// is itself a part of a model, the blocks that it has are converted.
     ///
     /// @param target  a folder, which is made if it does not exist; for GGUF also the name of a file ending in .gguf
     /// @throws error what the source's headers give; errc::unsupported_dtype; errc::unsupported_architecture for a form
-    ///         that the model does not have and for what the container has no words for; errc::not_understood for tensors
-    ///         that it has no names for
+    ///         that the model does not have and for what the container has no words for; errc::not_understood for
+    ///         tensors that it has no names for
     conversion(checkpoint source, const std::filesystem::path& target, conversion_options options)
         : m_source(std::move(source)),
           m_options(std::move(options)),
@@ -118,8 +118,8 @@ public:
 
     /// Makes the files. They appear under their names when all of them are complete and durable, config.json last.
     /// @throws error errc::already_exists for a model that may not be replaced, or for a target that is the source;
-    ///         errc::source_changed; errc::bad_value if a number overflows the output type; errc::io. After an error the
-    ///         old model is whole, or, after all was done, the new one.
+    ///         errc::source_changed; errc::bad_value if a number overflows the output type; errc::io. After an error
+    ///         the old model is whole, or, after all was done, the new one.
     void run() {
         serial_executor serial;
         detail::conversion_order order;
@@ -163,7 +163,8 @@ private:
         scope.whole = scope.block_begin == 0 && scope.block_end == model.blocks.size();
         // llama.cpp's converter makes float32 of vectors whatever they were; they become what the matrices are again.
         if (source.has_gguf_names() && !scope.published_gguf()) scope.of_vectors = detail::most_of_matrices(source);
-        const bool parts = options.part <= options.parts && (options.join || (options.part == 0) == (options.parts == 0));
+        const bool parts =
+            options.part <= options.parts && (options.join || (options.part == 0) == (options.parts == 0));
         if (!parts)
             detail::fail(errc::bad_value,
                          "expected a number from 1 to " + std::to_string(options.parts) + ", got " +

@@ -30,8 +30,9 @@ struct planned {
 };
 
 std::vector<planned> tensors_of(std::uint64_t blocks) {
-    std::vector<planned> all = {
-        {"model.embed_tokens.weight", {vocabulary, hidden}}, {"model.norm.weight", {hidden}}, {"lm_head.weight", {vocabulary, hidden}}};
+    std::vector<planned> all = {{"model.embed_tokens.weight", {vocabulary, hidden}},
+                                {"model.norm.weight", {hidden}},
+                                {"lm_head.weight", {vocabulary, hidden}}};
     for (std::uint64_t i = 0; i < blocks; ++i) {
         const std::string layer = "model.layers." + std::to_string(i) + ".", attention = layer + "self_attn.";
         all.push_back({layer + "input_layernorm.weight", {hidden}});

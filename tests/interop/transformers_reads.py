@@ -34,7 +34,7 @@ READ = [  # source, case under hf/ with the reference, options
     ("gguf/deepseek_v3-bf16.gguf", "deepseek_v3", []),
     ("gguf/deepseek_v3-bf16.gguf", "deepseek_v3", ["--shard-size", "60K"]),
     ("gguf/kimi_k2-bf16.gguf", "kimi_k2", []),
-    ("hf/deepseek_v3_fp8", "deepseek_v3_fp8", []),
+    ("hf/deepseek_v3_fp8", "deepseek_v3_fp8", ["--dtype", "f32"]),
     ("hf/deepseek_v3_bias", "deepseek_v3_bias", []),
 ]
 REFUSED = [

@@ -149,7 +149,8 @@ TEST_CASE("conversion: every form in GGUF computes what transformers computed, i
             CAPTURE(larql::to_string(form));
             const fs::path out = folder.path() / name / larql::to_string(form);
             convert(data + "/hf/" + name, out, {.form = form, .to = container::gguf, .shard_bytes = 100'000});
-            CHECK(fs::exists(out / "model-00001-of-00003.gguf") == (name == "deepseek_v2_lite" && form == attention_form::factored));
+            CHECK(fs::exists(out / "model-00001-of-00003.gguf") ==
+                  (name == "deepseek_v2_lite" && form == attention_form::factored));
             const checkpoint made = checkpoint::open(out);
             CHECK(made.shard_count() > 1);
             CHECK(made.config().form == form);
@@ -179,7 +180,8 @@ TEST_CASE("conversion: a vindex is what the layout says, and computes what trans
 
             // The layout's own acceptance checks.
             const nlohmann::json index = nlohmann::json::parse(read_all(out / "index.json"));
-            for (const char* key : {"version", "num_layers", "hidden_size", "intermediate_size", "vocab_size", "down_top_k"})
+            for (const char* key :
+                 {"version", "num_layers", "hidden_size", "intermediate_size", "vocab_size", "down_top_k"})
                 CHECK(index.at(key).is_number_integer());
             CHECK(index.at("version") == 2);
             CHECK(index.at("embed_scale").is_number());
@@ -196,7 +198,8 @@ TEST_CASE("conversion: a vindex is what the layout says, and computes what trans
                 keys.insert(entry.at("key"));
                 const std::string key = entry.at("key");
                 if (key.ends_with("q_proj.weight"))
-                    CHECK(entry.at("shape").at(0) == model.at("num_q_heads").get<int>() * model.at("head_dim").get<int>());
+                    CHECK(entry.at("shape").at(0) ==
+                          model.at("num_q_heads").get<int>() * model.at("head_dim").get<int>());
             }
             CHECK(keys.contains("layers.1.self_attn.o_proj.weight"));
             CHECK(keys.contains("norm.weight"));
@@ -215,8 +218,8 @@ TEST_CASE("conversion: a vindex is what the layout says, and computes what trans
             std::size_t end = 0;
             for (const nlohmann::json& layer : index.at("layers")) {
                 CHECK(layer.at("offset") == end);
-                CHECK(layer.at("length") == layer.at("num_features").get<std::size_t>() *
-                                                index.at("hidden_size").get<std::size_t>() * 4);
+                CHECK(layer.at("length") ==
+                      layer.at("num_features").get<std::size_t>() * index.at("hidden_size").get<std::size_t>() * 4);
                 end += layer.at("length").get<std::size_t>();
             }
             CHECK(end == fs::file_size(out / "gate_vectors.bin"));
@@ -263,7 +266,8 @@ TEST_CASE("conversion: number formats follow llama.cpp's rules for what is never
 TEST_CASE("conversion: what GGUF has no words for is refused before anything is written") {
     const larql::testing::temporary_folder folder;
     const auto refused = [&](const nlohmann::json& over) {
-        larql::conversion(checkpoint::open(data + "/hf/deepseek_v3", {.config = over}), folder / "x.gguf", to_gguf).run();
+        larql::conversion(checkpoint::open(data + "/hf/deepseek_v3", {.config = over}), folder / "x.gguf", to_gguf)
+            .run();
         return 0;
     };
     LARQL_CHECK_ERROR(refused({{"rope_interleave", false}}), errc::unsupported_architecture, "rope_interleave");
@@ -305,9 +309,11 @@ TEST_CASE("conversion: parts made in any order, one of them twice, join to what 
     conversion_options other = options;
     other.form = attention_form::dense;
     LARQL_CHECK_ERROR(convert(source, folder / "many", other), errc::missing_shard, "another command");
+    options.parts = 0;  // those that are there
     convert(source, folder / "many", options);
     CHECK(files_in(folder / "many") == files_in(folder / "one"));
     CHECK(files_in(folder / "many").size() > 5);
+    LARQL_CHECK_ERROR(convert(source, folder / "none", options), errc::missing_shard, "no part");
 }
 
 TEST_CASE("conversion: an interrupted run leaves nothing that looks whole, and a rerun makes the same bytes") {

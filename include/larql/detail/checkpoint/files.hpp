@@ -24,7 +24,7 @@ struct checkpoint_files {
     std::string path;
     std::shared_ptr<const gguf_file> gguf;
     std::shared_ptr<const safetensors_file> safetensors;
-    bool is_vindex = false;  ///< `safetensors` are those of a vindex folder
+    bool is_vindex = false;   ///< `safetensors` are those of a vindex folder
     std::string config_path;  ///< of the file that holds config_text
     std::optional<std::string> config_text;
 };

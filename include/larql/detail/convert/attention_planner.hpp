@@ -55,8 +55,8 @@ public:
             if (changes && is_product(row.role)) {
                 made.emplace(row.role, products.tensors.size());
                 const std::uint64_t cols = size_of(row.cols, spec);
-                products.tensors.push_back(planned(row, spec, name_at(row.role, block),
-                                                   remade_type(m_scope, true, std::nullopt, cols)));
+                products.tensors.push_back(
+                    planned(row, spec, name_at(row.role, block), remade_type(m_scope, true, std::nullopt, cols)));
                 plan_bias(row, block, weights.bias(row.role), rows);
             } else if (row.role == tensor_role::kv_b && m_scope.published_gguf() && m_scope.split_kv_b) {
                 plan_split(block, weights[tensor_role::kv_b], rows);
@@ -113,7 +113,8 @@ private:
         if (!recipe || recipe->joins_kv_b) return std::nullopt;
         const larql::stored_rows& part = recipe->parts.front();
         const bool reordered = role == tensor_role::q_b_raw && m_scope.form != m_source.spec(block).form;
-        if (part.runs != 1 || part.columns != 0 || reordered || m_source.spec(block).transposed.contains(part.role)) return std::nullopt;
+        if (part.runs != 1 || part.columns != 0 || reordered || m_source.spec(block).transposed.contains(part.role))
+            return std::nullopt;
         const weight stored = m_source.weights().at(part.name);
         if (stored.raw() == nullptr) return std::nullopt;
         return raw_rows{stored.raw(), part.begin};
@@ -235,8 +236,7 @@ private:
             fail(errc::missing_tensor, "some of the projections have a bias, and the output has them fused",
                  {.file = m_source.shard_path(0), .subject = std::string(to_string(fused.role))});
         rows.push_back(matrix_row(planned(fused, spec, name_at(fused.role, block), dtype::f32),
-                                  stored_type(row.role, block), raw(fused.role, block), {},
-                                  stacked(std::move(parts))));
+                                  stored_type(row.role, block), raw(fused.role, block), {}, stacked(std::move(parts))));
         plan_bias(fused, block, bias, rows);
     }
 
@@ -246,7 +246,8 @@ private:
     [[nodiscard]] std::vector<std::size_t> order_of(tensor_role role, const attention_spec& spec) const {
         if (spec.kind != attention_kind::gqa || m_scope.form != spec.form) return {};
         if (role != tensor_role::q && role != tensor_role::k) return {};
-        const rope_pairing wanted = m_scope.published_gguf() ? gguf_pairing(m_source, spec) : published_pairing(m_source, spec);
+        const rope_pairing wanted =
+            m_scope.published_gguf() ? gguf_pairing(m_source, spec) : published_pairing(m_source, spec);
         return wanted == spec.geometry.pairing ? std::vector<std::size_t>{} : head_row_order(spec, wanted);
     }
 

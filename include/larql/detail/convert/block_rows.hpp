@@ -56,19 +56,19 @@ inline vector_input<float> reorder_heads(const vector_input<float>& from, std::s
 /// k_b [G * R, N] from kv_b: of each head the columns of its key rows. A head's columns are read together.
 inline matrix_input<float> keys_of_kv_b(matrix_input<float> kv_b, const mla_geometry& g) {
     const std::size_t rank = g.kv_lora_rank, nope = g.qk_nope_head_dim, head_rows = nope + g.v_head_dim;
-    return matrix_input<float>(
-        g.kv_heads() * rank, nope,
-        [kv_b = std::move(kv_b), rank, nope, head_rows](std::size_t begin, std::size_t end, float* out,
-                                                        std::size_t stride) {
-            std::vector<float> keys(nope * rank);
-            for (std::size_t head = begin / rank; head * rank < end; ++head) {
-                kv_b.read_rows(head * head_rows, head * head_rows + nope, keys.data(), rank);
-                const std::size_t first = std::max(begin, head * rank), last = std::min(end, (head + 1) * rank);
-                for (std::size_t r = first; r < last; ++r)
-                    for (std::size_t i = 0; i < nope; ++i)
-                        out[(r - begin) * stride + i] = keys[i * rank + (r - head * rank)];
-            }
-        });
+    return matrix_input<float>(g.kv_heads() * rank, nope,
+                               [kv_b = std::move(kv_b), rank, nope, head_rows](std::size_t begin, std::size_t end,
+                                                                               float* out, std::size_t stride) {
+                                   std::vector<float> keys(nope * rank);
+                                   for (std::size_t head = begin / rank; head * rank < end; ++head) {
+                                       kv_b.read_rows(head * head_rows, head * head_rows + nope, keys.data(), rank);
+                                       const std::size_t first = std::max(begin, head * rank),
+                                                         last = std::min(end, (head + 1) * rank);
+                                       for (std::size_t r = first; r < last; ++r)
+                                           for (std::size_t i = 0; i < nope; ++i)
+                                               out[(r - begin) * stride + i] = keys[i * rank + (r - head * rank)];
+                                   }
+                               });
 }
 
 /// The bytes of v_b from those of kv_b.
@@ -90,16 +90,16 @@ inline row_maker value_rows(row_maker kv_b, std::uint64_t row_bytes, const mla_g
 /// v_b [G * V, R] from kv_b: the value rows of each head.
 inline matrix_input<float> values_of_kv_b(matrix_input<float> kv_b, const mla_geometry& g) {
     const std::size_t nope = g.qk_nope_head_dim, values = g.v_head_dim;
-    return matrix_input<float>(g.kv_heads() * values, g.kv_lora_rank,
-                               [kv_b = std::move(kv_b), nope, values](std::size_t begin, std::size_t end, float* out,
-                                                                      std::size_t stride) {
-                                   for (std::size_t r = begin; r < end;) {
-                                       const std::size_t head = r / values, last = std::min(end, (head + 1) * values);
-                                       const std::size_t from = head * (nope + values) + nope + r % values;
-                                       kv_b.read_rows(from, from + (last - r), out + (r - begin) * stride, stride);
-                                       r = last;
-                                   }
-                               });
+    return matrix_input<float>(
+        g.kv_heads() * values, g.kv_lora_rank,
+        [kv_b = std::move(kv_b), nope, values](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
+            for (std::size_t r = begin; r < end;) {
+                const std::size_t head = r / values, last = std::min(end, (head + 1) * values);
+                const std::size_t from = head * (nope + values) + nope + r % values;
+                kv_b.read_rows(from, from + (last - r), out + (r - begin) * stride, stride);
+                r = last;
+            }
+        });
 }
 
 }  // namespace larql::detail

@@ -62,7 +62,8 @@ public:
         else
             for (const std::string& name : m_source.weights().names()) plan_other(name);
         stack_experts();
-        std::ranges::stable_sort(m_plan.rows, {}, [](const conversion_row& row) { return layer_in(row.tensors.front().name); });
+        std::ranges::stable_sort(m_plan.rows, {},
+                                 [](const conversion_row& row) { return layer_in(row.tensors.front().name); });
         if (!m_nameless.empty())
             fail(errc::not_understood,
                  m_nameless + ": \"" + m_source.config().family + "\" has no name for these tensors in " +
@@ -183,8 +184,7 @@ private:
     }
     void warn_once(const std::string& left_out) {
         const std::string sentence = "left out: " + left_out;
-        if (std::ranges::find(m_plan.warnings, sentence) == m_plan.warnings.end())
-            m_plan.warnings.push_back(sentence);
+        if (std::ranges::find(m_plan.warnings, sentence) == m_plan.warnings.end()) m_plan.warnings.push_back(sentence);
     }
 
     void add_nameless(const std::string& name) { m_nameless += (m_nameless.empty() ? "" : ", ") + name; }

@@ -174,8 +174,7 @@ private:
         };
         const bool latent = m_family.gguf_architecture == "deepseek2";
         if (!latent && m_family.name != "llama")
-            fail(errc::unsupported_architecture,
-                 "larql does not write GGUF of \"" + std::string(m_family.name) + "\"",
+            fail(errc::unsupported_architecture, "larql does not write GGUF of \"" + std::string(m_family.name) + "\"",
                  {.file = m_source.shard_path(0)});
         if (latent && m_spec.geometry.pairing != m_family.pairing)
             refuse("rotates neighbouring rows, and these are paired otherwise", "rope_interleave");
@@ -192,8 +191,8 @@ private:
         const auto absent = m_family.default_of(row.key);
         switch (row.type) {
             case value_type::integer: {
-                const std::size_t size = value != nullptr ? m_values.top.size(row.key)
-                                                          : static_cast<std::size_t>(absent.value_or(0.0));
+                const std::size_t size =
+                    value != nullptr ? m_values.top.size(row.key) : static_cast<std::size_t>(absent.value_or(0.0));
                 if (value != nullptr || absent) set(row.gguf.front(), static_cast<std::uint32_t>(size));
                 return;
             }
@@ -258,9 +257,9 @@ private:
     void state_experts() {
         if (m_values.top.size(model_key::n_routed_experts) == 0) return;
         std::string missing;
-        for (const model_key key : {model_key::num_experts_per_tok, model_key::moe_intermediate_size,
-                                    model_key::first_k_dense_replace, model_key::n_shared_experts,
-                                    model_key::routed_scaling_factor, model_key::norm_topk_prob})
+        for (const model_key key :
+             {model_key::num_experts_per_tok, model_key::moe_intermediate_size, model_key::first_k_dense_replace,
+              model_key::n_shared_experts, model_key::routed_scaling_factor, model_key::norm_topk_prob})
             if (!m_values.top.stated(key) && !m_family.default_of(key))
                 missing += (missing.empty() ? "" : ", ") +
                            std::string(std::ranges::find(top_keys, key, &key_row::key)->hf.front());
@@ -286,8 +285,8 @@ private:
         set("attention.head_count_kv", m_scope.split_kv_b ? 1U : number(g.kv_heads()));
         set("attention.key_length", m_scope.split_kv_b ? number(g.kv_lora_rank + g.qk_rope_head_dim) : key);
         set("attention.value_length", m_scope.split_kv_b ? number(g.kv_lora_rank) : value);
-        for (const auto& [name, size] : {std::pair{"attention.key_length_mla", key},
-                                         std::pair{"attention.value_length_mla", value}}) {
+        for (const auto& [name, size] :
+             {std::pair{"attention.key_length_mla", key}, std::pair{"attention.value_length_mla", value}}) {
             if (m_scope.split_kv_b)
                 set(name, size);
             else

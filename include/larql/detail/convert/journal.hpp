@@ -32,14 +32,14 @@ struct finished_file {
 
 /// What a journal says. A last line that was cut off says nothing.
 struct journal_content {
-    std::string plan;                              ///< fingerprint of what is made, from which headers
-    std::string source;                            ///< fingerprint of the source's files at that time
-    std::vector<std::string> files;                ///< names that the conversion gives, in the order of renaming
-    std::vector<std::string> old_files;            ///< names that it replaces or removes
-    std::set<std::size_t> rows;                    ///< that are made, and durable
+    std::string plan;                               ///< fingerprint of what is made, from which headers
+    std::string source;                             ///< fingerprint of the source's files at that time
+    std::vector<std::string> files;                 ///< names that the conversion gives, in the order of renaming
+    std::vector<std::string> old_files;             ///< names that it replaces or removes
+    std::set<std::size_t> rows;                     ///< that are made, and durable
     std::map<std::string, finished_file> finished;  ///< of a part
-    bool committing = false;                       ///< all files are complete: names are being changed
-    bool complete = false;                         ///< a part, all of whose files are complete
+    bool committing = false;                        ///< all files are complete: names are being changed
+    bool complete = false;                          ///< a part, all of whose files are complete
 };
 
 inline constexpr std::string_view journal_magic = "larql conversion journal 1";
@@ -82,8 +82,7 @@ class journal {
 public:
     /// @throws error errc::io also if another process has it
     explicit journal(const std::filesystem::path& path) : m_file(path, owned_file::how::adopt) {
-        if (!m_file.lock())
-            fail(errc::io, "another process is converting into this folder", {.file = path_text(path)});
+        if (!m_file.lock()) fail(errc::io, "another process is converting into this folder", {.file = path_text(path)});
         if (!m_file.adopted()) return;
         const std::uint64_t size = m_file.size_bytes();
         if (size > max_bytes) return;

@@ -170,8 +170,7 @@ inline conversion_layout lay_out_safetensors(std::span<const conversion_row> row
         file_builder file(rows, cut.shards()[i]);
         sort_for_safetensors(file.tensors());
         file.place(1);
-        const std::string name =
-            count == 1 ? "model.safetensors" : numbered_name("model", i, count, ".safetensors");
+        const std::string name = count == 1 ? "model.safetensors" : numbered_name("model", i, count, ".safetensors");
         for (const tensor_info& info : file.tensors()) {
             map[std::string(info.name)] = name;
             total += info.size_bytes;

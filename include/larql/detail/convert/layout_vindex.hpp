@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The original larql's weight layout, version 2: binary files by purpose, without headers, a manifest and an index.json.
+// The original larql's weight layout, version 2: binary files by purpose, without headers, a manifest and an
+// index.json.
 //
 // It has no field for latent attention: what a layer needs beyond Q, K, V and O stands in entries of the manifest that
 // other readers do not look at, and the whole configuration in `larql_config`.
@@ -63,11 +64,12 @@ public:
         layout.texts.push_back({"weight_manifest.json", manifest(layout).dump(2) + "\n"});
         planned_text index{"index.json", "", {}};
         index.content = description(layout).dump(2) + "\n";
-        index.add_hashes = [content = nlohmann::json::parse(index.content)](const std::map<std::string, std::string>& hashes) {
-            nlohmann::json with = content;
-            for (const auto& [file, hash] : hashes) with["checksums"][file] = hash;
-            return with.dump(2) + "\n";
-        };
+        index.add_hashes =
+            [content = nlohmann::json::parse(index.content)](const std::map<std::string, std::string>& hashes) {
+                nlohmann::json with = content;
+                for (const auto& [file, hash] : hashes) with["checksums"][file] = hash;
+                return with.dump(2) + "\n";
+            };
         layout.texts.push_back(std::move(index));
         if (m_source.config().attention == attention_kind::mla)
             warnings.emplace_back(
@@ -205,16 +207,15 @@ private:
             const tensor_identity what = *identity(info.name);
             const bool one_of_experts = what.role == tensor_role::expert_gate;
             const auto [layer, added] = layers.try_emplace(
-                what.layer, nlohmann::json{{"layer", what.layer},
-                                           {"num_features", 0},
-                                           {"offset", info.offset},
-                                           {"length", 0}});
+                what.layer,
+                nlohmann::json{{"layer", what.layer}, {"num_features", 0}, {"offset", info.offset}, {"length", 0}});
             nlohmann::json& entry = layer->second;
             const std::uint64_t features = info.rows();
             entry["num_features"] = entry["num_features"].get<std::uint64_t>() + features;
             entry["length"] = entry["length"].get<std::uint64_t>() + info.size_bytes;
             if (!one_of_experts) continue;
-            entry["num_experts"] = entry.value("num_experts", std::uint64_t{0}) + (info.shape.size() > 2 ? info.shape.front() : 1);
+            entry["num_experts"] =
+                entry.value("num_experts", std::uint64_t{0}) + (info.shape.size() > 2 ? info.shape.front() : 1);
             entry["num_features_per_expert"] = info.shape.size() > 2 ? info.shape[1] : features;
         }
         nlohmann::json list = nlohmann::json::array();

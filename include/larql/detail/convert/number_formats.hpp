@@ -48,7 +48,8 @@ struct conversion_scope {
     std::optional<dtype> general{};    ///< nothing: as stored
     std::optional<dtype> attention{};  ///< of matrices of attention; nothing: as stored, computed ones as float32
     std::size_t block_begin = 0, block_end = 0;
-    std::optional<dtype> of_vectors{};  ///< if nothing is asked for: what the model's matrices are, where vectors are not
+    std::optional<dtype>
+        of_vectors{};        ///< if nothing is asked for: what the model's matrices are, where vectors are not
     bool whole = true;       ///< all blocks
     bool split_kv_b = true;  ///< of published GGUF: k_b and v_b, not kv_b
 

@@ -65,8 +65,8 @@ inline std::string_view difference(const attention_spec& a, const attention_spec
     if (!nearly(a.softcap, b.softcap) || !nearly(a.clip, b.clip)) return "softcap or clipping";
     if (a.sinks != b.sinks || a.gate != b.gate || a.value_is_key != b.value_is_key) return "sinks, gate or values";
     if (!nearly(a.temperature.scale, b.temperature.scale) ||
-        (a.temperature.scale != 0.0 && (!nearly(a.temperature.length, b.temperature.length) ||
-                                        !nearly(a.temperature.offset, b.temperature.offset))))
+        (a.temperature.scale != 0.0 &&
+         (!nearly(a.temperature.length, b.temperature.length) || !nearly(a.temperature.offset, b.temperature.offset))))
         return "temperature of queries";
     if (!same_norm(a.q_norm, b.q_norm) || !same_norm(a.k_norm, b.k_norm) || !same_norm(a.v_norm, b.v_norm) ||
         !same_norm(a.latent_norm, b.latent_norm) || !same_norm(a.k_rope_norm, b.k_rope_norm))
@@ -102,9 +102,8 @@ inline void require_reads_back(const checkpoint& source, const planned_file& fil
     out.write(0, std::as_bytes(std::span(file.header)));
     for (const tensor_info& info : file.tensors) {
         if (info.name.starts_with("blk.") || info.name.ends_with("_embd.weight") || info.shape.size() != 1) continue;
-        const auto row = std::ranges::find(rows, info.name, [](const conversion_row& r) -> std::string_view {
-            return r.tensors.front().name;
-        });
+        const auto row = std::ranges::find(
+            rows, info.name, [](const conversion_row& r) -> std::string_view { return r.tensors.front().name; });
         std::vector<std::byte> bytes(static_cast<std::size_t>(info.size_bytes));
         row->rows(0, 1, bytes);
         out.write(info.offset, bytes);
@@ -121,8 +120,7 @@ inline void require_reads_back(const checkpoint& source, const planned_file& fil
                std::to_string(found.blocks.size()));
     for (std::size_t block = 0; block < found.blocks.size(); ++block) {
         const std::string_view what = difference(published.blocks[block], found.blocks[block]);
-        if (!what.empty())
-            refuse("the " + std::string(what) + " of attention block " + std::to_string(block));
+        if (!what.empty()) refuse("the " + std::string(what) + " of attention block " + std::to_string(block));
     }
 }
 

@@ -97,17 +97,16 @@ inline matrix_input<float> stacked(std::vector<matrix_input<float>> parts) {
     std::size_t rows = 0;
     for (const matrix_input<float>& part : parts) rows += part.rows();
     const std::size_t cols = parts.front().cols();
-    return matrix_input<float>(rows, cols,
-                               [parts = std::move(parts)](std::size_t begin, std::size_t end, float* out,
-                                                          std::size_t stride) {
-                                   std::size_t first = 0;
-                                   for (const matrix_input<float>& part : parts) {
-                                       const std::size_t b = std::max(begin, first);
-                                       const std::size_t e = std::min(end, first + part.rows());
-                                       if (b < e) part.read_rows(b - first, e - first, out + (b - begin) * stride, stride);
-                                       first += part.rows();
-                                   }
-                               });
+    return matrix_input<float>(
+        rows, cols, [parts = std::move(parts)](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
+            std::size_t first = 0;
+            for (const matrix_input<float>& part : parts) {
+                const std::size_t b = std::max(begin, first);
+                const std::size_t e = std::min(end, first + part.rows());
+                if (b < e) part.read_rows(b - first, e - first, out + (b - begin) * stride, stride);
+                first += part.rows();
+            }
+        });
 }
 
 /// Few numbers (gains, biases, routers) that are in memory.
@@ -117,11 +116,12 @@ inline conversion_row small_row(std::string name, dtype type, std::vector<std::u
     encode_numbers(type, values, bytes, name);
     planned_tensor tensor{std::move(name), type, std::move(shape)};
     const std::uint64_t row_bytes = tensor.row_bytes();
-    return {.tensors = {std::move(tensor)},
-            .rows = [bytes = std::move(bytes), row_bytes](std::uint64_t begin, std::uint64_t, std::span<std::byte> out) {
-                std::ranges::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(begin * row_bytes),
-                                    static_cast<std::ptrdiff_t>(out.size()), out.begin());
-            }};
+    return {
+        .tensors = {std::move(tensor)},
+        .rows = [bytes = std::move(bytes), row_bytes](std::uint64_t begin, std::uint64_t, std::span<std::byte> out) {
+            std::ranges::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(begin * row_bytes),
+                                static_cast<std::ptrdiff_t>(out.size()), out.begin());
+        }};
 }
 
 /// A stored tensor byte for byte.

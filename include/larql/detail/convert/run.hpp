@@ -11,12 +11,14 @@
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/output_set.hpp>
 #include <larql/detail/convert/row_makers.hpp>
+#include <larql/detail/io/file_names.hpp>
 #include <larql/detail/io/sha256.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -33,7 +35,7 @@
 
 namespace larql::detail {
 
-/// What part of the files a run makes, from 1; 0 of 0: all of them.
+/// What part of the files a run makes, from 1; 0 of 0: all of them. To join 0 parts is to join those that are there.
 struct conversion_part {
     std::size_t number = 0, count = 0;
     bool join = false;  ///< no part: the parts' files become the model
@@ -88,8 +90,9 @@ inline double measure_rate(std::span<const conversion_row> rows, executor& threa
             continue;
         }
         const planned_tensor& tensor = rows[r].tensors.front();
-        const std::uint64_t count = std::min(
-            tensor.rows(), std::max<std::uint64_t>(written_piece_bytes / std::max<std::uint64_t>(tensor.row_bytes(), 1), 1));
+        const std::uint64_t count =
+            std::min(tensor.rows(),
+                     std::max<std::uint64_t>(written_piece_bytes / std::max<std::uint64_t>(tensor.row_bytes(), 1), 1));
         std::vector<std::byte> bytes(static_cast<std::size_t>(count * tensor.row_bytes()));
         rows[r].rows(0, count, bytes);
         sample.bytes += bytes.size();
@@ -100,7 +103,11 @@ inline double measure_rate(std::span<const conversion_row> rows, executor& threa
 class conversion_run {
 public:
     conversion_run(const conversion_order& order, executor& threads)
-        : m_order(order), m_threads(threads), m_output(order.folder), m_of_part(order.layout->files.size(), true) {
+        : m_order(order),
+          m_threads(threads),
+          m_output(order.folder),
+          m_part(order.part),
+          m_of_part(order.layout->files.size(), true) {
         choose_part();
         for (std::size_t r = 0; r < order.rows.size(); ++r)
             for (std::size_t t = 0; t < order.rows[r].tensors.size(); ++t)
@@ -111,7 +118,7 @@ public:
     void run() {
         const bool made_folder = make_folder();
         try {
-            journal log(journal_path(m_order.part));
+            journal log(journal_path(m_part));
             m_log = &log;
             try {
                 if (!finish_interrupted()) {
@@ -135,7 +142,7 @@ private:
 
     /// Files go to parts in order, so that each part has about as many bytes.
     void choose_part() {
-        const conversion_part& part = m_order.part;
+        const conversion_part& part = m_part;
         if (part.count == 0 || part.join) return;
         const auto total = static_cast<double>(m_order.layout->size_bytes());
         double before = 0.0;
@@ -155,7 +162,7 @@ private:
             if (is_mine(row, t)) return true;
         return false;
     }
-    [[nodiscard]] bool is_one_of_parts() const noexcept { return m_order.part.count != 0 && !m_order.part.join; }
+    [[nodiscard]] bool is_one_of_parts() const noexcept { return m_part.count != 0 && !m_part.join; }
 
     [[nodiscard]] std::filesystem::path journal_path(const conversion_part& part) const {
         std::string name = m_order.journal_name;
@@ -201,7 +208,7 @@ private:
 
     void convert() {
         const bool resumed = begin();
-        if (m_order.part.join)
+        if (m_part.join)
             take_parts();
         else if (m_was_complete)
             check_files();
@@ -402,8 +409,7 @@ private:
     void check_file(const planned_file& file) const {
         const input_file written = input_file::open(m_output.temporary(file.name));
         std::string header(file.header.size(), '\0');
-        if (written.size_bytes() == file.size_bytes)
-            written.read_at(0, std::as_writable_bytes(std::span(header)));
+        if (written.size_bytes() == file.size_bytes) written.read_at(0, std::as_writable_bytes(std::span(header)));
         if (written.size_bytes() != file.size_bytes || header != file.header)
             fail(errc::source_changed, "the file does not read back as it was written",
                  {.file = path_text(m_output.temporary(file.name))});
@@ -441,16 +447,38 @@ private:
         m_output.keep();
     }
 
+    /// How many parts have left records here.
+    /// @throws error errc::missing_shard if there are none, or of conversions into different numbers of parts
+    [[nodiscard]] std::size_t count_parts() const {
+        std::set<std::size_t> counts;
+        for (const std::string& name : names_in(m_order.folder)) {
+            const std::string begin = m_order.journal_name + "-", between = "-of-";
+            const std::size_t of = name.find(between, begin.size());
+            if (!name.starts_with(begin) || of == name.npos) continue;
+            std::size_t count = 0;
+            const char* const first = name.data() + of + between.size();
+            if (std::from_chars(first, name.data() + name.size(), count).ptr == name.data() + name.size())
+                counts.insert(count);
+        }
+        if (counts.size() != 1)
+            fail(errc::missing_shard,
+                 counts.empty() ? "no part has left a record here: run the parts first"
+                                : "parts of different numbers of parts are here: say which with --part",
+                 {.file = path_text(m_order.folder)});
+        return *counts.begin();
+    }
+
     /// The files of all parts, held against their records.
     void take_parts() {
-        for (std::size_t i = 1; i <= m_order.part.count; ++i) {
-            const std::filesystem::path path = journal_path({i, m_order.part.count, false});
+        if (m_part.count == 0) m_part.count = count_parts();
+        for (std::size_t i = 1; i <= m_part.count; ++i) {
+            const std::filesystem::path path = journal_path({i, m_part.count, false});
             std::error_code ignored;
             std::optional<journal_content> content;
             if (std::filesystem::exists(path, ignored)) content = parse_journal(read_text_file(path));
             const auto refuse = [&](const std::string& why) {
                 fail(errc::missing_shard,
-                     "part " + std::to_string(i) + " of " + std::to_string(m_order.part.count) + " " + why,
+                     "part " + std::to_string(i) + " of " + std::to_string(m_part.count) + " " + why,
                      {.file = path_text(path)});
             };
             if (!content) refuse("has left no record here: run it first");
@@ -490,7 +518,8 @@ private:
         std::vector<std::string> sums(files.size());
         m_threads.run(files.size(), [&](std::size_t i) {
             const auto recorded = m_records.find(files[i].name);
-            sums[i] = recorded != m_records.end() ? recorded->second.sha256 : hash_of_file(m_output.temporary(files[i].name));
+            sums[i] =
+                recorded != m_records.end() ? recorded->second.sha256 : hash_of_file(m_output.temporary(files[i].name));
         });
         std::map<std::string, std::string> by_name;
         for (std::size_t i = 0; i < files.size(); ++i) by_name[files[i].name] = sums[i];
@@ -514,9 +543,9 @@ private:
         m_output.keep();
         change.clear();
         m_log->remove();
-        for (std::size_t i = 1; m_order.part.join && i <= m_order.part.count; ++i) {
+        for (std::size_t i = 1; m_part.join && i <= m_part.count; ++i) {
             std::error_code ignored;
-            std::filesystem::remove(journal_path({i, m_order.part.count, false}), ignored);
+            std::filesystem::remove(journal_path({i, m_part.count, false}), ignored);
         }
     }
 
@@ -531,6 +560,7 @@ private:
     const conversion_order& m_order;
     executor& m_threads;
     output_set m_output;
+    conversion_part m_part;
     std::vector<bool> m_of_part;
     journal* m_log = nullptr;
     std::vector<std::string> m_old_files;

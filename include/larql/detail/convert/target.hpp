@@ -8,6 +8,7 @@
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/output_set.hpp>
+#include <larql/detail/io/file_names.hpp>
 #include <larql/detail/io/shard_names.hpp>
 #include <larql/detail/safetensors/index.hpp>
 #include <larql/error.hpp>
@@ -40,24 +41,11 @@ struct conversion_target {
     }
 };
 
-/// Names of files in a folder, sorted. Not those of its subfolders.
-inline std::vector<std::string> names_in(const std::filesystem::path& folder) {
-    std::vector<std::string> names;
-    std::error_code problem;
-    for (auto entry = std::filesystem::directory_iterator(folder, problem);
-         !problem && entry != std::filesystem::directory_iterator(); entry.increment(problem))
-        names.push_back(path_text(entry->path().filename()));
-    if (problem && problem != std::errc::no_such_file_or_directory)
-        fail(errc::io, "cannot list the folder: " + problem.message(), {.file = path_text(folder)});
-    std::ranges::sort(names);
-    return names;
-}
-
 /// Whether a file's name says that it holds weights, or what describes them in another container.
 inline bool is_weight_file(std::string_view name) {
-    for (const std::string_view ending : {".safetensors", ".safetensors.index.json", ".gguf", ".bin", ".bin.index.json",
-                                          ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz", part_ending,
-                                          old_ending})
+    for (const std::string_view ending :
+         {".safetensors", ".safetensors.index.json", ".gguf", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".h5",
+          ".msgpack", ".onnx", ".npz", part_ending, old_ending})
         if (name.ends_with(ending)) return true;
     return name == "config.json" || name == "params.json" || name.find("larql-journal") != name.npos;
 }

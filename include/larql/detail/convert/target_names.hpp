@@ -18,8 +18,8 @@
 
 namespace larql::detail {
 
-/// Names in the output: llama.cpp's in published GGUF, and elsewhere the source's own, of GGUF those that the family has
-/// in transformers.
+/// Names in the output: llama.cpp's in published GGUF, and elsewhere the source's own, of GGUF those that the family
+/// has in transformers.
 class target_names {
 public:
     target_names(const checkpoint& source, const conversion_scope& scope)

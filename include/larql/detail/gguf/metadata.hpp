@@ -178,7 +178,8 @@ public:
             append_little_endian(out, static_cast<std::uint32_t>(traits_of(info.type).ggml_number));
             append_little_endian(out, info.offset);
         }
-        if (!tensors.empty()) out.resize(static_cast<std::size_t>(checked_align(out.size(), m_alignment).value()), '\0');
+        if (!tensors.empty())
+            out.resize(static_cast<std::size_t>(checked_align(out.size(), m_alignment).value()), '\0');
         return out;
     }
 

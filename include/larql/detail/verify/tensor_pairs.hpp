@@ -69,7 +69,7 @@ class side_tensors {
 public:
     side_tensors(const checkpoint& model, const layer_choice& choice)
         : m_model(model),
-          m_matcher(model.family().names, model.gguf() != nullptr ? naming::gguf : naming::safetensors),
+          m_matcher(model.family().names, model.has_gguf_names() ? naming::gguf : naming::safetensors),
           m_choice(choice) {
         for (const std::string& name : model.weights().names()) add(name);
     }
