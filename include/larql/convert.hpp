@@ -15,6 +15,7 @@
 #include <larql/detail/convert/gguf_own_metadata.hpp>
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/layout_vindex.hpp>
+#include <larql/detail/convert/measure.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/read_back.hpp>
 #include <larql/detail/convert/run.hpp>

@@ -10,15 +10,12 @@
 #include <larql/detail/convert/journal.hpp>
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/output_set.hpp>
-#include <larql/detail/convert/row_makers.hpp>
-#include <larql/detail/io/file_names.hpp>
-#include <larql/detail/io/sha256.hpp>
+#include <larql/detail/convert/part_records.hpp>
+#include <larql/detail/convert/row_runner.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 
 #include <algorithm>
-#include <atomic>
-#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -56,49 +53,6 @@ struct conversion_order {
     double sync_seconds = 10.0;
     std::function<void(std::uint64_t done, std::uint64_t total)> progress{};
 };
-
-/// Rows are handled in pieces of about so many bytes of output, or of float32 where that is more.
-inline constexpr std::uint64_t written_piece_bytes = std::uint64_t{8} << 20;
-
-/// Bytes per second at which rows are made, in memory alone.
-inline double measure_rate(std::span<const conversion_row> rows, executor& threads, double seconds) {
-    class discarding final : public product_sink {
-    public:
-        explicit discarding(double limit) : m_limit(limit) {}
-        void rows(std::size_t, std::uint64_t, std::span<const float> values, executor&) override {
-            bytes += values.size_bytes();
-            if (elapsed() > m_limit) throw stopped{};
-        }
-        [[nodiscard]] double elapsed() const {
-            return std::chrono::duration<double>(std::chrono::steady_clock::now() - m_begin).count();
-        }
-        struct stopped {};
-        std::atomic<std::uint64_t> bytes = 0;
-
-    private:
-        double m_limit;
-        std::chrono::steady_clock::time_point m_begin = std::chrono::steady_clock::now();
-    } sample(seconds);
-    // Rows from all over the model: its blocks are alike, its first and last rows are not.
-    const std::size_t step = std::max<std::size_t>(rows.size() / 16, 1);
-    for (std::size_t r = 0; r < rows.size() && sample.elapsed() < seconds; r += step) {
-        if (rows[r].products) {
-            try {
-                rows[r].products(sample, threads);
-            } catch (const discarding::stopped&) {
-            }
-            continue;
-        }
-        const planned_tensor& tensor = rows[r].tensors.front();
-        const std::uint64_t count =
-            std::min(tensor.rows(),
-                     std::max<std::uint64_t>(written_piece_bytes / std::max<std::uint64_t>(tensor.row_bytes(), 1), 1));
-        std::vector<std::byte> bytes(static_cast<std::size_t>(count * tensor.row_bytes()));
-        rows[r].rows(0, count, bytes);
-        sample.bytes += bytes.size();
-    }
-    return sample.elapsed() == 0.0 ? 0.0 : static_cast<double>(sample.bytes) / sample.elapsed();
-}
 
 class conversion_run {
 public:
@@ -202,7 +156,7 @@ private:
         change.clear();
         const bool same = found->plan == m_order.plan_print && found->source == m_order.source_print;
         if (same) m_log->remove();
-        if (same && m_order.progress) m_order.progress(m_total, m_total);
+        if (same) report(m_total);
         return same;
     }
 
@@ -279,28 +233,24 @@ private:
             m_output.write(file.name, 0, std::as_bytes(std::span(file.header)));
             m_output.trim();
         }
-        if (!all_there) m_done.clear();
-        for (const std::size_t row : m_done) m_bytes += bytes_of_row(row);
-        m_last_sync = std::chrono::steady_clock::now();
-        report();
-        std::vector<std::size_t> batch;
-        std::uint64_t batched = 0;
-        for (std::size_t r = 0; r < m_order.rows.size(); ++r) {
-            if (!is_mine(r) || m_done.contains(r)) continue;
-            const conversion_row& row = m_order.rows[r];
-            if (row.products) {
-                make_batch(batch);
-                batched = 0;
-                make_products(r);
-                continue;
-            }
-            batch.push_back(r);
-            batched += std::max(row.size_bytes(), written_piece_bytes / 64);  // few files are open at a time
-            if (batched < 4 * written_piece_bytes * thread_count(m_threads)) continue;
-            make_batch(batch);
-            batched = 0;
+        if (resumed && !all_there) {  // somebody removed what was written
+            m_done.clear();
+            m_log->begin(m_order.plan_print, m_order.source_print, names());
         }
-        make_batch(batch);
+        std::uint64_t before = 0;
+        std::vector<std::size_t> wanted;
+        for (std::size_t r = 0; r < m_order.rows.size(); ++r) {
+            if (m_done.contains(r))
+                before += bytes_of_row(r);
+            else if (is_mine(r))
+                wanted.push_back(r);
+        }
+        m_last_sync = std::chrono::steady_clock::now();
+        report(before);
+        row_runner(m_order.rows, *m_order.layout, m_of_part, m_output, m_threads,
+                   {.progress = [&](std::uint64_t bytes) { report(before + bytes); },
+                    .made = [&](std::size_t row) { note(row); }})
+            .run(wanted);
         m_output.sync();
         check_files();
     }
@@ -312,82 +262,8 @@ private:
         return bytes;
     }
 
-    struct piece {
-        std::size_t row;
-        std::uint64_t begin, end;  ///< rows of its tensor
-    };
-
-    /// Makes rows that come in pieces, all at once; empties the list.
-    void make_batch(std::vector<std::size_t>& batch) {
-        std::vector<piece> pieces;
-        for (const std::size_t r : batch) {
-            const conversion_row& row = m_order.rows[r];
-            const planned_tensor& tensor = row.tensors.front();
-            const std::uint64_t row_cost = std::max<std::uint64_t>({tensor.row_bytes(), tensor.columns() * 4, 1});
-            const std::uint64_t granules = std::max<std::uint64_t>(written_piece_bytes / row_cost / row.granule, 1);
-            const std::uint64_t step = granules * row.granule;
-            for (std::uint64_t begin = 0; begin < tensor.rows(); begin += step)
-                pieces.push_back({r, begin, std::min(tensor.rows(), begin + step)});
-        }
-        for (std::size_t first = 0; first < pieces.size();) {  // in rounds, between which progress is told
-            const std::size_t count = std::min(pieces.size() - first, 8 * thread_count(m_threads));
-            m_threads.run(count, [&](std::size_t i) { make_piece(pieces[first + i]); });
-            first += count;
-            report();
-            m_output.trim();
-        }
-        for (const std::size_t r : batch) note(r);
-        batch.clear();
-    }
-
-    void make_piece(const piece& p) {
-        const conversion_row& row = m_order.rows[p.row];
-        const planned_tensor& tensor = row.tensors.front();
-        const placed_tensor& place = m_order.layout->places[p.row].front();
-        std::vector<std::byte> bytes(static_cast<std::size_t>((p.end - p.begin) * tensor.row_bytes()));
-        row.rows(p.begin, p.end, bytes);
-        m_output.write(m_order.layout->files[place.file].name, place.offset + p.begin * tensor.row_bytes(), bytes);
-        m_bytes += bytes.size();
-    }
-
-    /// Numbers of products, as they come, in the tensors' types at their places.
-    class sink final : public product_sink {
-    public:
-        sink(conversion_run& run, std::size_t row) : m_run(run), m_row(row) {}
-        void rows(std::size_t tensor, std::uint64_t first, std::span<const float> values, executor& threads) override {
-            if (!m_run.is_mine(m_row, tensor)) return;
-            const planned_tensor& planned = m_run.m_order.rows[m_row].tensors[tensor];
-            const placed_tensor& place = m_run.m_order.layout->places[m_row][tensor];
-            const std::string& file = m_run.m_order.layout->files[place.file].name;
-            const std::uint64_t columns = planned.columns(), rows = values.size() / columns;
-            const std::uint64_t step = std::max<std::uint64_t>(written_piece_bytes / (columns * 4), 1);
-            threads.run(static_cast<std::size_t>((rows + step - 1) / step), [&](std::size_t i) {
-                const std::uint64_t begin = i * step, end = std::min(rows, begin + step);
-                std::vector<std::byte> bytes(static_cast<std::size_t>((end - begin) * planned.row_bytes()));
-                encode_numbers(planned.type,
-                               values.subspan(static_cast<std::size_t>(begin * columns),
-                                              static_cast<std::size_t>((end - begin) * columns)),
-                               bytes, planned.name);
-                m_run.m_output.write(file, place.offset + (first + begin) * planned.row_bytes(), bytes);
-                m_run.m_bytes += bytes.size();
-            });
-            m_run.report();
-        }
-
-    private:
-        conversion_run& m_run;
-        std::size_t m_row;
-    };
-
-    void make_products(std::size_t row) {
-        sink to(*this, row);
-        m_order.rows[row].products(to, m_threads);
-        m_output.trim();
-        note(row);
-    }
-
-    void report() {
-        if (m_order.progress) m_order.progress(m_bytes, m_total);
+    void report(std::uint64_t bytes) const {
+        if (m_order.progress) m_order.progress(bytes, m_total);
     }
 
     /// Notes a row that is made, and now and then all of them, when they are durable.
@@ -420,18 +296,6 @@ private:
             if (m_of_part[f]) check_file(m_order.layout->files[f]);
     }
 
-    [[nodiscard]] static std::string hash_of_file(const std::filesystem::path& path) {
-        const input_file file = input_file::open(path);
-        sha256 hash;
-        std::vector<std::byte> bytes;
-        for (std::uint64_t at = 0; at < file.size_bytes(); at += bytes.size()) {
-            bytes.resize(static_cast<std::size_t>(std::min(written_piece_bytes, file.size_bytes() - at)));
-            file.read_at(at, bytes);
-            hash.update(bytes);
-        }
-        return hex_text(hash.finish());
-    }
-
     void complete_part() {
         std::vector<const planned_file*> mine;
         for (std::size_t f = 0; f < m_order.layout->files.size(); ++f)
@@ -447,53 +311,18 @@ private:
         m_output.keep();
     }
 
-    /// How many parts have left records here.
-    /// @throws error errc::missing_shard if there are none, or of conversions into different numbers of parts
-    [[nodiscard]] std::size_t count_parts() const {
-        std::set<std::size_t> counts;
-        for (const std::string& name : names_in(m_order.folder)) {
-            const std::string begin = m_order.journal_name + "-", between = "-of-";
-            const std::size_t of = name.find(between, begin.size());
-            if (!name.starts_with(begin) || of == name.npos) continue;
-            std::size_t count = 0;
-            const char* const first = name.data() + of + between.size();
-            if (std::from_chars(first, name.data() + name.size(), count).ptr == name.data() + name.size())
-                counts.insert(count);
-        }
-        if (counts.size() != 1)
-            fail(errc::missing_shard,
-                 counts.empty() ? "no part has left a record here: run the parts first"
-                                : "parts of different numbers of parts are here: say which with --part",
-                 {.file = path_text(m_order.folder)});
-        return *counts.begin();
-    }
-
     /// The files of all parts, held against their records.
     void take_parts() {
-        if (m_part.count == 0) m_part.count = count_parts();
-        for (std::size_t i = 1; i <= m_part.count; ++i) {
-            const std::filesystem::path path = journal_path({i, m_part.count, false});
-            std::error_code ignored;
-            std::optional<journal_content> content;
-            if (std::filesystem::exists(path, ignored)) content = parse_journal(read_text_file(path));
-            const auto refuse = [&](const std::string& why) {
-                fail(errc::missing_shard,
-                     "part " + std::to_string(i) + " of " + std::to_string(m_part.count) + " " + why,
-                     {.file = path_text(path)});
-            };
-            if (!content) refuse("has left no record here: run it first");
-            if (content->plan != m_order.plan_print)
-                refuse("was made by another command, or from other files: run it again");
-            if (!content->complete) refuse("is not finished: run it again with --resume");
-            for (const auto& [name, finished] : content->finished) m_records[name] = finished;
-        }
+        if (m_part.count == 0) m_part.count = count_parts(m_order.folder, m_order.journal_name);
+        m_records = read_part_records(m_part.count, m_order.plan_print, [&](std::size_t part) {
+            return journal_path({part, m_part.count, false});
+        });
         for (const planned_file& file : m_order.layout->files) {
             if (!m_records.contains(file.name))
                 fail(errc::missing_shard, "no part has made this file", {.file = file.name});
             check_file(file);
         }
-        m_bytes = m_total;
-        report();
+        report(m_total);
     }
 
     void carry(const std::string& name, const std::filesystem::path& from) {
@@ -571,7 +400,6 @@ private:
     std::size_t m_kept_rows = 0;
     std::map<std::string, finished_file> m_records;
     std::uint64_t m_total = 0;
-    std::atomic<std::uint64_t> m_bytes = 0;
     std::chrono::steady_clock::time_point m_last_sync{};
 };
 
