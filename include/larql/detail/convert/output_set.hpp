@@ -44,11 +44,11 @@ public:
     /// Makes a temporary of the wanted size, or takes over a resumed one.
     /// @return  whether it was there already, with this size
     bool create(const std::string& name, std::uint64_t size_bytes, bool resume) {
+        m_made.insert(name);
         owned_file file(temporary(name), resume ? owned_file::how::adopt : owned_file::how::anew);
         const bool adopted = file.adopted() && file.size_bytes() == size_bytes;
         if (!adopted) file.resize(size_bytes);
         file.close();
-        m_made.insert(name);
         return adopted;
     }
 
