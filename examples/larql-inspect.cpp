@@ -20,6 +20,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -99,7 +100,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     const larql::mla_geometry& g = spec.geometry;
     ordered_json out = {{"num_attention_heads", g.num_heads},
                         {"num_key_value_heads", g.kv_heads()},
-                        {spec.kind == larql::attention_kind::mla ? "qk_head_dim" : "head_dim", g.qk_head_dim()},
+                        {"head_dim", g.qk_head_dim()},
                         {"v_head_dim", g.v_head_dim}};
     if (spec.kind == larql::attention_kind::mla) {
         out["q_lora_rank"] = g.q_lora_rank == 0 ? ordered_json(nullptr) : ordered_json(g.q_lora_rank);
@@ -158,7 +159,10 @@ ordered_json spec_json(const larql::attention_spec& spec) {
 
 /// The model, its blocks once where they are alike; "layers" has a value of each block for what differs.
 ordered_json config_json(const larql::model_config& c) {
-    ordered_json out = {{"attention_kind", larql::to_string(c.attention)},
+    // "attention" in the words of those who compare models: mla, gqa, or something of its own.
+    const bool own = c.attention == larql::attention_kind::compressed;
+    ordered_json out = {{"attention", own ? std::string_view("other") : larql::to_string(c.attention)},
+                        {"attention_kind", larql::to_string(c.attention)},
                         {"form", larql::to_string(c.form)},
                         {"hidden_size", c.hidden_size},
                         {"num_hidden_layers", c.num_hidden_layers},
