@@ -19,7 +19,7 @@ case "${1:-}" in
     --sanitize) settings=cmake/asan.cmake build=build-asan ;;
     --threads)
         settings=cmake/tsan.cmake build=build-tsan
-        tests=(test_executor test_gqa_attention test_gemm test_mla_absorb test_attention_layer)
+        tests=(test_executor test_gqa_attention test_gemm test_mla_absorb test_attention_layer test_conversion)
         export OPENBLAS_NUM_THREADS=1 ;;  # its threads are not instrumented: every join would look like a race
     *) echo "usage: tests/run.sh [--sanitize | --threads]" >&2; exit 2 ;;
 esac

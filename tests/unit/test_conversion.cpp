@@ -46,6 +46,13 @@ int convert(const fs::path& from, const fs::path& to, const conversion_options& 
     return 0;
 }
 
+/// The same with several threads.
+int convert_together(const fs::path& from, const fs::path& to, conversion_options options) {
+    larql::thread_pool threads(3);
+    options.threads = &threads;
+    return convert(from, to, options);
+}
+
 const conversion_options to_gguf{.form = attention_form::factored, .to = container::gguf};
 
 std::string read_all(const fs::path& path) {
@@ -101,7 +108,7 @@ TEST_CASE("conversion: GGUF of a model is what llama.cpp's converter writes, and
     for (const std::string name : {"deepseek_v2", "deepseek_v3", "kimi_k2", "llama3"}) {
         CAPTURE(name);
         const fs::path made = folder.path() / (name + ".gguf");
-        convert(data + "/hf/" + name, made, to_gguf);
+        convert_together(data + "/hf/" + name, made, to_gguf);
         const gguf_file got = gguf_file::open(made), want = gguf_file::open(data + "/gguf/" + name + "-bf16.gguf");
         check_same_tensors(got, want);
         check_same_metadata(got, want);
@@ -295,7 +302,7 @@ TEST_CASE("conversion: parts made in any order, one of them twice, join to what 
     options.join = false;
     for (const std::size_t part : {3, 1, 1}) {
         options.part = part;
-        convert(source, folder / "many", options);
+        convert_together(source, folder / "many", options);
     }
     CHECK(!fs::exists(folder / "many" / "config.json"));
     options.join = true;
@@ -333,7 +340,7 @@ TEST_CASE("conversion: an interrupted run leaves nothing that looks whole, and a
         CHECK(!fs::exists(folder / "cut" / "config.json"));
         options.progress = {};
         options.resume = !options.resume;
-        convert(source, folder / "cut", options);
+        convert_together(source, folder / "cut", options);
         CHECK(files_in(folder / "cut") == whole);
         fs::remove_all(folder / "cut");
     }
