@@ -439,4 +439,14 @@ TEST_CASE("conversion: a run that died while names were changed is finished by t
         LARQL_CHECK_ERROR(convert(source, out, options), errc::already_exists, "already there");
         CHECK(files_in(out) == want);
     }
+    // A journal that would lead out of the folder is none.
+    const fs::path out = folder / "led";
+    larql::testing::write_file(folder / "victim", "x");
+    fs::create_directory(out);
+    larql::testing::write_file(out / "larql-journal",
+                               "larql conversion journal 1\nplan x\nsource y\nold ../victim\ncommit\n");
+    fs::permissions(out / "larql-journal", fs::perms::owner_read | fs::perms::owner_write);
+    convert(source, out, options);
+    CHECK(read_all(folder / "victim") == "x");
+    CHECK(files_in(out) == want);
 }

@@ -27,7 +27,7 @@ public:
     name_change(const output_set& output, std::span<const std::string> files, std::span<const std::string> old_files)
         : m_output(output), m_files(files), m_old_files(old_files) {}
 
-    /// @throws error errc::io, after everything was put back
+    /// @throws error errc::io, after everything was put back, if that could be done: see `undone`
     void run() {
         try {
             for (const std::string& name : m_old_files)
@@ -43,23 +43,15 @@ public:
         }
     }
 
+    /// Whether names are as they were, after `run` failed.
+    [[nodiscard]] bool undone() const noexcept { return m_undone; }
+
     /// Removes what was replaced, once the new model is in its place.
     void clear() const noexcept {
         for (const std::string& name : m_old_files) {
             std::error_code ignored;
             std::filesystem::remove(old_path(name), ignored);
         }
-    }
-
-    /// Puts the old model back in place of one that is not finished, whose files become temporaries again.
-    /// @throws error errc::io
-    void revert() const {
-        for (auto name = m_files.rbegin(); name != m_files.rend(); ++name)
-            if (!there(m_output.temporary(*name)) && there(m_output.final_path(*name)))
-                rename_file(m_output.final_path(*name), m_output.temporary(*name));
-        for (auto name = m_old_files.rbegin(); name != m_old_files.rend(); ++name)
-            if (there(old_path(*name))) rename_file(old_path(*name), m_output.final_path(*name));
-        sync_folder(m_output.folder());
     }
 
 private:
@@ -82,14 +74,16 @@ private:
     }
     void undo() noexcept {
         for (auto step = m_moved.rbegin(); step != m_moved.rend(); ++step) {
-            std::error_code ignored;
-            std::filesystem::rename(step->second, step->first, ignored);
+            std::error_code failed;
+            std::filesystem::rename(step->second, step->first, failed);
+            m_undone = m_undone && !failed;
         }
         m_moved.clear();
     }
 
     const output_set& m_output;
     std::span<const std::string> m_files, m_old_files;
+    bool m_undone = true;
     std::vector<std::pair<std::filesystem::path, std::filesystem::path>> m_moved;
 };
 

@@ -61,6 +61,9 @@ inline std::optional<journal_content> parse_journal(std::string_view text) {
         const char* const past = rest.data() + rest.size();
         if (word == "plan") content.plan = rest;
         if (word == "source") content.source = rest;
+        const bool names = word == "file" || word == "old";
+        if (names && (rest.empty() || rest == "." || rest == ".." || rest.find_first_of("/\\") != rest.npos))
+            return std::nullopt;  // nothing of ours: it would lead out of the folder
         if (word == "file") content.files.push_back(rest);
         if (word == "old") content.old_files.push_back(rest);
         if (word == "row" && std::from_chars(rest.data(), past, number).ptr == past) content.rows.insert(number);

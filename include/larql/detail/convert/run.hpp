@@ -151,9 +151,11 @@ private:
     bool finish_interrupted() {
         const auto& found = m_log->found();
         if (!found || !found->committing) return false;
+        m_keeps = true;  // until it is finished
         name_change change(m_output, found->files, found->old_files);
         change.run();
         change.clear();
+        m_keeps = false;
         const bool same = found->plan == m_order.plan_print && found->source == m_order.source_print;
         if (same) m_log->remove();
         if (same) report(m_total);
@@ -368,7 +370,12 @@ private:
         m_log->add("commit");
         m_log->sync();
         name_change change(m_output, files, m_old_files);
-        change.run();
+        try {
+            change.run();
+        } catch (...) {
+            m_keeps = !change.undone();  // the next run finishes it
+            throw;
+        }
         m_output.keep();
         change.clear();
         m_log->remove();
