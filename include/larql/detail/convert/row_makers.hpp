@@ -25,6 +25,15 @@
 
 namespace larql::detail {
 
+/// Memory of this thread for one purpose, of the wanted size at least; what it held is lost. Pieces are megabytes,
+/// which the system would hand out page by page, zeroed, each time anew.
+template <class T, int Purpose>
+std::span<T> thread_scratch(std::size_t size) {
+    static thread_local std::vector<T> kept;
+    if (kept.size() < size) kept.resize(size);
+    return {kept.data(), size};
+}
+
 /// Fills `out` with a stored tensor's bytes from `first` on, by ordinary reads. Keeps the file open by itself.
 using tensor_bytes = std::function<void(std::uint64_t first, std::span<std::byte> out)>;
 
@@ -63,7 +72,7 @@ inline row_maker reordered_rows(row_maker rows, std::uint64_t row_bytes, std::ve
     return [rows = std::move(rows), row_bytes, order = std::move(order)](std::uint64_t begin, std::uint64_t end,
                                                                          std::span<std::byte> out) {
         const std::uint64_t run = order.size(), first = begin / run * run, last = (end + run - 1) / run * run;
-        std::vector<std::byte> whole(static_cast<std::size_t>((last - first) * row_bytes));
+        const auto whole = thread_scratch<std::byte, 0>(static_cast<std::size_t>((last - first) * row_bytes));
         rows(first, last, whole);
         for (std::uint64_t r = begin; r < end; ++r) {
             const std::uint64_t from = r / run * run + order[static_cast<std::size_t>(r % run)] - first;
@@ -77,7 +86,7 @@ inline row_maker reordered_rows(row_maker rows, std::uint64_t row_bytes, std::ve
 inline row_maker encoded_rows(matrix_input<float> from, dtype type, std::string name) {
     return [from = std::move(from), type, name = std::move(name)](std::uint64_t begin, std::uint64_t end,
                                                                   std::span<std::byte> out) {
-        std::vector<float> values(static_cast<std::size_t>(end - begin) * from.cols());
+        const auto values = thread_scratch<float, 0>(static_cast<std::size_t>(end - begin) * from.cols());
         from.read_rows(static_cast<std::size_t>(begin), static_cast<std::size_t>(end), values.data(), from.cols());
         encode_numbers(type, values, out, name);
     };

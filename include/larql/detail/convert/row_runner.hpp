@@ -97,7 +97,8 @@ private:
         const conversion_row& row = m_rows[p.row];
         const planned_tensor& tensor = row.tensors.front();
         const placed_tensor& place = m_layout.places[p.row].front();
-        std::vector<std::byte> bytes(static_cast<std::size_t>((p.end - p.begin) * tensor.row_bytes()));
+        const auto bytes =
+            thread_scratch<std::byte, 1>(static_cast<std::size_t>((p.end - p.begin) * tensor.row_bytes()));
         row.rows(p.begin, p.end, bytes);
         m_output.write(m_layout.files[place.file].name, place.offset + p.begin * tensor.row_bytes(), bytes);
         m_bytes += bytes.size();
@@ -116,7 +117,8 @@ private:
             const std::uint64_t step = std::max<std::uint64_t>(written_piece_bytes / (columns * 4), 1);
             threads.run(static_cast<std::size_t>((rows + step - 1) / step), [&](std::size_t i) {
                 const std::uint64_t begin = i * step, end = std::min(rows, begin + step);
-                std::vector<std::byte> bytes(static_cast<std::size_t>((end - begin) * planned.row_bytes()));
+                const auto bytes =
+                    thread_scratch<std::byte, 1>(static_cast<std::size_t>((end - begin) * planned.row_bytes()));
                 encode_numbers(planned.type,
                                values.subspan(static_cast<std::size_t>(begin * columns),
                                               static_cast<std::size_t>((end - begin) * columns)),
