@@ -21,6 +21,7 @@
 #include <larql/gqa_attention.hpp>
 #include <larql/key_selection.hpp>
 #include <larql/kv_cache.hpp>
+#include <larql/linear.hpp>
 #include <larql/mapped_file.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
@@ -37,5 +38,6 @@
 #include <larql/tensor_role.hpp>
 #include <larql/version.hpp>
 #include <larql/weight_reader.hpp>
+#include <larql/weight_storage.hpp>
 
 #endif
