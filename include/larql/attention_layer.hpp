@@ -15,6 +15,7 @@
 #include <larql/detail/compressed/attention.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/selector.hpp>
+#include <larql/detail/mla/expanded.hpp>
 #include <larql/detail/mla/projections.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
@@ -25,6 +26,7 @@
 #include <larql/matrix_input.hpp>
 #include <larql/rope.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -53,11 +55,13 @@ public:
     [[nodiscard]] detail::projection_buffers<T>& projections() noexcept { return m_projections; }
     [[nodiscard]] attention_scratch& scratch() noexcept { return m_scratch; }
     [[nodiscard]] tensor<T, 3>& attended() noexcept { return m_attended; }
+    [[nodiscard]] detail::expanded_buffers<T>& expanded() noexcept { return m_expanded; }
 
 private:
     detail::projection_buffers<T> m_projections{};
     attention_scratch m_scratch{};
     tensor<T, 3> m_attended = tensor<T, 3>::from_shape({0, 0, 0});  // [T, H, R], of latent form
+    detail::expanded_buffers<T> m_expanded{};
 };
 
 /// What a call of a block may be given beside its input.
@@ -134,7 +138,8 @@ public:
             },
             [&](auto& out, const attention_options& options) {
                 gqa_attention_into(r.q, r.k, r.v, out, options, memory.scratch());
-            });
+            },
+            [&](T* rows) { std::copy_n(r.k.data(), r.k.size(), rows); });
         return r;
     }
 
@@ -190,6 +195,12 @@ public:
                 },
                 [&](auto& out, const attention_options& options) {
                     gqa_attention_into(r.q, cache.keys(), cache.values(), out, options, memory.scratch());
+                },
+                [&](T* rows) {
+                    const auto keys = cache.keys();
+                    const std::size_t tokens = keys.shape()[0], width = keys.shape()[2];
+                    detail::read_strided<T, Storage>({keys.data(), static_cast<std::ptrdiff_t>(width), 1}, width, 0,
+                                                     tokens, rows, width);
                 });
         } catch (...) {
             cache.truncate(held);
@@ -276,9 +287,10 @@ private:
 
     /// @param append  stores what the projections made, and returns the indexer's keys of all tokens so far
     /// @param attend  fills [T, H, R], the heads' weighted latents, or [T, H*V], their outputs
-    template <class Append, class Attend>
+    /// @param latents  of latent form: writes the rows of all tokens so far, [S, R + P], to a pointer
+    template <class Append, class Attend, class Latents>
     void run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given, attention_result<T>& r,
-             attention_workspace<T>& memory, Append append, Attend attend) const {
+             attention_workspace<T>& memory, Append append, Attend attend, Latents latents) const {
         const mla_geometry& g = m_spec.geometry;
         require_width(x);
         require_selection(given.selection, first_position + x.rows());
@@ -309,7 +321,12 @@ private:
                                             .sinks = m_sinks,
                                             .key_lists = r.selection.view(),
                                             .threads = &threads};
-            if (m_spec.form == attention_form::latent) {
+            if (r.selection.empty() &&
+                detail::expanded_attention<T>::pays(m_spec, x.rows(), first_position + x.rows())) {
+                detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
+                    .run(memory.projections().query, first_position + x.rows(), latents, options, memory.scratch(),
+                         r.context);
+            } else if (m_spec.form == attention_form::latent) {
                 detail::fit(memory.attended(), x.rows(), g.num_heads, g.kv_lora_rank);
                 attend(memory.attended(), options);
                 project.from_latent(memory.attended(), r.context);
