@@ -12,7 +12,6 @@
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -177,15 +176,13 @@ TEST_CASE("linear: a matrix keeps the file or the memory of its weight") {
     std::filesystem::copy_file(quant_data / "deepseek_fp8.safetensors", path);
     const auto config = larql::quantization_config::find_in(
         larql::detail::parse_json(testing::read_file(quant_data / "deepseek_fp8.config.json"), {}));
-    std::optional<weight_reader> reader(std::in_place, safetensors_file::open(path), config);
-    const std::string name = "v4.weight";
-    std::vector<float> numbers(static_cast<std::size_t>(reader->at(name).rows() * reader->at(name).columns()));
-    reader->at(name).read_rows(0, reader->at(name).rows(), numbers.data(),
-                               static_cast<std::size_t>(reader->at(name).columns()));
-    const weight mapped = reader->at(name).in(weight_storage::mapped);
-    const weight copied = reader->at(name).in(weight_storage::copied);
-    const weight on_file = reader->at(name);
-    reader.reset();
+    const auto weight_in = [&](weight_storage storage) {  // each of a file and a reader of its own, which end here
+        return weight_reader(safetensors_file::open(path), config).at("v4.weight").in(storage);
+    };
+    const weight mapped = weight_in(weight_storage::mapped), copied = weight_in(weight_storage::copied),
+                 on_file = weight_in(weight_storage::from_file);
+    std::vector<float> numbers(static_cast<std::size_t>(on_file.rows() * on_file.columns()));
+    on_file.read_rows(0, on_file.rows(), numbers.data(), static_cast<std::size_t>(on_file.columns()));
     CHECK(worst_error_of_linear(mapped, numbers, 2) < 1.0);
     std::filesystem::remove(path);  // the map stays; ordinary reads find no file
     CHECK(worst_error_of_linear(mapped, numbers, 2) < 1.0);
