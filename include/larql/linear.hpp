@@ -21,7 +21,7 @@ namespace larql {
 /// A weight as a matrix [rows(), columns()].
 ///
 /// Where its numbers stand in memory (weight::in), products with few tokens compute from them in their stored type:
-/// f32, f16, bf16, fp8 with its scales, and all of ggml's blocks. What is stored otherwise is decoded, a few rows at a
+/// f32, f16, bf16, E4M3 with its scales, and all of ggml's blocks. What is stored otherwise is decoded, a few rows at a
 /// time. The matrix shares the weight's ownership.
 [[nodiscard]] inline matrix_input<float> matrix_of(const weight& w) {
     return {static_cast<std::size_t>(w.rows()), static_cast<std::size_t>(w.columns()),

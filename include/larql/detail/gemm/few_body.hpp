@@ -35,9 +35,6 @@ LARQL_SIMD_INLINE vfloat load(const e4m3_bits* p) noexcept {
     const vhalf nan = reinterpret_cast<vhalf>(magnitude == 0x7f) & 0x7e00;
     return from_f16_bits((wide & 0x80) << 8 | magnitude << 7 | nan) * 256.0F;
 }
-/// An E5M2 number is the upper byte of an f16.
-LARQL_SIMD_INLINE vfloat load(const e5m2_bits* p) noexcept { return from_f16_bits(load_bytes(p) << 8); }
-
 LARQL_SIMD_INLINE vfloat added(const vfloat_pair& pair) noexcept { return pair.first + pair.second; }
 
 /// totals[r] = the sum of the lanes of sums[r], for rows_at_once rows.
@@ -158,15 +155,13 @@ LARQL_SIMD_FUNCTION void dot_unpacked(const unpacked_rows& w, const token_rows& 
     }
 }
 
-// Blocks of the types that most files are stored in go from memory to sums without being unpacked on the way.
+// Blocks of the types that most files are stored in go from memory to sums without being unpacked on the way, at levels
+// that have instructions for looking up and widening bytes.
+#if LARQL_SIMD_BYTES > 16
 
 /// An f16 scale.
 LARQL_SIMD_INLINE float scale_at(const std::byte* p) noexcept {
-#if LARQL_SIMD_BYTES > 16
     return f16_to_x8(lane_words{load_as<std::uint16_t>(p)})[0];
-#else
-    return load_f16(p);
-#endif
 }
 
 /// What codes of four bits stand for.
@@ -194,16 +189,9 @@ LARQL_SIMD_INLINE vfloat nibble_values(const std::byte* p, std::size_t first, co
         __builtin_ia32_pmovzxbd512_mask(reinterpret_cast<char_lanes>(bytes), vint{}, all_lanes);  // GCC 12, as above
     return __builtin_shuffle(table, first < 16 ? codes : codes >> 4);
 #endif
-#elif LARQL_SIMD_BYTES == 32
+#else
     const detail::lanes codes = field(bytes, first < 16 ? 0 : 4, 15);
     return widened(look_up(table, codes), first % 16);
-#else
-    vfloat out;
-    for (std::size_t i = 0; i < lanes; ++i) {
-        const std::uint8_t pair = bytes[(first + i) % 16];
-        out[i] = static_cast<float>(static_cast<std::int8_t>(table[first < 16 ? pair & 15 : pair >> 4]));
-    }
-    return out;
 #endif
 }
 
@@ -273,6 +261,7 @@ LARQL_SIMD_FUNCTION void dot_q4_k(const number_rows& w, const token_rows& x, flo
     }
     LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) fold_rows(sum[t], sums[t]);
 }
+#endif
 
 /// An add_numbers_kernel.
 template <class E>
@@ -316,6 +305,7 @@ constexpr dot_unpacked_kernel dot_of_four() noexcept {
         return nullptr;
 }
 
+#if LARQL_SIMD_BYTES > 16
 template <std::size_t Bytes, vfloat (*Values)(const std::byte*, std::size_t, const nibble_table&)>
 constexpr dot_numbers_kernel dot_scaled_of_four() noexcept {
     if constexpr (groups > 2)
@@ -329,6 +319,7 @@ constexpr dot_numbers_kernel dot_q4_k_of_four() noexcept {
     else
         return nullptr;
 }
+#endif
 
 #define LARQL_FEW_NUMBERS(E) \
     { dot_numbers<1, E>, dot_numbers<2, E>, dot_of_four<E>() }
@@ -342,13 +333,15 @@ inline constexpr few_kernels kernels{
      LARQL_FEW_NUMBERS(f16),
      LARQL_FEW_NUMBERS(bf16),
      LARQL_FEW_NUMBERS(e4m3_bits),
-     LARQL_FEW_NUMBERS(e5m2_bits),
+#if LARQL_SIMD_BYTES > 16
      LARQL_FEW_SCALED(34, byte_values),
      LARQL_FEW_SCALED(18, nibble_values),
-     {dot_q4_k<1>, dot_q4_k<2>, dot_q4_k_of_four()}},
+     {dot_q4_k<1>, dot_q4_k<2>, dot_q4_k_of_four()}
+#endif
+    },
     {LARQL_FEW_UNPACKED(scaled), LARQL_FEW_UNPACKED(shifted), LARQL_FEW_UNPACKED(looked_up)},
     fold,
-    {add_numbers<float>, add_numbers<f16>, add_numbers<bf16>, add_numbers<e4m3_bits>, add_numbers<e5m2_bits>}};
+    {add_numbers<float>, add_numbers<f16>, add_numbers<bf16>, add_numbers<e4m3_bits>}};
 #undef LARQL_FEW_NUMBERS
 #undef LARQL_FEW_SCALED
 #undef LARQL_FEW_UNPACKED

@@ -68,7 +68,7 @@ inline constexpr std::size_t tokens_of_group[token_groups] = {1, 2, 4};
 /// The code of one level.
 struct few_kernels {
     std::size_t groups;  ///< of token_groups: as many sums as there are registers for
-    dot_numbers_kernel numbers[direct_kinds][token_groups];  ///< by row_kind
+    dot_numbers_kernel numbers[direct_kinds][token_groups];  ///< by row_kind; null: unpack it
     dot_unpacked_kernel unpacked[3][token_groups];           ///< by block_scaling
     /// totals[r] = the sum of the lanes of sums[r]
     void (*fold)(const partial_sum* sums, float* totals);
@@ -76,11 +76,8 @@ struct few_kernels {
     add_numbers_kernel add[number_kinds];
 };
 
-/// The bits of a number of eight bits.
+/// The bits of an E4M3 number.
 struct e4m3_bits {
-    std::uint8_t bits;
-};
-struct e5m2_bits {
     std::uint8_t bits;
 };
 

@@ -59,14 +59,18 @@ public:
             std::size_t row[rows_at_once];
             for (std::size_t r = 0; r < rows_at_once; ++r) row[r] = std::min(j + r, end - 1) - begin;
             const std::size_t count = std::min(rows_at_once, end - j);
-            if (rows.kind == row_kind::blocks)
-                of_blocks(rows, row, j, count);
-            else
+            if (is_direct(rows.kind))
                 of_numbers(rows, row, j, count);
+            else
+                of_blocks(rows, row, j, count);
         }
     }
 
 private:
+    [[nodiscard]] bool is_direct(row_kind kind) const noexcept {
+        return kind != row_kind::blocks && m_kernels.numbers[static_cast<std::size_t>(kind)][0] != nullptr;
+    }
+
     /// The group of the most tokens, of `left`, that there is a kernel for.
     [[nodiscard]] std::size_t group_of(std::size_t left) const noexcept {
         std::size_t group = m_kernels.groups - 1;

@@ -19,15 +19,14 @@ enum class row_kind : std::uint8_t {
     f16,
     bf16,
     f8_e4m3,
-    f8_e5m2,
     q8_0,
     nibbles,  ///< Q4_0 and IQ4_NL: blocks of an f16 scale and 32 codes of four bits, with a table of their values
     q4_k,
     blocks,  ///< all of ggml's formats, by way of block_unpacker
 };
-inline constexpr std::size_t number_kinds = 5;                                  // numbers by themselves
-inline constexpr std::size_t direct_kinds = 8;                                  // those that are not unpacked first
-inline constexpr std::size_t sizes_of_numbers[number_kinds] = {4, 2, 2, 1, 1};  // bytes
+inline constexpr std::size_t number_kinds = 4;                               // numbers by themselves
+inline constexpr std::size_t direct_kinds = 8;                               // those that are not unpacked first
+inline constexpr std::size_t sizes_of_numbers[number_kinds] = {4, 2, 2, 1};  // bytes
 
 /// Factors beside the numbers of a matrix: element [r, c] is multiplied by scales[r / block_rows * stride +
 /// c / block_columns].
@@ -43,7 +42,7 @@ struct stored_matrix {
     const std::byte* data = nullptr;  ///< row r is at data + r * row_bytes, of any alignment
     std::size_t row_bytes = 0;
     row_kind kind = row_kind::f32;
-    const block_unpacker* blocks = nullptr;  ///< of row_kind::blocks
+    const block_unpacker* blocks = nullptr;  ///< of blocks of any kind
     const std::int8_t* table = nullptr;      ///< of row_kind::nibbles and q4_k: 16 values
     stored_scales scales{};
     std::size_t first_row = 0;  ///< of `data` among the rows that the scales count

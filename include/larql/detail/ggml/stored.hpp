@@ -30,26 +30,24 @@ inline stored_matrix stored_matrix_of(dtype type, const std::byte* data, std::si
         case dtype::f16: out.kind = row_kind::f16; return out;
         case dtype::bf16: out.kind = row_kind::bf16; return out;
         case dtype::f8_e4m3: out.kind = row_kind::f8_e4m3; return out;
-        case dtype::f8_e5m2: out.kind = row_kind::f8_e5m2; return out;
         case dtype::q8_0:
             out.kind = row_kind::q8_0;
             out.table = q4_0_values;  // not looked at
-            return out;
+            break;
         case dtype::q4_0:
             out.kind = row_kind::nibbles;
             out.table = q4_0_values;
-            return out;
+            break;
         case dtype::iq4_nl:
             out.kind = row_kind::nibbles;
             out.table = iq4_codebook::values;
-            return out;
+            break;
         case dtype::q4_k:
             out.kind = row_kind::q4_k;
             out.table = q4_k_values;
-            return out;
-        default: break;
+            break;
+        default: out.kind = row_kind::blocks; break;
     }
-    out.kind = row_kind::blocks;
     out.blocks = find_block_decoder(type).unpacker;
     return out.blocks == nullptr ? stored_matrix{} : out;
 }

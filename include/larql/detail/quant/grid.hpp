@@ -146,7 +146,7 @@ public:
         if (m_table.empty()) return {};
         return {.data = m.codes.memory.get(),
                 .row_bytes = static_cast<std::size_t>(m.row_bytes),
-                .kind = m.format == code_format::f8_e4m3 ? row_kind::f8_e4m3 : row_kind::f8_e5m2,
+                .kind = row_kind::f8_e4m3,
                 .scales = {.data = m_table.data(),
                            .stride = static_cast<std::size_t>(m.grid.columns),
                            .block_rows = static_cast<std::size_t>(m.grid.block_rows),
@@ -154,12 +154,13 @@ public:
     }
 
 private:
-    /// Decodes the scales of FP8 codes once, if products can compute with them: the grid repeats evenly over the rows
+    /// Decodes the scales of E4M3 codes once, if products can compute with them: the grid repeats evenly over the rows
     /// of all matrices, and its columns are whole vectors.
     void make_table() {
-        const bool fp8 = m.format == code_format::f8_e4m3 || m.format == code_format::f8_e5m2;
         const bool shifted = m.zeros.info != nullptr || m.packed_zero_bits != 0 || m.zero_offset != 0.0F;
-        if (!fp8 || shifted || !m.group_index.empty() || m.matrix_rows == 0 || m.row_bytes == 0) return;
+        if (m.format != code_format::f8_e4m3 || shifted || !m.group_index.empty() || m.matrix_rows == 0 ||
+            m.row_bytes == 0)
+            return;
         const std::uint64_t matrices = m.codes.info->size_bytes / m.row_bytes / m.matrix_rows;
         if (m.grid.block_columns % 16 != 0 && m.grid.block_columns < m.columns) return;
         if (matrices > 1 && m.matrix_rows % m.grid.block_rows != 0) return;
@@ -231,7 +232,7 @@ private:
     }
 
     grid_layout m;
-    std::vector<float> m_table{};  // of FP8 in memory: scales of all matrices, one after the other
+    std::vector<float> m_table{};  // of E4M3 in memory: scales of all matrices, one after the other
 };
 
 }  // namespace larql::detail
