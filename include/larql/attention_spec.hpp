@@ -127,7 +127,8 @@ struct indexer_spec {
     [[nodiscard]] constexpr bool own() const noexcept { return top_k != 0 && !shared; }
 };
 
-/// What a block in latent form computes from. Gains that stand by themselves multiply activations.
+/// What a block in latent form computes from. Gains that stand by themselves multiply activations: those of kv_a_norm
+/// are then in what a cache holds, so that caches of folded and of published factors are not each other's.
 enum class latent_factors : std::uint8_t {
     folded,  ///< k_b and v_b, and a q_b with the gains of the norms multiplied into them (absorb_latent)
     split,   ///< as published: q_a_norm, q_b, kv_a_norm, and k_b and v_b
