@@ -83,7 +83,7 @@ void attend(const arguments& args) {
     larql::thread_pool threads(args.threads);
     const larql::checkpoint model = args.reading.open(args.path);
     const auto form = larql::attention_form_from_name(args.form).value_or(model.config().form);
-    const auto layer = model.attention(args.layer, form, &threads);
+    const auto layer = model.attention(args.layer, form, {.threads = &threads});
     const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
     const larql::key_selection given = read_selection(args.selection);
     const larql::attention_result<float> result = layer.forward(hidden, {.selection = &given, .threads = &threads});

@@ -15,6 +15,7 @@
 #include <larql/detail/compressed/attention.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/selector.hpp>
+#include <larql/detail/mla/expanded.hpp>
 #include <larql/detail/mla/projections.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
@@ -25,6 +26,7 @@
 #include <larql/matrix_input.hpp>
 #include <larql/rope.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -42,6 +44,24 @@ struct attention_result {
     tensor<T, 2> out{};      ///< [T, E]
     /// Of a sparse block: the keys that each token saw, which a block that shares them takes. Empty: all.
     key_selection selection{};
+};
+
+/// Working memory that the calls of blocks can share, so that a decode loop allocates nothing. Grows to the largest
+/// call; holds nothing between calls. One call at a time, of any layers.
+template <class T>
+class attention_workspace {
+public:
+    /// For attention_layer.
+    [[nodiscard]] detail::projection_buffers<T>& projections() noexcept { return m_projections; }
+    [[nodiscard]] attention_scratch& scratch() noexcept { return m_scratch; }
+    [[nodiscard]] tensor<T, 3>& attended() noexcept { return m_attended; }
+    [[nodiscard]] detail::expanded_buffers<T>& expanded() noexcept { return m_expanded; }
+
+private:
+    detail::projection_buffers<T> m_projections{};
+    attention_scratch m_scratch{};
+    tensor<T, 3> m_attended = tensor<T, 3>::from_shape({0, 0, 0});  // [T, H, R], of latent form
+    detail::expanded_buffers<T> m_expanded{};
 };
 
 /// What a call of a block may be given beside its input.
@@ -104,16 +124,23 @@ public:
         return forward(x, forward_options{.threads = threads});
     }
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, const forward_options& given) const {
-        if (m_spec.kind == attention_kind::compressed) return run_compressed<T>(x, nullptr, given.threads);
-        return run(
-            x, 0, given,
-            [&](attention_result<T>&, tensor<T, 3>&& index_keys) {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        if (m_spec.kind == attention_kind::compressed) {
+            run_compressed<T>(x, nullptr, given.threads, r);
+            return r;
+        }
+        run(
+            x, 0, given, r, memory,
+            [&](tensor<T, 3>&& index_keys) {
                 return m_spec.indexer.own() ? matrix_input<T>(detail::flatten_heads(std::move(index_keys)))
                                             : matrix_input<T>();
             },
-            [&](const attention_result<T>& r, const attention_options& options) {
-                return gqa_attention_asym(r.q, r.k, r.v, options);
-            });
+            [&](auto& out, const attention_options& options) {
+                gqa_attention_into(r.q, r.k, r.v, out, options, memory.scratch());
+            },
+            [&](T* rows) { std::copy_n(r.k.data(), r.k.size(), rows); });
+        return r;
     }
 
     /// Attends over the tokens of a cache and these, which are appended to it: token by token gives what one pass
@@ -130,14 +157,31 @@ public:
     template <class Storage>
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
                                               const forward_options& given) const {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        forward_into(x, cache, r, memory, given);
+        return r;
+    }
+
+    /// forward into a result and working memory of the caller's. When calls of the same number of tokens repeat,
+    /// nothing is allocated, nor opened or read from a file, if: the weights are in memory (see weight_storage) in a
+    /// type that products compute from (see matrix_of); there are at most 16 tokens, as `x` float in memory; an
+    /// executor is given; and the attention is neither dense, sparse nor compressed, does not join a kv_b of a
+    /// checkpoint's k_b and v_b (factored form), and has frequencies that do not follow the sequence's length.
+    ///
+    /// @param r       what it holds is overwritten; its memory is used again where shapes agree
+    /// @param memory  likewise; one call at a time
+    template <class Storage>
+    void forward_into(const matrix_input<T>& x, kv_cache<Storage>& cache, attention_result<T>& r,
+                      attention_workspace<T>& memory, const forward_options& given = {}) const {
         require_own(cache);
         if (m_spec.kind == attention_kind::compressed)
-            return run_compressed(x, cache.compressed_state(), given.threads);
+            return run_compressed(x, cache.compressed_state(), given.threads, r);
         const std::size_t held = cache.size();
         try {
-            return run(
-                x, held, given,
-                [&](attention_result<T>& r, tensor<T, 3>&& index_keys) {
+            run(
+                x, held, given, r, memory,
+                [&](tensor<T, 3>&& index_keys) {
                     const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
                     if (latent && indexed)
                         cache.append_indexed(index_keys, r.k);
@@ -149,8 +193,14 @@ public:
                         cache.append(r.k, r.v);
                     return indexed ? detail::rows_of_cached<T>(cache.index_keys()) : matrix_input<T>();
                 },
-                [&](const attention_result<T>& r, const attention_options& options) {
-                    return gqa_attention_asym(r.q, cache.keys(), cache.values(), options);
+                [&](auto& out, const attention_options& options) {
+                    gqa_attention_into(r.q, cache.keys(), cache.values(), out, options, memory.scratch());
+                },
+                [&](T* rows) {
+                    const auto keys = cache.keys();
+                    const std::size_t tokens = keys.shape()[0], width = keys.shape()[2];
+                    detail::read_strided<T, Storage>({keys.data(), static_cast<std::ptrdiff_t>(width), 1}, width, 0,
+                                                     tokens, rows, width);
                 });
         } catch (...) {
             cache.truncate(held);
@@ -209,19 +259,17 @@ private:
     /// @param state  null: these tokens alone. It changes after everything is computed, so that what is thrown leaves
     ///               it as it was.
     template <class Storage>
-    attention_result<T> run_compressed(const matrix_input<T>& x, detail::compressed_state<Storage>* state,
-                                       executor* given) const {
+    void run_compressed(const matrix_input<T>& x, detail::compressed_state<Storage>* state, executor* given,
+                        attention_result<T>& r) const {
         const mla_geometry& g = m_spec.geometry;
         require_width(x);
         if (state != nullptr) state->require_room(x.rows());
-        attention_result<T> r;
         const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
         detail::with_executor(given, worth_threads, [&](executor& threads) {
             detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
             block.forward(x, r);
             if (state != nullptr) state->append(block.added());
         });
-        return r;
     }
 
     /// Holds a given selection against what the block needs.
@@ -238,42 +286,57 @@ private:
     }
 
     /// @param append  stores what the projections made, and returns the indexer's keys of all tokens so far
-    template <class Append, class Attend>
-    attention_result<T> run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given,
-                            Append append, Attend attend) const {
+    /// @param attend  fills [T, H, R], the heads' weighted latents, or [T, H*V], their outputs
+    /// @param latents  of latent form: writes the rows of all tokens so far, [S, R + P], to a pointer
+    template <class Append, class Attend, class Latents>
+    void run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given, attention_result<T>& r,
+             attention_workspace<T>& memory, Append append, Attend attend, Latents latents) const {
         const mla_geometry& g = m_spec.geometry;
         require_width(x);
         require_selection(given.selection, first_position + x.rows());
-        attention_result<T> r;
         rope_table of_length;
         if (depends_on_length(m_spec.rope))
             of_length = make_rope_table(m_spec.rope, static_cast<double>(first_position + x.rows()));
         const rope_table& rope = depends_on_length(m_spec.rope) ? of_length : m_rope;
         const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
         detail::with_executor(given.threads, worth_threads, [&](executor& threads) {
-            const detail::block_projection<T> project(m_spec, rope, m_weights, threads);
-            const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
+            const detail::block_projection<T> project(m_spec, rope, m_weights, memory.projections(), threads);
             const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
-            tensor<T, 2> query_latent, latents;
-            project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr, latents);
-            const matrix_input<T> index_keys =
-                append(r, m_spec.indexer.own() ? indexer.keys(x, first_position) : tensor<T, 3>{});
-            if (selects) r.selection = indexer.select(x, query_latent, index_keys);
+            tensor<T, 2> query_latent;
+            project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr);
+            r.selection = {};
+            if (m_spec.indexer.own()) {
+                const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
+                const matrix_input<T> index_keys = append(indexer.keys(x, first_position));
+                if (selects) r.selection = indexer.select(x, query_latent, index_keys);
+            } else {
+                (void)append(tensor<T, 3>{});
+            }
             if (m_spec.indexer.shared && given.selection != nullptr) r.selection = *given.selection;
-            tensor<T, 3> context = attend(r, attention_options{.scale = m_spec.scale,
-                                                               .first_position = first_position,
-                                                               .softcap = m_spec.softcap,
-                                                               .sliding_window = m_spec.sliding_window,
-                                                               .chunk = m_spec.chunk,
-                                                               .sinks = m_sinks,
-                                                               .key_lists = r.selection.view(),
-                                                               .threads = &threads});
-            if (m_spec.form == attention_form::latent) context = project.from_latent(context);
-            r.context = detail::flatten_tokens(std::move(context));
-            project.apply_gate(m_spec.raw_query_latent ? matrix_input<T>(latents) : x, r.context);
-            r.out = project.output(r.context);
+            const attention_options options{.scale = m_spec.scale,
+                                            .first_position = first_position,
+                                            .softcap = m_spec.softcap,
+                                            .sliding_window = m_spec.sliding_window,
+                                            .chunk = m_spec.chunk,
+                                            .sinks = m_sinks,
+                                            .key_lists = r.selection.view(),
+                                            .threads = &threads};
+            if (r.selection.empty() &&
+                detail::expanded_attention<T>::pays(m_spec, x.rows(), first_position + x.rows())) {
+                detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
+                    .run(memory.projections().query, first_position + x.rows(), latents, options, memory.scratch(),
+                         r.context);
+            } else if (m_spec.form == attention_form::latent) {
+                detail::fit(memory.attended(), x.rows(), g.num_heads, g.kv_lora_rank);
+                attend(memory.attended(), options);
+                project.from_latent(memory.attended(), r.context);
+            } else {
+                detail::fit(r.context, x.rows(), g.num_heads * g.v_head_dim);
+                attend(r.context, options);
+            }
+            project.apply_gate(x, r.context);
+            project.output(r.context, r.out);
         });
-        return r;
     }
 
     attention_spec m_spec;

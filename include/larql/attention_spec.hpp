@@ -127,12 +127,21 @@ struct indexer_spec {
     [[nodiscard]] constexpr bool own() const noexcept { return top_k != 0 && !shared; }
 };
 
+/// What a block in latent form computes from. Gains that stand by themselves multiply activations: those of kv_a_norm
+/// are then in what a cache holds, so that caches of folded and of published factors are not each other's.
+enum class latent_factors : std::uint8_t {
+    folded,  ///< k_b and v_b, and a q_b with the gains of the norms multiplied into them (absorb_latent)
+    split,   ///< as published: q_a_norm, q_b, kv_a_norm, and k_b and v_b
+    kv_b,    ///< as published: q_a_norm, q_b, kv_a_norm, and kv_b, whose rows are those of k_b (transposed) and v_b
+};
+
 /// One attention block. Sizes are in elements; 0 means "has none".
 struct attention_spec {
     attention_kind kind = attention_kind::mla;
-    attention_form form = attention_form::factored;  ///< of the weights
-    std::size_t layer = 0;                           ///< the decoder layer that the block is in, as the files number it
-    std::size_t part = 0;                            ///< which of the layer's attentions it is (LongCat has two)
+    attention_form form = attention_form::factored;       ///< of the weights
+    latent_factors latent_from = latent_factors::folded;  ///< read if the form is latent
+    std::size_t layer = 0;  ///< the decoder layer that the block is in, as the files number it
+    std::size_t part = 0;   ///< which of the layer's attentions it is (LongCat has two)
 
     /// Sizes, and order and pairing of the rows of the weights. Plain attention has kv_lora_rank 0; its heads are
     /// qk_rope_head_dim rotated and qk_nope_head_dim other elements, in the order that `order` says.

@@ -185,6 +185,23 @@ inline void require_valid(const attention_spec& spec) {
         refuse("temperature", "expected a length above 0, got " + std::to_string(spec.temperature.length));
 }
 
+/// Whether a block needs a tensor, in the form of its spec.
+inline bool needs_role(const role_row& row, const attention_spec& spec) {
+    if (spec.kind == attention_kind::mla && spec.form == attention_form::latent &&
+        spec.latent_from != latent_factors::folded) {
+        const bool whole = spec.latent_from == latent_factors::kv_b;
+        switch (row.role) {
+            case tensor_role::q_a_norm:
+            case tensor_role::kv_a_norm: return row.needed(spec, attention_form::factored);
+            case tensor_role::kv_b: return whole;
+            case tensor_role::k_b:
+            case tensor_role::v_b: return !whole;
+            default: break;
+        }
+    }
+    return row.needed(spec, spec.form);
+}
+
 /// Holds every tensor against the spec: what the form needs is there and fits, and nothing is given in vain.
 template <class T>
 void require_complete(const attention_spec& spec, const attention_weights<T>& w) {
@@ -192,7 +209,7 @@ void require_complete(const attention_spec& spec, const attention_weights<T>& w)
         const std::size_t rows = size_of(row.rows, spec), cols = size_of(row.cols, spec);
         const std::string name(to_string(row.role));
         const bool given = row.is_vector() ? !w.vector(row.role).empty() : !w[row.role].empty();
-        if (!row.needed(spec, spec.form)) {
+        if (!needs_role(row, spec)) {
             if (given) fail(errc::bad_value, "is given, and the block has no use for it", {.subject = name});
         } else if (!row.is_vector()) {
             require_shape(w[row.role], rows, cols, name);

@@ -13,16 +13,19 @@
 #include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
+#include <larql/linear.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
 #include <larql/model_config.hpp>
 #include <larql/model_family.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/weight_reader.hpp>
+#include <larql/weight_storage.hpp>
 
 #include <cstddef>
 #include <exception>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,6 +45,13 @@ struct open_options {
     std::span<const model_family> families{};
     /// What to do with keys, values and tensors of attention that larql does not understand.
     unknown_policy unknown = unknown_policy::refuse;
+};
+
+/// How a block's weights are taken from a checkpoint.
+struct layer_options {
+    /// Where they stand while the layer computes. By default in the map of the files, which must then stay as they are.
+    weight_storage storage = weight_storage::mapped;
+    executor* threads = nullptr;  ///< for making a dense form; null: threads of its own
 };
 
 /// An open checkpoint: a handle to shared state that never changes. Copies are cheap; weights, readers and layers that
@@ -190,15 +200,32 @@ public:
     /// @throws error as `stored_weights`; errc::unsupported_architecture if the model is not stored in factors
     [[nodiscard]] mla_factors<float> factors(std::size_t block) const;
 
-    /// A block's attention in a form.
+    /// A block's attention in a form, ready to compute. It keeps what it reads from: the files, their maps or memory of
+    /// its own, whether or not this checkpoint still lives.
+    ///
+    /// Latent form computes from the published factors: no weight is converted, and none copied unless `storage` says
+    /// so. Its heads keep the order and the pairing in which they are stored. Dense form is made here, which takes a
+    /// while and the memory of float matrices; what it keeps of the stored weights is its output projection.
     ///
     /// @param form  factored for every model as published; dense and latent for latent attention. A converted
     ///              checkpoint has the one form in which it is stored.
     /// @throws error as `factors`, and errc::unsupported_architecture for a form that the block does not have
     [[nodiscard]] attention_layer<float> attention(std::size_t block, attention_form form,
-                                                   executor* threads = nullptr) const;
+                                                   const layer_options& options = {}) const;
 
 private:
+    /// Weights of a block, each put once where they shall stand: several roles may be made of one.
+    struct held_weights {
+        weight_storage storage;
+        std::map<std::string, weight> by_name{};
+
+        const weight& at(const weight_reader& reader, const std::string& name) {
+            const auto known = by_name.find(name);
+            return known != by_name.end() ? known->second
+                                          : by_name.emplace(name, reader.at(name).in(storage)).first->second;
+        }
+    };
+
     struct state {
         detail::checkpoint_files files;
         std::optional<weight_reader> reader;
@@ -225,11 +252,15 @@ private:
             return *config;
         }
         [[nodiscard]] const attention_spec& spec(std::size_t block) const;
-        [[nodiscard]] matrix_input<float> part(const stored_rows& rows, const attention_spec& spec) const;
+        [[nodiscard]] matrix_input<float> part(const stored_rows& rows, const attention_spec& spec,
+                                               held_weights& held) const;
         [[nodiscard]] vector_input<float> vector(const std::string& name, std::size_t length, std::size_t begin,
                                                  std::size_t end, std::size_t runs = 1, std::size_t rows = 1) const;
         [[nodiscard]] vector_input<float> bias(const detail::role_row& row, std::size_t block) const;
-        void read_role(const detail::role_row& row, std::size_t block, attention_weights<float>& weights) const;
+        void read_role(const detail::role_row& row, std::size_t block, held_weights& held,
+                       attention_weights<float>& weights) const;
+        [[nodiscard]] attention_weights<float> read_block(const attention_spec& wanted, std::size_t block,
+                                                          weight_storage storage) const;
     };
 
     explicit checkpoint(std::shared_ptr<const state> opened) : m_state(std::move(opened)) {}

@@ -8,6 +8,8 @@
 #include <larql/detail/attention/operand.hpp>
 #include <larql/detail/compressed/shape.hpp>
 #include <larql/detail/compressed/state.hpp>
+#include <larql/detail/cpu.hpp>
+#include <larql/detail/ggml/quantize.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -305,10 +307,18 @@ private:
         const detail::attention_operand<element> source(e, shape);
         to += first * shape.heads * shape.size;
         for (std::size_t t = 0; t < shape.tokens; ++t)
-            for (std::size_t h = 0; h < shape.heads; ++h) {
-                const element* from = source.rows().row(t, h);
-                for (std::size_t d = 0; d < shape.size; ++d) *to++ = static_cast<T>(static_cast<float>(from[d]));
-            }
+            for (std::size_t h = 0; h < shape.heads; ++h, to += shape.size)
+                store_row(source.rows().row(t, h), shape.size, to);
+    }
+
+    template <class Element>
+    static void store_row(const Element* from, std::size_t size, T* to) {
+        if constexpr (std::is_same_v<Element, float> && !std::is_same_v<T, float>) {
+            const auto narrow = std::is_same_v<T, f16> ? detail::narrow_f16 : detail::narrow_bf16;
+            narrow(from, reinterpret_cast<std::byte*>(to), size, detail::active_simd_level());
+        } else {
+            for (std::size_t d = 0; d < size; ++d) to[d] = static_cast<T>(static_cast<float>(from[d]));
+        }
     }
 
     kv_cache_shape m_shape{};

@@ -22,6 +22,7 @@
 #include <larql/gqa_attention.hpp>
 #include <larql/key_selection.hpp>
 #include <larql/kv_cache.hpp>
+#include <larql/linear.hpp>
 #include <larql/mapped_file.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
@@ -39,5 +40,6 @@
 #include <larql/verify.hpp>
 #include <larql/version.hpp>
 #include <larql/weight_reader.hpp>
+#include <larql/weight_storage.hpp>
 
 #endif

@@ -6,7 +6,10 @@
 #define LARQL_MATRIX_INPUT_HPP
 
 #include <larql/detail/gemm.hpp>
+#include <larql/detail/gemm/stored_matrix.hpp>
+#include <larql/detail/ggml/convert.hpp>
 #include <larql/detail/xtensor.hpp>
+#include <larql/dtype.hpp>
 #include <larql/error.hpp>
 
 #include <algorithm>
@@ -71,6 +74,35 @@ struct element_owner<xt::xarray_container<EC, L, SC, Tag>> {
     using type = xt::xarray_container<EC, L, SC, Tag>;
 };
 
+/// Elements in memory at fixed strides, and how to read rows of them as T.
+template <class T>
+struct strided_elements {
+    const void* data = nullptr;
+    std::ptrdiff_t row_stride = 0;  ///< in elements
+    std::ptrdiff_t col_stride = 0;
+    void (*read)(const strided_elements&, std::size_t cols, std::size_t begin, std::size_t end, T* out,
+                 std::size_t stride) = nullptr;
+};
+
+/// Reads rows of U as T.
+template <class T, class U>
+void read_strided(const strided_elements<T>& from, std::size_t cols, std::size_t begin, std::size_t end, T* out,
+                  std::size_t stride) {
+    for (std::size_t r = begin; r < end; ++r, out += stride) {
+        const U* row = static_cast<const U*>(from.data) + static_cast<std::ptrdiff_t>(r) * from.row_stride;
+        constexpr bool halves = std::is_same_v<U, bf16> || std::is_same_v<U, f16>;
+        if constexpr (halves && std::is_same_v<T, float>) {
+            if (from.col_stride == 1) {
+                const auto convert = std::is_same_v<U, bf16> ? convert_bf16 : convert_f16;
+                convert(reinterpret_cast<const std::byte*>(row), out, cols, active_simd_level());
+                continue;
+            }
+        }
+        for (std::size_t c = 0; c < cols; ++c)
+            out[c] = static_cast<T>(row[static_cast<std::ptrdiff_t>(c) * from.col_stride]);
+    }
+}
+
 inline void require_rank(std::size_t got, std::size_t wanted, std::string_view what) {
     if (got != wanted)
         fail(errc::shape_mismatch, "expected " + std::to_string(wanted) + " dimensions, got " + std::to_string(got),
@@ -116,9 +148,19 @@ public:
 
     /// Rows that a reader makes.
     matrix_input(std::size_t rows, std::size_t cols, row_reader reader)
-        : m_rows(rows), m_cols(cols), m_reader{std::move(reader)} {}
+        : m_rows(rows), m_cols(cols), m_reader{.rows = std::move(reader)} {}
 
-    [[nodiscard]] bool empty() const noexcept { return !m_reader.read; }
+    /// Rows that a reader makes of what is stored in memory, from which products of few rows compute.
+    /// @param owner  keeps that memory
+    matrix_input(std::size_t rows, std::size_t cols, row_reader reader, const detail::stored_matrix& stored,
+                 std::shared_ptr<const void> owner)
+        : m_rows(rows),
+          m_cols(cols),
+          m_reader{.rows = std::move(reader)},
+          m_stored(stored),
+          m_owner(std::move(owner)) {}
+
+    [[nodiscard]] bool empty() const noexcept { return !m_reader.rows && m_reader.elements.read == nullptr; }
     [[nodiscard]] std::size_t rows() const noexcept { return m_rows; }
     [[nodiscard]] std::size_t cols() const noexcept { return m_cols; }
 
@@ -140,23 +182,33 @@ public:
         part.m_rows = end - begin;
         part.m_cols = m_cols;
         part.m_owner = m_owner;
-        part.m_reader = {m_reader.read, m_reader.first_row + begin};
+        part.m_reader = m_reader;
+        part.m_reader.first_row += begin;
+        part.m_reader.cols = m_cols;
+        part.m_stored = m_stored.from_row(begin);
         if (m_data != nullptr) part.m_data = m_data + begin * m_row_stride;
         part.m_row_stride = m_row_stride;
         return part;
     }
 
     /// The form in which matrix products read it; refers to this object.
-    [[nodiscard]] detail::matrix_source<T> source() const& { return {m_rows, m_cols, m_reader, m_data, m_row_stride}; }
+    [[nodiscard]] detail::matrix_source<T> source() const& {
+        return {m_rows, m_cols, m_reader, m_data, m_row_stride, m_stored};
+    }
     detail::matrix_source<T> source() const&& = delete;
 
 private:
     struct reader_from {
-        row_reader read{};
+        row_reader rows{};
+        detail::strided_elements<T> elements{};  ///< where there is no reader
         std::size_t first_row = 0;
+        std::size_t cols = 0;  ///< of the elements
 
         void operator()(std::size_t begin, std::size_t end, T* out, std::size_t stride) const {
-            read(first_row + begin, first_row + end, out, stride);
+            if (rows)
+                rows(first_row + begin, first_row + end, out, stride);
+            else
+                elements.read(elements, cols, first_row + begin, first_row + end, out, stride);
         }
     };
 
@@ -175,20 +227,18 @@ private:
         const auto cs = static_cast<std::ptrdiff_t>(expression.strides()[1]);
         m_rows = static_cast<std::size_t>(expression.shape()[0]);
         m_cols = static_cast<std::size_t>(expression.shape()[1]);
-        m_reader.read = [data, rs, cs, cols = m_cols](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
-            for (std::size_t r = begin; r < end; ++r, out += stride) {
-                const U* row = data + static_cast<std::ptrdiff_t>(r) * rs;
-                for (std::size_t c = 0; c < cols; ++c)
-                    out[c] = static_cast<T>(row[static_cast<std::ptrdiff_t>(c) * cs]);
-            }
-        };
+        m_reader.elements = {data, rs, cs, detail::read_strided<T, U>};
+        m_reader.cols = m_cols;
+        // xtensor gives stride 0 to dimensions of extent 1, which is as good as contiguous.
+        if ((cs != 1 && m_cols != 1) || (rs <= 0 && m_rows != 1)) return;
+        const std::size_t row_stride = m_rows == 1 ? m_cols : static_cast<std::size_t>(rs);
         if constexpr (std::is_same_v<U, T>) {
-            // xtensor gives stride 0 to dimensions of extent 1, which is as good as contiguous.
-            const bool contiguous = cs == 1 || m_cols == 1;
-            if (contiguous && (rs > 0 || m_rows == 1)) {
-                m_data = data;
-                m_row_stride = m_rows == 1 ? m_cols : static_cast<std::size_t>(rs);
-            }
+            m_data = data;
+            m_row_stride = row_stride;
+        } else if constexpr (std::is_same_v<T, float> && detail::is_number_kind<U>) {
+            m_stored = {.data = reinterpret_cast<const std::byte*>(data),
+                        .row_bytes = row_stride * sizeof(U),
+                        .kind = detail::number_kind<U>()};
         }
     }
 
@@ -197,6 +247,7 @@ private:
     reader_from m_reader;
     const T* m_data = nullptr;
     std::size_t m_row_stride = 0;
+    detail::stored_matrix m_stored{};
     std::shared_ptr<const void> m_owner;
 };
 

@@ -208,6 +208,40 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
     return table;
 }
 
+namespace detail {
+
+/// Rotates a part of the heads of one token, in place: that of head h begins at x + h * stride.
+template <class T>
+void apply_rope(T* x, std::size_t heads, std::size_t stride, const rope_table& table, rope_pairing pairing,
+                std::size_t position) {
+    const std::size_t half = table.frequencies.size();
+    if (pairing == rope_pairing::none) return;
+    const std::size_t step = pairing == rope_pairing::interleaved ? 2 : 1;         // from one pair to the next
+    const std::size_t distance = pairing == rope_pairing::interleaved ? 1 : half;  // within a pair
+    constexpr std::size_t at_once = 64;                                            // frequencies
+    T cosine[at_once], sine[at_once];
+    for (std::size_t begin = 0; begin < half; begin += at_once) {
+        const std::size_t count = std::min(at_once, half - begin);
+        for (std::size_t j = 0; j < count; ++j) {
+            const double angle = static_cast<double>(position) * table.frequencies[begin + j];
+            cosine[j] = static_cast<T>(std::cos(angle) * table.magnitude);
+            sine[j] = static_cast<T>(std::sin(angle) * table.magnitude);
+        }
+        for (std::size_t h = 0; h < heads; ++h) {
+            T* const pairs = x + h * stride + begin * step;
+            for (std::size_t j = 0; j < count; ++j) {
+                T& a = pairs[j * step];
+                T& b = pairs[j * step + distance];
+                const T first = a;
+                a = first * cosine[j] - b * sine[j];
+                b = first * sine[j] + b * cosine[j];
+            }
+        }
+    }
+}
+
+}  // namespace detail
+
 /// Rotates a part of every head, in place.
 ///
 /// @param x               [T, H, D]  float or double; row t is the token at first_position + t
@@ -227,26 +261,9 @@ void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table
                      "rotated elements end at " + std::to_string(rope_begin + 2 * half) + ", the head has " +
                          std::to_string(head_dim),
                      {.subject = "apply_rope"});
-    const std::size_t step = pairing == rope_pairing::interleaved ? 2 : 1;         // from one pair to the next
-    const std::size_t distance = pairing == rope_pairing::interleaved ? 1 : half;  // within a pair
-    std::vector<T> cosine(half), sine(half);
-    for (std::size_t t = 0; t < tokens; ++t) {
-        for (std::size_t j = 0; j < half; ++j) {
-            const double angle = static_cast<double>(first_position + t) * table.frequencies[j];
-            cosine[j] = static_cast<T>(std::cos(angle) * table.magnitude);
-            sine[j] = static_cast<T>(std::sin(angle) * table.magnitude);
-        }
-        for (std::size_t h = 0; h < heads; ++h) {
-            T* const head = x.data() + (t * heads + h) * head_dim + rope_begin;
-            for (std::size_t j = 0; j < half; ++j) {
-                T& a = head[j * step];
-                T& b = head[j * step + distance];
-                const T first = a;
-                a = first * cosine[j] - b * sine[j];
-                b = first * sine[j] + b * cosine[j];
-            }
-        }
-    }
+    for (std::size_t t = 0; t < tokens; ++t)
+        detail::apply_rope(x.data() + t * heads * head_dim + rope_begin, heads, head_dim, table, pairing,
+                           first_position + t);
 }
 
 /// The order that turns the rotated rows of a weight from one pairing into another.

@@ -37,6 +37,7 @@
 #include <larql/gguf.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/tensor_info.hpp>
+#include <larql/weight_storage.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -96,6 +97,25 @@ public:
                 {.subject = m_name});
         if (row_begin != row_end && columns() != 0) m_source->read_rows(row_begin, row_end, out, out_stride);
     }
+
+    /// The same weight, with its numbers elsewhere. What a reader hands out is `from_file`, but for "awq", "gptq" and
+    /// transposed "mxfp4-blocks", which are mapped.
+    ///
+    /// @return  keeps the memory or the map that it reads; so do copies and matrices made of it
+    /// @throws error source_changed, io or unsupported_dtype as read_rows; std::bad_alloc
+    [[nodiscard]] weight in(weight_storage storage) const {
+        weight other = *this;
+        if (storage == weight_storage::from_file) return other;
+        if (storage == weight_storage::decoded)
+            other.m_source = std::make_shared<detail::decoded_source>(*m_source, m_rows, columns());
+        else
+            other.m_source = m_source->held(storage);
+        return other;
+    }
+
+    /// For matrix_of: what decodes the rows.
+    [[nodiscard]] const std::shared_ptr<const detail::row_source>& source() const& noexcept { return m_source; }
+    const std::shared_ptr<const detail::row_source>& source() const&& = delete;
 
 private:
     friend class weight_reader;

@@ -19,6 +19,8 @@ GGML_TYPES = {
     "q1_0": 41, "q2_0": 42,
 }
 STORAGE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+# Bytes of a number, of the types that a block's weights have.
+WEIGHT_BYTES = {"bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_K": 144 / 256}
 
 _GGML_DECODES = GGML_TYPES.keys() - {"f32"}
 _SHAPES = {
@@ -28,6 +30,7 @@ _SHAPES = {
     "absorb_dense": r"(?P<family>[a-z0-9]+)_(?P<heads>\d+)heads",
     "prefill": r"h(?P<heads>\d+)kv(?P<kv_heads>\d+)_qk(?P<qk>\d+)_v(?P<v>\d+)_s(?P<length>\d+)",
     "decode": r"h(?P<heads>\d+)kv(?P<kv_heads>\d+)_qk(?P<qk>\d+)_v(?P<v>\d+)_kv(?P<length>\d+)",
+    "block": r"(?P<family>[a-z0-9]+)_h(?P<heads>\d+)_kv(?P<length>\d+)_t(?P<tokens>\d+)",
     "dequant": r"(?P<type>\w+)",
     "open": r"(?P<shards>\d+)shards",
 }
@@ -43,7 +46,7 @@ class Case:
     group: str
     label: str  # the part of the name between group and variants
     shape: dict = field(default_factory=dict)  # empty if the form is unknown
-    storage: str = ""  # f32, f16, bf16; empty if the name does not say
+    storage: str = ""  # f32, f16, bf16, of a block also q8_0, q4_0, q4_K; empty if the name does not say
     threads: int = 0  # 0 if the name does not say
     extra: tuple = ()  # variants that mean nothing here; such a case has no peer
 
@@ -58,14 +61,14 @@ def parse(name):
     case = Case("/".join(parts), parts[0], parts[1] if len(parts) > 1 else "")
     rest = parts[2:]
     suffix = re.match(r"(.+)_t(\d+)$", case.label)
-    if suffix and case.group != "dequant":
+    if suffix and case.group not in ("dequant", "block"):
         case.label, rest = suffix[1], rest + ["t" + suffix[2]]
     found = re.match(_SHAPES.get(case.group, r"(?!)") + "$", case.label)
     if found:
         case.shape = {k: int(v) if v.isdigit() else v for k, v in found.groupdict().items()}
     for part in rest:
         threads = _THREADS.match(part)
-        if part in STORAGE_BYTES:
+        if part in (WEIGHT_BYTES if case.group == "block" else STORAGE_BYTES):
             case.storage = part
         elif threads:
             case.threads = int(threads[1] or threads[2])
@@ -104,12 +107,19 @@ def work(case):
                 s["kv_heads"] * s["length"] * row * STORAGE_BYTES[case.storage or "f32"])
     if case.group == "dequant":
         return 0, 4 * DEQUANT_ELEMENTS
+    if case.group == "block" and s["family"] in FAMILIES and case.storage:
+        hidden, q_lora, kv_lora, nope, rope, value = FAMILIES[s["family"]]
+        numbers = (hidden * (q_lora + kv_lora + rope) + q_lora * s["heads"] * (nope + rope) +
+                   kv_lora * s["heads"] * (nope + value) + hidden * s["heads"] * value)
+        return 0, numbers * WEIGHT_BYTES[case.storage] + s["length"] * (kv_lora + rope) * STORAGE_BYTES["f16"]
     return 0, 0
 
 
 def peers_of(case):
     """Names of the peers that can do the same work."""
     if not case.shape or case.extra:
+        return ()
+    if case.group == "block":
         return ()
     floats = case.storage in ("", "f32")
     if case.group in ("sgemm", "copy", "read"):

@@ -61,6 +61,9 @@ GROUPS = (
           "GB/s are the keys and values that a step has to read. The suffix is their storage; torch takes part in "
           "float32 only. With one key/value head larql reads the values out of the keys; the peers are given them as "
           "tensors of their own."),
+    Group("block", "A whole attention block", ("block",), 1,
+          "DeepSeek-V3 in latent form, hidden states to output. GB/s are the stored weights and the cached keys, which "
+          "a call has to read once."),
     Group("dequant", "Decoding of ggml's block formats", ("dequant",), 1,
           "One thread, 16 Mi numbers to float32; GB/s of output."),
     Group("open", "Opening a model", ("open",), None, "14 shards, 1,200 tensors, an array of 160,000 strings."),

@@ -84,6 +84,22 @@ struct block {
         return {s, larql::to_attention_weights<T>(factors_of<T>(w), o, o_bias)};
     }
 
+    /// The latent form from the factors as published.
+    template <class T>
+    [[nodiscard]] attention_layer<T> published(larql::latent_factors from) const {
+        attention_spec s = spec;
+        s.form = attention_form::latent;
+        s.latent_from = from;
+        auto weights = larql::to_attention_weights<T>(factors_of<T>(w), o, o_bias);
+        if (from == larql::latent_factors::split) {
+            auto parts = larql::split_kv_b<T>(weights[tensor_role::kv_b], g);
+            weights[tensor_role::kv_b] = {};
+            weights[tensor_role::k_b] = larql::detail::flatten_heads(std::move(parts.k_b));
+            weights[tensor_role::v_b] = larql::detail::flatten_heads(std::move(parts.v_b));
+        }
+        return {s, std::move(weights)};
+    }
+
     /// Context and output by the formula.
     [[nodiscard]] std::pair<matrix, matrix> reference(const matrix& x) const {
         auto p = larql::testing::reference_projections(x, w, g, eps);
@@ -124,6 +140,60 @@ TEST_CASE("attention_layer: every form computes the formula, in double and in fl
                 CHECK(relative_error(single.out, out) < 1e-5);
             }
         }
+}
+
+TEST_CASE("attention_layer: latent form computes from the published factors, few tokens and many") {
+    mla_geometry narrow = geometry, wide = geometry;
+    narrow.kv_lora_rank = 8;
+    wide.kv_lora_rank = 64;  // many tokens pass through keys and values of the heads' own
+    for (const mla_geometry& g : {narrow, wide})
+        for (const std::size_t tokens : {std::size_t{9}, std::size_t{120}})
+            for (const auto from : {larql::latent_factors::kv_b, larql::latent_factors::split}) {
+                CAPTURE(g.kv_lora_rank);
+                CAPTURE(tokens);
+                CAPTURE(from == larql::latent_factors::kv_b);
+                const block b(g, 40);
+                random_source random(15);
+                const matrix x = larql::testing::random_matrix(random, tokens, g.hidden_size);
+                const auto [context, out] = b.reference(x);
+                const auto exact = b.published<double>(from);
+                CHECK(larql::detail::expanded_attention<double>::pays(exact.spec(), tokens, tokens) ==
+                      (tokens == 120 && g.kv_lora_rank == 64));
+                CHECK(relative_error(exact.forward(x).context, context) < 1e-12);
+                const auto layer = b.published<float>(from);
+                const auto whole = layer.forward(x);
+                CHECK(relative_error(whole.context, context) < 1e-5);
+                CHECK(relative_error(whole.out, out) < 1e-5);
+                CHECK(whole.q.shape() == tensor<float, 3>::shape_type{tokens, 3, g.kv_lora_rank + 8});
+
+                auto cache = layer.make_cache<float>(tokens);  // the last two thirds behind the first
+                const std::size_t first = tokens / 3;
+                matrix head = matrix::from_shape({first, g.hidden_size}), rest = x;
+                std::copy_n(x.data(), head.size(), head.data());
+                rest = matrix::from_shape({tokens - first, g.hidden_size});
+                std::copy_n(x.data() + head.size(), rest.size(), rest.data());
+                const auto before = layer.forward(head, cache).context, after = layer.forward(rest, cache).context;
+                std::vector<float> got(before.begin(), before.end());
+                got.insert(got.end(), after.begin(), after.end());
+                CHECK(relative_error(got, context) < 1e-5);
+            }
+}
+
+TEST_CASE("attention_layer: tensors that the published latent form does not compute from are refused") {
+    const block b(geometry);
+    const auto with = [&](auto change) {
+        attention_spec s = b.spec;
+        s.form = attention_form::latent;
+        s.latent_from = larql::latent_factors::kv_b;
+        auto weights = larql::to_attention_weights<float>(factors_of<float>(b.w), b.o, b.o_bias);
+        change(s, weights);
+        return [=] { return attention_layer<float>(s, weights); };
+    };
+    CHECK_NOTHROW(with([](auto&, auto&) {})());
+    CHECK_THROWS_AS(with([](auto& s, auto&) { s.latent_from = larql::latent_factors::split; })(), larql::error);
+    CHECK_THROWS_AS(with([](auto& s, auto&) { s.latent_from = larql::latent_factors::folded; })(), larql::error);
+    CHECK_THROWS_AS(with([](auto&, auto& w) { w.vector(tensor_role::kv_a_norm) = {}; })(), larql::error);
+    CHECK_THROWS_AS(with([](auto&, auto& w) { w[tensor_role::kv_b] = {}; })(), larql::error);
 }
 
 TEST_CASE("attention_layer: shapes of what each form computes and caches") {

@@ -6,6 +6,8 @@
 
 #include <larql/detail/cpu.hpp>
 
+#include <atomic>
+
 #if LARQL_X86_DISPATCH && defined(__linux__)
 #define LARQL_AMX 1
 #include <cpuid.h>
@@ -17,33 +19,51 @@
 
 namespace larql::detail {
 
-/// Whether the processor has AMX tiles and their bfloat16 products.
+/// Whether the processor has AMX tiles and their bfloat16 products. It is asked once: the instruction that tells is
+/// emulated in virtual machines and takes ten microseconds there.
 inline bool processor_has_amx() noexcept {
 #if LARQL_AMX
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-    constexpr unsigned amx_bf16 = 1U << 22;
-    constexpr unsigned amx_tile = 1U << 24;
-    return (d & amx_bf16) != 0 && (d & amx_tile) != 0 && detected_simd_level() >= simd_level::avx512;
+    static const bool has = [] {
+        unsigned a = 0;
+        unsigned b = 0;
+        unsigned c = 0;
+        unsigned d = 0;
+        if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+        constexpr unsigned amx_bf16 = 1U << 22;
+        constexpr unsigned amx_tile = 1U << 24;
+        return (d & amx_bf16) != 0 && (d & amx_tile) != 0 && detected_simd_level() >= simd_level::avx512;
+    }();
+    return has;
 #else
     return false;
 #endif
 }
 
-/// Whether the operating system lets this process use AMX already. Changes nothing.
-inline bool amx_permitted() noexcept {
+/// What is known about the operating system's permission, which is asked once for each value.
+enum class amx_permission : int { unknown, denied, granted };
+inline std::atomic<amx_permission>& known_amx_permission() noexcept {
+    static std::atomic<amx_permission> known{amx_permission::unknown};
+    return known;
+}
+
+/// Asks the operating system whether it lets this process use AMX. Changes nothing.
+inline bool ask_amx_permission() noexcept {
+    bool granted = false;
 #if LARQL_AMX
     constexpr long arch_get_xcomp_perm = 0x1022;  // asm/prctl.h of Linux 5.16
     constexpr unsigned long tile_data = 1UL << 18;
     unsigned long features = 0;
-    return processor_has_amx() && syscall(SYS_arch_prctl, arch_get_xcomp_perm, &features) == 0 &&
-           (features & tile_data) != 0;
-#else
-    return false;
+    granted = processor_has_amx() && syscall(SYS_arch_prctl, arch_get_xcomp_perm, &features) == 0 &&
+              (features & tile_data) != 0;
 #endif
+    known_amx_permission().store(granted ? amx_permission::granted : amx_permission::denied);
+    return granted;
+}
+
+/// Whether the operating system lets this process use AMX: what it said at the first call, or after request_amx().
+inline bool amx_permitted() noexcept {
+    const amx_permission known = known_amx_permission().load(std::memory_order_relaxed);
+    return known == amx_permission::unknown ? ask_amx_permission() : known == amx_permission::granted;
 }
 
 /// Asks for permission, for the whole process and its future threads. @return amx_permitted() afterwards
@@ -52,8 +72,8 @@ inline bool request_amx() noexcept {
     constexpr long arch_req_xcomp_perm = 0x1023;
     constexpr long tile_data_feature = 18;
     if (!processor_has_amx()) return false;
-    if (!amx_permitted()) (void)syscall(SYS_arch_prctl, arch_req_xcomp_perm, tile_data_feature);
-    return amx_permitted();
+    if (!ask_amx_permission()) (void)syscall(SYS_arch_prctl, arch_req_xcomp_perm, tile_data_feature);
+    return ask_amx_permission();
 #else
     return false;
 #endif

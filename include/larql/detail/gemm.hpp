@@ -24,7 +24,7 @@
 
 namespace larql::detail {
 
-/// How a product is computed. Double always goes through BLAS.
+/// How a product is computed. Double always goes through BLAS; few rows of float never do.
 enum class gemm_path { blas, avx2, avx512, amx };
 
 inline std::string_view to_string(gemm_path path) noexcept {
@@ -45,6 +45,31 @@ inline gemm_path best_gemm_path() noexcept {
         case simd_level::avx512: return amx_permitted() ? gemm_path::amx : gemm_path::avx512;
     }
     return gemm_path::blas;
+}
+
+/// The level of the vector code of a path.
+inline simd_level level_of(gemm_path path) noexcept {
+    switch (path) {
+        case gemm_path::blas: return simd_level::portable;
+        case gemm_path::avx2: return simd_level::avx2;
+        default: return simd_level::avx512;
+    }
+}
+
+/// C = A B^T for a few rows of A.
+inline void multiply_few(const product<float>& p, executor& threads, gemm_path path) {
+    const std::size_t m = p.m(), k = p.k();
+    const aligned_array<float> memory(p.a.data != nullptr && p.k_scale == nullptr ? 0 : m * k);
+    row_view<float> a = view_rows(p.a, 0, m, memory.data());
+    if (p.k_scale != nullptr) {
+        for (std::size_t i = 0; i < m; ++i)
+            for (std::size_t l = 0; l < k; ++l) memory.data()[i * k + l] = a.data[i * a.stride + l] * p.k_scale[l];
+        a = {memory.data(), k};
+    }
+    float* c[few_rows_limit];
+    for (std::size_t i = 0; i < m; ++i) c[i] = p.c_row(i);
+    multiply_few_rows({.weight = p.b, .rows = p.n(), .tokens = m, .x = {a.data, a.stride}, .out = c}, level_of(path),
+                      threads);
 }
 
 #if LARQL_AMX
@@ -74,16 +99,16 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
         for (std::size_t i = 0; i < p.m(); ++i) std::fill_n(p.c_row(i), p.n(), T{});
         return;
     }
+    if constexpr (std::is_same_v<T, float>)
+        if (p.b_rows == row_role::column && p.m() <= few_rows_limit) return multiply_few(p, threads, path);
 #if LARQL_X86_DISPATCH
     if constexpr (std::is_same_v<T, float>) {
         if (path != gemm_path::blas) {
-            const simd_level level = path == gemm_path::avx2 ? simd_level::avx2 : simd_level::avx512;
-            if (p.b_rows == row_role::column && p.m() <= few_rows_limit) return multiply_few_rows(p, level, threads);
 #if LARQL_AMX
             if (path == gemm_path::amx && p.b_rows == row_role::depth && p.m() >= amx_block)
                 return multiply_amx(p, threads);
 #endif
-            return packed_product(p, level, threads).run();
+            return packed_product(p, level_of(path), threads).run();
         }
     }
 #endif
@@ -118,6 +143,76 @@ void gemm_nt(const matrix_source<T>& a, const matrix_source<T>& b,
              std::type_identity_t<function_ref<T*(std::size_t)>> c_row, executor& threads,
              gemm_path path = best_gemm_path()) {
     multiply(product<T>{a, nullptr, b, row_role::column, c_row}, threads, path);
+}
+
+/// One product for each of several heads, with rows of a weight of its own: a plain linear layer is one head. Row r of
+/// head h is row first_row + h / group * head_rows + r of the weight.
+template <class T>
+struct head_products {
+    const matrix_source<T>& weight;
+    std::size_t rows;  ///< of a head
+    std::size_t tokens;
+    const T* x;
+    std::size_t x_token;  ///< values from a token to the next
+    T* out;
+    std::size_t out_token;
+    std::size_t heads = 1;
+    std::size_t group = 1;      ///< heads that share rows of the weight
+    std::size_t head_rows = 0;  ///< from one head's first row to the next's
+    std::size_t first_row = 0;
+    std::size_t x_head = 0;  ///< values from a head to the next
+    std::size_t out_head = 0;
+    row_role role = row_role::column;  ///< what the rows of the weight are
+};
+
+/// The product of one head.
+template <class T>
+void multiply_head(const head_products<T>& p, std::size_t head, executor& threads, gemm_path path) {
+    const std::size_t first = p.first_row + head / p.group * p.head_rows;
+    const matrix_source<T>& w = p.weight;
+    const auto read = [&](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
+        w.read_rows(first + begin, first + end, out, stride);
+    };
+    const T* const data = w.data == nullptr ? nullptr : w.data + first * w.row_stride;
+    const matrix_source<T> rows{p.rows, w.cols, read, data, w.row_stride, w.stored.from_row(first)};
+    const std::size_t x_cols = p.role == row_role::column ? w.cols : p.rows;
+    const dense_rows<T> x{p.x + head * p.x_head, p.tokens, x_cols, p.x_token};
+    const matrix_source<T> a = x.source();
+    const auto out_row = [&](std::size_t t) { return p.out + t * p.out_token + head * p.out_head; };
+    multiply<T>({a, nullptr, rows, p.role, out_row}, threads, path);
+}
+
+/// All of them. Few tokens share the heads' rows among the threads; more give each thread whole heads.
+template <class T>
+void multiply_heads(const head_products<T>& p, executor& threads, gemm_path path = best_gemm_path()) {
+    if (p.tokens == 0 || p.heads == 0) return;
+    if constexpr (std::is_same_v<T, float>) {
+        if (p.tokens <= few_rows_limit && p.weight.cols != 0 && p.rows != 0) {
+            float* out[few_rows_limit];
+            for (std::size_t t = 0; t < p.tokens; ++t) out[t] = p.out + t * p.out_token;
+            const few_product few{.weight = p.weight,
+                                  .rows = p.rows,
+                                  .tokens = p.tokens,
+                                  .x = {p.x, p.x_token},
+                                  .out = out,
+                                  .heads = p.heads,
+                                  .group = p.group,
+                                  .head_rows = p.head_rows,
+                                  .first_row = p.first_row,
+                                  .x_head = p.x_head,
+                                  .out_head = p.out_head};
+            if (p.role == row_role::column) return multiply_few_rows(few, level_of(path), threads);
+            return multiply_few_steps(few, level_of(path), threads);
+        }
+    }
+    if (p.heads < thread_count(threads) || path == gemm_path::blas || !std::is_same_v<T, float>) {  // BLAS has threads
+        for (std::size_t head = 0; head < p.heads; ++head) multiply_head(p, head, threads, path);
+        return;
+    }
+    threads.run(p.heads, [&](std::size_t head) {
+        serial_executor here;
+        multiply_head(p, head, here, path);
+    });
 }
 
 }  // namespace larql::detail

@@ -59,8 +59,8 @@ LARQL_SIMD_INLINE vfloat load(const bf16* p) noexcept {
     return reinterpret_cast<vfloat>(wide << 16);
 }
 
-LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
-    const vhalf bits = *reinterpret_cast<const vhalf_memory*>(p);
+/// The floats of f16 bits.
+LARQL_SIMD_INLINE vfloat from_f16_bits(vhalf bits) noexcept {
 #if LARQL_SIMD_BYTES == 64
     typedef std::int16_t signed_bits __attribute__((vector_size(32)));
     return __builtin_ia32_vcvtph2ps512_mask(reinterpret_cast<signed_bits>(bits), vfloat{}, all_lanes, current_rounding);
@@ -76,6 +76,9 @@ LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
     const vuint chosen = (magnitude >= 0x0f800000U) ? special : reinterpret_cast<vuint>(finite);
     return reinterpret_cast<vfloat>(chosen | ((wide & 0x8000U) << 16));
 #endif
+}
+LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
+    return from_f16_bits(*reinterpret_cast<const vhalf_memory*>(p));
 }
 
 /// The greater; NaN if b is NaN.

@@ -90,33 +90,12 @@ struct level_kernels {
 
 }  // namespace larql::detail
 
-// Arrays of sums become registers only if every loop over them is unrolled, which GCC does not do at -O2 unasked.
-#if defined(__clang__)
-#define LARQL_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define LARQL_UNROLL _Pragma("GCC unroll 16")
-#endif
-#if defined(__has_builtin)
-#define LARQL_HAS_BUILTIN(name) __has_builtin(name)
-#else
-#define LARQL_HAS_BUILTIN(name) 0
-#endif
-#if defined(__clang__)
-#define LARQL_SIMD_NO_FUSION _Pragma("clang fp contract(off)")
-#else
-#define LARQL_SIMD_NO_FUSION  // GCC says by __FP_FAST_FMAF that there is nothing to fuse with
-#endif
-#define LARQL_SIMD_INLINE LARQL_SIMD_TARGET __attribute__((always_inline)) inline
-#define LARQL_SIMD_FUNCTION LARQL_SIMD_TARGET
+#include <larql/detail/simd_scope.hpp>
 
 #define LARQL_SIMD_NAMESPACE attention_portable
 #define LARQL_SIMD_TARGET
 #define LARQL_SIMD_BYTES 16
-#if defined(__FMA__) || defined(__FP_FAST_FMAF) || defined(__aarch64__)
-#define LARQL_SIMD_FUSED 1
-#else
-#define LARQL_SIMD_FUSED 0
-#endif
+#define LARQL_SIMD_FUSED LARQL_SIMD_PORTABLE_FUSED
 #include <larql/detail/simd_body.hpp>
 
 #include <larql/detail/attention/wide_body.hpp>
@@ -157,11 +136,7 @@ struct level_kernels {
 #undef LARQL_SIMD_FUSED
 #endif
 
-#undef LARQL_SIMD_FUNCTION
-#undef LARQL_SIMD_INLINE
-#undef LARQL_SIMD_NO_FUSION
-#undef LARQL_HAS_BUILTIN
-#undef LARQL_UNROLL
+#include <larql/detail/simd_unscope.hpp>
 
 namespace larql::detail {
 

@@ -11,17 +11,23 @@ namespace larql::detail::LARQL_SIMD_NAMESPACE {
 /// Query rows of a head up to which this form is used; the number of sums that are kept in registers.
 inline constexpr std::size_t narrow_rows = lanes < 8 ? lanes : 8;
 
-/// Asks for a cache line some bytes ahead, which may lie outside of any array.
+/// Asks for a cache line some bytes ahead, which may lie outside of any array. Into the second-level cache: a token's
+/// keys of all heads are often a multiple of 4 KiB, so that rows of several tokens share the few lines of one set of a
+/// first-level cache, and what is fetched there ahead drives out what is being read.
 LARQL_SIMD_INLINE void prefetch(const void* from, std::ptrdiff_t bytes) noexcept {
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::intptr_t>(from) + bytes));
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::intptr_t>(from) + bytes), 0, 2);
 }
 
-/// lanes / Rows tokens of a head at a time, and the same tokens of all heads before the next. Tokens beyond the last
-/// are read as the last and their scores are meaningless.
+/// Tokens whose keys are read side by side: as many as the ways of a first-level cache, for the same reason. (Measured
+/// on an AMD EPYC, 128 heads of 192 elements in f16: 8 tokens take 0.6 of the time of 16.)
+inline constexpr std::size_t most_rows_aside = 8;
+
+/// lanes / Rows tokens of a head at a time or fewer, and the same tokens of all heads before the next. Tokens beyond
+/// the last are read as the last and their scores are meaningless.
 template <std::size_t Rows, class E>
 LARQL_SIMD_FUNCTION void score_few(const stored_heads& keys, const float* q, std::size_t depth, float* scores,
                                    std::size_t width) {
-    constexpr std::size_t tile = lanes / Rows;
+    constexpr std::size_t tile = std::min(lanes / Rows, most_rows_aside);
     const std::ptrdiff_t ahead = static_cast<std::ptrdiff_t>(tile) * keys.token_stride;
     for (std::size_t token = 0; token < keys.tokens; token += tile) {
         std::ptrdiff_t offset[tile];

@@ -218,8 +218,9 @@ inline matrix_input<float> column_range(matrix_input<float> whole, std::size_t f
 }  // namespace detail
 
 /// Rows of a stored matrix, which is held against the shape that the spec implies.
-inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, const attention_spec& spec) const {
-    const weight found = weights().at(rows.name);
+inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, const attention_spec& spec,
+                                                   held_weights& held) const {
+    const weight& found = held.at(weights(), rows.name);
     const detail::role_row& row = *detail::find_role(rows.role);
     const bool transposed = spec.transposed.contains(rows.role);
     std::size_t want_rows = detail::size_of(row.rows, spec), want_cols = detail::size_of(row.cols, spec);
@@ -231,11 +232,7 @@ inline matrix_input<float> checkpoint::state::part(const stored_rows& rows, cons
                          "], the tensor has " + detail::shape_text(found.shape()),
                      {.file = files.path, .subject = rows.name});
     const matrix_input<float> whole =
-        transposed ? detail::transposed_rows(found, implied_rows, implied_cols)
-                   : matrix_input<float>(implied_rows, implied_cols,
-                                         [found](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
-                                             found.read_rows(begin, end, out, stride);
-                                         });
+        transposed ? detail::transposed_rows(found, implied_rows, implied_cols) : matrix_of(found);
     return detail::column_range(detail::rows_of_runs(whole, rows.begin, rows.end, rows.runs), rows.first_column,
                                 rows.columns);
 }
@@ -279,7 +276,7 @@ inline vector_input<float> checkpoint::state::bias(const detail::role_row& row, 
     return {};
 }
 
-inline void checkpoint::state::read_role(const detail::role_row& row, std::size_t block,
+inline void checkpoint::state::read_role(const detail::role_row& row, std::size_t block, held_weights& held,
                                          attention_weights<float>& weights_by_role) const {
     const attention_spec& block_spec = spec(block);
     const auto recipe = tensors.locate(row.role, block_spec);
@@ -297,24 +294,31 @@ inline void checkpoint::state::read_role(const detail::role_row& row, std::size_
         weights_by_role.bias(row.role) = bias(row, block);
         return;
     }
-    weights_by_role[row.role] = recipe->joins_kv_b ? merge_kv_b(part(recipe->parts[0], block_spec),
-                                                                part(recipe->parts[1], block_spec), block_spec.geometry)
-                                                   : part(recipe->parts.front(), block_spec);
+    weights_by_role[row.role] = recipe->joins_kv_b
+                                    ? merge_kv_b(part(recipe->parts[0], block_spec, held),
+                                                 part(recipe->parts[1], block_spec, held), block_spec.geometry)
+                                    : part(recipe->parts.front(), block_spec, held);
     weights_by_role.bias(row.role) = bias(row, block);
 }
 
-inline attention_weights<float> checkpoint::stored_weights(std::size_t block) const {
-    const model_config& model = m_state->require_config();
-    const attention_spec& block_spec = spec(block);
+/// Weights of a block for a spec that may differ from the stored one in its form.
+inline attention_weights<float> checkpoint::state::read_block(const attention_spec& wanted, std::size_t block,
+                                                              weight_storage storage) const {
+    const model_config& model = require_config();
     if (block < model.block_begin || block >= model.block_end)
         detail::fail(errc::bad_value,
                      "block " + std::to_string(block) + " was not converted: these files hold blocks " +
                          std::to_string(model.block_begin) + " to " + std::to_string(model.block_end - 1),
-                     {.file = files().path, .subject = "layer"});
+                     {.file = files.path, .subject = "layer"});
+    held_weights held{storage};
     attention_weights<float> weights_by_role;
     for (const detail::role_row& row : detail::attention_roles)
-        if (row.needed(block_spec, block_spec.form)) m_state->read_role(row, block, weights_by_role);
+        if (detail::needs_role(row, wanted)) read_role(row, block, held, weights_by_role);
     return weights_by_role;
+}
+
+inline attention_weights<float> checkpoint::stored_weights(std::size_t block) const {
+    return m_state->read_block(spec(block), block, weight_storage::from_file);
 }
 
 namespace detail {
@@ -358,29 +362,33 @@ inline mla_factors<float> checkpoint::factors(std::size_t block) const {
     return detail::factors_of(stored);
 }
 
-inline attention_layer<float> checkpoint::attention(std::size_t block, attention_form form, executor* threads) const {
+inline attention_layer<float> checkpoint::attention(std::size_t block, attention_form form,
+                                                    const layer_options& options) const {
     attention_spec layer = spec(block);
     detail::require_form(config(), layer, form, files().path);
-    attention_weights<float> stored = stored_weights(block);
-    if (form == layer.form) return {std::move(layer), std::move(stored)};
+    if (form == attention_form::latent && layer.form == attention_form::factored) {
+        const std::string_view stored = dialect(block);
+        layer.form = form;
+        layer.latent_from = stored == "k_b+v_b" || stored == "all" ? latent_factors::split : latent_factors::kv_b;
+    }
+    if (form == layer.form) {
+        attention_weights<float> weights = m_state->read_block(layer, block, options.storage);
+        return {std::move(layer), std::move(weights)};
+    }
 
-    attention_weights<float> taken = stored;
+    attention_weights<float> stored = m_state->read_block(layer, block, options.storage), taken = stored;
     const mla_factors<float> factors = detail::factors_of(taken);
-    const absorb_options options{.threads = threads};
     const mla_geometry published = layer.geometry;
+    dense_mla<float> made = absorb(factors, published, {.threads = options.threads});
     layer.form = form;
     layer.biases = {};
-    const auto converted = [&](auto made) {
-        layer.geometry.order = made.order;
-        layer.geometry.pairing = made.pairing;
-        detail::reorder_stored_rows(stored, published, detail::head_rows(published, made.order, made.pairing));
-        attention_weights<float> weights = to_attention_weights(std::move(made), std::move(stored[tensor_role::o]),
-                                                                std::move(stored.bias(tensor_role::o)));
-        detail::carry_over(stored, layer, weights);
-        return attention_layer<float>(std::move(layer), std::move(weights));
-    };
-    if (form == attention_form::dense) return converted(absorb(factors, published, options));
-    return converted(absorb_latent(factors, published, options));
+    layer.geometry.order = made.order;
+    layer.geometry.pairing = made.pairing;
+    detail::reorder_stored_rows(stored, published, detail::head_rows(published, made.order, made.pairing));
+    attention_weights<float> weights = to_attention_weights(std::move(made), std::move(stored[tensor_role::o]),
+                                                            std::move(stored.bias(tensor_role::o)));
+    detail::carry_over(stored, layer, weights);
+    return {std::move(layer), std::move(weights)};
 }
 
 }  // namespace larql

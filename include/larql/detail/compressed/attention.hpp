@@ -44,7 +44,7 @@ public:
           m_sinks(sinks),
           m_state(state),
           m_threads(threads),
-          m_project(spec, rope, weights, threads),
+          m_project(spec, rope, weights, m_buffers, threads),
           m_shape(compressed_cache_shape_of(spec, 0, 0)),
           m_first(state != nullptr ? state->size() : 0) {}
 
@@ -67,7 +67,7 @@ public:
         tensor<T, 3> context = attend(r.q, seen);
         apply_rope(context, rope_begin(m_spec.geometry), reversed(m_rope), m_spec.geometry.pairing, m_first);
         r.context = flatten_tokens(std::move(context));
-        r.out = m_project.output(r.context);
+        m_project.output(r.context, r.out);
     }
 
     /// What the tokens add to the state; valid as long as this object.
@@ -248,6 +248,7 @@ private:
     std::span<const float> m_sinks;
     const compressed_state<E>* m_state;
     executor& m_threads;
+    projection_buffers<T> m_buffers;
     block_projection<T> m_project;
     compressed_cache_shape m_shape;
     std::size_t m_first, m_tokens = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The innermost loops of the float products, once per instruction set: a block of C that stays in registers while one
-// pair of packed panels runs through, and dot products for few rows. Compiled for their level whatever the flags.
+// pair of packed panels runs through. Compiled for their level whatever the flags.
 #ifndef LARQL_DETAIL_GEMM_KERNELS_HPP
 #define LARQL_DETAIL_GEMM_KERNELS_HPP
 
@@ -25,11 +25,6 @@ struct gemm_tile {
 /// @param next  memory that is wanted soon: depth / 4 cache lines are fetched into the second-level cache meanwhile
 using tile_kernel = void (*)(std::size_t depth, const float* a, const float* b, float* const* c, std::size_t col,
                              bool add, const float* next);
-
-inline constexpr std::size_t dot_rows = 4;
-
-/// sums[r] = sum over k < depth of x[k] * rows[r][k] for dot_rows rows, none of which need be aligned.
-using dot_kernel = void (*)(std::size_t depth, const float* x, const float* const* rows, float* sums);
 
 }  // namespace larql::detail
 
@@ -59,7 +54,6 @@ namespace larql::detail {
 struct gemm_kernels {
     gemm_tile tile;
     tile_kernel multiply_tile;
-    dot_kernel dot;
 };
 
 inline constexpr std::size_t largest_tile_rows = gemm_avx512::tile.rows;
@@ -67,8 +61,8 @@ inline constexpr std::size_t largest_tile = gemm_avx512::tile.rows * gemm_avx512
 
 /// @param level  avx2 or avx512
 inline gemm_kernels choose_gemm_kernels(simd_level level) noexcept {
-    if (level == simd_level::avx512) return {gemm_avx512::tile, &gemm_avx512::multiply_tile, &gemm_avx512::dot};
-    return {gemm_avx2::tile, &gemm_avx2::multiply_tile, &gemm_avx2::dot};
+    if (level == simd_level::avx512) return {gemm_avx512::tile, &gemm_avx512::multiply_tile};
+    return {gemm_avx2::tile, &gemm_avx2::multiply_tile};
 }
 
 }  // namespace larql::detail

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_GEMM_SOURCE_HPP
 
 #include <larql/detail/function_ref.hpp>
+#include <larql/detail/gemm/stored_matrix.hpp>
 #include <larql/detail/huge_pages.hpp>
 
 #include <algorithm>
@@ -19,7 +20,9 @@ namespace larql::detail {
 
 /// A matrix that is read by rows. `read_rows(begin, end, out, stride)` writes rows [begin, end) of `cols` values each
 /// to out, out + stride, ...; it may be called from several threads at once, in any order, and more than once per row.
-/// A source that has its rows in memory also sets `data`; then the products use that and do not call read_rows.
+/// A source that has its rows in memory also sets `data`; then the products use that and do not call read_rows. One
+/// that has them there in the type in which they are stored may set `stored`, which products of few rows compute from;
+/// the others call read_rows, which decodes them.
 ///
 /// It refers to its reader and owns nothing: name the callable, so that it outlives the source.
 template <class T>
@@ -29,6 +32,7 @@ struct matrix_source {
     function_ref<void(std::size_t begin, std::size_t end, T* out, std::size_t stride)> read_rows;
     const T* data = nullptr;     ///< row r is data + r * row_stride, contiguous, or null
     std::size_t row_stride = 0;  ///< in values
+    stored_matrix stored{};      ///< of matrices of float
 };
 
 /// A row-major matrix in memory as a reader; `source()` refers to this object.
@@ -53,8 +57,9 @@ class aligned_array {
 
 public:
     aligned_array() = default;
-    explicit aligned_array(std::size_t count)
-        : m_data(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{alignment}))) {
+    explicit aligned_array(std::size_t count) {
+        if (count == 0) return;
+        m_data.reset(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{alignment})));
         advise_huge_pages(m_data.get(), count * sizeof(T));
     }
 

@@ -72,29 +72,6 @@ LARQL_GEMM_TARGET inline void multiply_tile(std::size_t depth, const float* a, c
     }
 }
 
-/// A dot_kernel.
-LARQL_GEMM_TARGET inline void dot(std::size_t depth, const float* x, const float* const* rows, float* sums) {
-    vector partial[dot_rows][2] = {};
-    std::size_t k = 0;
-    for (; k + 2 * lanes <= depth; k += 2 * lanes) {
-        const vector x0 = *reinterpret_cast<const vector_unaligned*>(x + k);
-        const vector x1 = *reinterpret_cast<const vector_unaligned*>(x + k + lanes);
-#pragma GCC unroll 4
-        for (std::size_t r = 0; r < dot_rows; ++r) {
-            multiply_add(partial[r][0], x0, *reinterpret_cast<const vector_unaligned*>(rows[r] + k));
-            multiply_add(partial[r][1], x1, *reinterpret_cast<const vector_unaligned*>(rows[r] + k + lanes));
-        }
-    }
-#pragma GCC unroll 4
-    for (std::size_t r = 0; r < dot_rows; ++r) {
-        const vector both = partial[r][0] + partial[r][1];
-        float sum = 0.0F;
-        for (std::size_t i = 0; i < lanes; ++i) sum += both[i];
-        for (std::size_t i = k; i < depth; ++i) sum = __builtin_fmaf(x[i], rows[r][i], sum);
-        sums[r] = sum;
-    }
-}
-
 }  // namespace larql::detail::LARQL_GEMM_NAMESPACE
 
 #endif

@@ -8,28 +8,13 @@
 
 #include <larql/detail/ggml/grids.hpp>
 #include <larql/detail/ggml/lanes.hpp>
+#include <larql/detail/ggml/unpacked.hpp>
 #include <larql/dtype.hpp>
 
 #include <cstddef>
 #include <cstdint>
 
 namespace larql::detail {
-
-/// Where a format puts what it unpacks: a vector of 16 integers, their scale, and their offset where the format has
-/// one. The scale is the product of an f16 (11 significant bits) and a small integer, and q is small too: scale * q is
-/// exact in float. So it makes no difference that some processors fuse it with the sum that follows.
-struct block_parts {
-    lanes* q;
-    float* scale;
-    float* offset;
-};
-
-/// How the integers of a format become values.
-enum class block_scaling {
-    scaled,     ///< q * scale
-    shifted,    ///< q * scale + offset
-    looked_up,  ///< values[q] * scale
-};
 
 /// What every format states.
 template <dtype Type, block_scaling Scaling = block_scaling::scaled>

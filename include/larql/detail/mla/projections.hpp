@@ -29,20 +29,46 @@ struct attention_result;
 
 namespace detail {
 
+/// Where the projections of a block keep what is between their products. It grows to the largest call.
+template <class T>
+struct projection_buffers {
+    tensor<T, 2> query_latent = tensor<T, 2>::from_shape({0, 0});  ///< [T, Rq]
+    tensor<T, 3> query = tensor<T, 3>::from_shape({0, 0, 0});      ///< [T, H, D], of latent form
+    tensor<T, 2> key_latent = tensor<T, 2>::from_shape({0, 0});    ///< [T, R + P]
+    tensor<T, 2> key_value = tensor<T, 2>::from_shape({0, 0});     ///< [T, G*(N + V)]
+    tensor<T, 2> gate = tensor<T, 2>::from_shape({0, 0});
+    tensor<T, 2> raw_query = tensor<T, 2>::from_shape({0, 0});     ///< [T, H*D], of the latent before its norm
+    tensor<T, 2> both_latents = tensor<T, 2>::from_shape({0, 0});  ///< [T, 2*Rq]
+    tensor<T, 2> output_parts = tensor<T, 2>::from_shape({0, 0});  ///< [T, Go*Ro]
+};
+
+/// Gives a tensor a shape; its elements are then anything. Allocates only if the shape is another.
+template <class Tensor, class... Extents>
+void fit(Tensor& x, Extents... extents) {
+    const typename Tensor::shape_type shape{extents...};
+    if (x.shape() != shape) x = Tensor::from_shape(shape);
+}
+
 /// The projections of one block on one executor.
 template <class T>
 class block_projection {
 public:
     block_projection(const attention_spec& spec, const rope_table& rope, const attention_weights<T>& weights,
-                     executor& threads)
-        : m_spec(spec), m_g(spec.geometry), m_form(spec.form), m_rope(rope), m_w(weights), m_threads(threads) {}
+                     projection_buffers<T>& buffers, executor& threads)
+        : m_spec(spec),
+          m_g(spec.geometry),
+          m_form(spec.form),
+          m_rope(rope),
+          m_w(weights),
+          m_buffers(buffers),
+          m_threads(threads) {}
 
     /// q, k and v of the new tokens, rotated.
     /// @param query_latent  gets the normed query latent [T, Rq], times its gains, which an indexer reads; null: unread
-    /// @param latents       gets [T, 2*Rq], the same and the latent before its norm, where queries and a gate read both
     void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r,
-                         tensor<T, 2>* query_latent, tensor<T, 2>& latents) const {
-        r.q = query(x, query_latent, latents);
+                         tensor<T, 2>* query_latent = nullptr) const {
+        tensor<T, 3>& q = m_form == attention_form::latent ? m_buffers.query : r.q;
+        query(x, query_latent, q);
         if (m_spec.kind == attention_kind::gqa) {
             plain_query_key_value(x, first_position, r);
             return;
@@ -52,12 +78,12 @@ public:
         } else {
             factored_key_value(x, r);
         }
-        apply_rope(r.q, rope_begin(m_g), m_rope, m_g.pairing, first_position);
-        apply_temperature(r.q, first_position);
+        apply_rope(q, rope_begin(m_g), m_rope, m_g.pairing, first_position);
+        apply_temperature(q, first_position);
         if (m_form == attention_form::latent) {
             apply_rope(r.k, m_g.kv_lora_rank, m_rope, m_g.pairing, first_position);
-            r.q = to_latent(r.q);
-            r.v = leading_columns(r.k, m_g.kv_lora_rank);
+            to_latent(q, r.q);
+            leading_columns(r.k, m_g.kv_lora_rank, r.v);
         } else if (m_form == attention_form::factored) {
             spread_rotated(r.k, first_position);
         } else {
@@ -65,22 +91,33 @@ public:
         }
     }
 
-    /// Each head's weighted latent [T, H, R] to its output [T, H, V]: v_b times it.
-    [[nodiscard]] tensor<T, 3> from_latent(const tensor<T, 3>& weighted) const {
-        auto out = tensor<T, 3>::from_shape({weighted.shape(0), m_g.num_heads, m_g.v_head_dim});
-        for (std::size_t h = 0; h < m_g.num_heads; ++h) {
-            const std::size_t kv = kv_head(h);
-            const matrix_input<T> v_b = m_w[tensor_role::v_b].row_range(kv * m_g.v_head_dim, (kv + 1) * m_g.v_head_dim);
-            multiply_head(weighted, h, 0, v_b, out, h, 0);
-        }
-        return out;
+    /// Each head's weighted latent [T, H, R] to its output, in context [T, H*V]: the head's rows of v_b times it.
+    void from_latent(const tensor<T, 3>& weighted, tensor<T, 2>& context) const {
+        const std::size_t heads = m_g.num_heads, rank = m_g.kv_lora_rank, value = m_g.v_head_dim;
+        fit(context, weighted.shape(0), heads * value);
+        const bool whole = m_spec.latent_from == latent_factors::kv_b;  // its rows behind the keys' are v_b
+        multiply_heads<T>({.weight = m_w[whole ? tensor_role::kv_b : tensor_role::v_b].source(),
+                           .rows = value,
+                           .tokens = weighted.shape(0),
+                           .x = weighted.data(),
+                           .x_token = heads * rank,
+                           .out = context.data(),
+                           .out_token = heads * value,
+                           .heads = heads,
+                           .group = heads / m_g.kv_heads(),
+                           .head_rows = whole ? m_g.qk_nope_head_dim + value : value,
+                           .first_row = whole ? m_g.qk_nope_head_dim : 0,
+                           .x_head = rank,
+                           .out_head = value},
+                          m_threads);
     }
 
     /// Multiplies the heads' outputs [T, H*V] by the block's gate, if it has one.
-    /// @param x  what the gate reads: the block's input, or `latents` of query_key_value
+    /// @param x  the block's input, which the gate reads, unless it reads both query latents
     void apply_gate(const matrix_input<T>& x, tensor<T, 2>& context) const {
         if (m_spec.gate == output_gate::none) return;
-        const tensor<T, 2> gate = linear(x, tensor_role::gate);
+        tensor<T, 2>& gate = m_buffers.gate;
+        linear(m_spec.raw_query_latent ? matrix_input<T>(m_buffers.both_latents) : x, tensor_role::gate, gate);
         const std::size_t shared = context.shape(1) / gate.shape(1);  // elements that one factor multiplies
         for (std::size_t i = 0; i < context.size(); ++i)
             context.data()[i] *= T(1) / (T(1) + std::exp(-gate.data()[i / shared]));
@@ -88,114 +125,132 @@ public:
 
     /// Context [T, H*V] to the block's output [T, E]: by o, or by o_b after o_a, whose groups of rows each multiply
     /// their part of the context.
-    [[nodiscard]] tensor<T, 2> output(const tensor<T, 2>& context) const {
-        if (!grouped_output(m_spec)) return linear(context, tensor_role::o);
-        const std::size_t groups = m_spec.output_groups, rank = m_spec.output_rank, cols = context.shape(1) / groups;
-        auto joined = tensor<T, 2>::from_shape({context.shape(0), groups * rank});
-        for (std::size_t g = 0; g < groups; ++g) {
-            const matrix_input<T> rows = m_w[tensor_role::o_a].row_range(g * rank, (g + 1) * rank);
-            const dense_rows<T> part{context.data() + g * cols, context.shape(0), cols, context.shape(1)};
-            gemm_nt<T>(
-                part.source(), rows.source(), [&](std::size_t t) { return joined.data() + (t * groups + g) * rank; },
-                m_threads);
-        }
-        return linear(joined, tensor_role::o_b);
+    void output(const tensor<T, 2>& context, tensor<T, 2>& out) const {
+        if (!grouped_output(m_spec)) return linear(context, tensor_role::o, out);
+        const std::size_t groups = m_spec.output_groups, rank = m_spec.output_rank, cols = context.shape(1);
+        tensor<T, 2>& parts = m_buffers.output_parts;
+        fit(parts, context.shape(0), groups * rank);
+        multiply_heads<T>({.weight = m_w[tensor_role::o_a].source(),
+                           .rows = rank,
+                           .tokens = context.shape(0),
+                           .x = context.data(),
+                           .x_token = cols,
+                           .out = parts.data(),
+                           .out_token = groups * rank,
+                           .heads = groups,
+                           .head_rows = rank,
+                           .x_head = cols / groups,
+                           .out_head = rank},
+                          m_threads);
+        linear(parts, tensor_role::o_b, out);
     }
 
     /// x w^T + bias.
+    void linear(const matrix_input<T>& x, tensor_role role, tensor<T, 2>& y) const {
+        fit(y, x.rows(), m_w[role].rows());
+        linear(x.source(), role, y.data());
+    }
     [[nodiscard]] tensor<T, 2> linear(const matrix_input<T>& x, tensor_role role) const {
-        const matrix_input<T>& w = m_w[role];
-        const vector_input<T>& bias = m_w.bias(role);
-        auto y = tensor<T, 2>::from_shape({x.rows(), w.rows()});
-        const std::size_t cols = w.rows();
-        gemm_nt<T>(
-            x.source(), w.source(), [&](std::size_t i) { return y.data() + i * cols; }, m_threads);
-        if (!bias.empty())
-            for (std::size_t t = 0; t < x.rows(); ++t)
-                for (std::size_t i = 0; i < cols; ++i) y.data()[t * cols + i] += bias.data()[i];
+        auto y = tensor<T, 2>::from_shape({0, 0});
+        linear(x, role, y);
         return y;
     }
 
 private:
-    [[nodiscard]] std::size_t kv_head(std::size_t head) const noexcept {
-        return head / (m_g.num_heads / m_g.kv_heads());
+    /// x w^T + bias into y [T, rows of w].
+    void linear(const matrix_source<T>& x, tensor_role role, T* y) const {
+        const matrix_input<T>& w = m_w[role];
+        const vector_input<T>& bias = m_w.bias(role);
+        const std::size_t cols = w.rows();
+        gemm_nt<T>(
+            x, w.source(), [&](std::size_t i) { return y + i * cols; }, m_threads);
+        if (!bias.empty())
+            for (std::size_t t = 0; t < x.rows; ++t)
+                for (std::size_t i = 0; i < cols; ++i) y[t * cols + i] += bias.data()[i];
+    }
+    /// The same as heads, [T, heads, rows of w / heads].
+    void linear(const matrix_source<T>& x, tensor_role role, std::size_t heads, tensor<T, 3>& y) const {
+        fit(y, x.rows, heads, m_w[role].rows() / heads);
+        linear(x, role, y.data());
     }
 
-    /// scale / sqrt(mean(row^2) + eps) of the first `width` elements of every row; `scale` for a model without norms.
+    /// The gains of a latent's norm, or none where they are multiplied into what follows.
+    [[nodiscard]] const vector_input<T>& gains(tensor_role norm) const noexcept {
+        static const vector_input<T> none;
+        const bool folded = m_form == attention_form::latent && m_spec.latent_from == latent_factors::folded;
+        return folded ? none : m_w.vector(norm);
+    }
+
+    /// scale / sqrt(mean(row^2) + eps) of the first `width` elements of a row; `scale` for a model without norms.
+    [[nodiscard]] T norm_factor(const T* row, std::size_t width, double scale) const {
+        if (m_spec.latent_norm.kind == norm_kind::none) return static_cast<T>(scale);
+        double sum = 0.0;
+        for (std::size_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * static_cast<double>(row[i]);
+        return static_cast<T>(scale / std::sqrt(sum / static_cast<double>(width) + m_spec.latent_norm.eps));
+    }
     [[nodiscard]] std::vector<T> norm_factors(const tensor<T, 2>& x, std::size_t width, double scale) const {
-        std::vector<T> factors(x.shape(0), static_cast<T>(scale));
-        if (m_spec.latent_norm.kind == norm_kind::none) return factors;
-        for (std::size_t t = 0; t < x.shape(0); ++t) {
-            double sum = 0.0;
-            const T* row = x.data() + t * x.shape(1);
-            for (std::size_t i = 0; i < width; ++i) sum += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-            factors[t] = static_cast<T>(scale / std::sqrt(sum / static_cast<double>(width) + m_spec.latent_norm.eps));
-        }
+        std::vector<T> factors(x.shape(0));
+        for (std::size_t t = 0; t < x.shape(0); ++t) factors[t] = norm_factor(x.data() + t * x.shape(1), width, scale);
         return factors;
     }
 
     /// RMSNorm of the first `width` elements of every row, times `scale`, in place; without gains, the division alone.
     void normalise(tensor<T, 2>& x, std::size_t width, double scale, const vector_input<T>& gains) const {
-        const std::vector<T> factors = norm_factors(x, width, scale);
         for (std::size_t t = 0; t < x.shape(0); ++t) {
             T* row = x.data() + t * x.shape(1);
-            for (std::size_t i = 0; i < width; ++i) row[i] *= gains.empty() ? factors[t] : factors[t] * gains.data()[i];
+            const T factor = norm_factor(row, width, scale);
+            for (std::size_t i = 0; i < width; ++i) row[i] *= gains.empty() ? factor : factor * gains.data()[i];
         }
     }
 
-    [[nodiscard]] static tensor<T, 3> heads_of(tensor<T, 2>&& flat, std::size_t heads) {
-        const std::size_t rows = flat.shape(0), dim = flat.shape(1) / heads;
-        auto x = tensor<T, 3>::from_shape({0, 0, 0});
-        x.storage() = std::move(flat.storage());
-        x.resize({rows, heads, dim}, true);
-        return x;
-    }
-
-    [[nodiscard]] tensor<T, 3> query(const matrix_input<T>& x, tensor<T, 2>* latent, tensor<T, 2>& latents) const {
-        if (!query_latent(m_spec)) return heads_of(linear(x, tensor_role::q), m_g.num_heads);
-        tensor<T, 2> a = linear(x, tensor_role::q_a);
+    void query(const matrix_input<T>& x, tensor<T, 2>* latent, tensor<T, 3>& q) const {
+        const std::size_t heads = m_g.num_heads;
+        if (!query_latent(m_spec)) return linear(x.source(), tensor_role::q, heads, q);
+        tensor<T, 2>& a = m_buffers.query_latent;
+        linear(x, tensor_role::q_a, a);
         if (latent != nullptr) {
             *latent = a;
             normalise(*latent, m_g.q_lora_rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
         }
-        tensor<T, 2> raw;  // what queries take of the latent before its norm
         if (m_spec.raw_query_latent) {
-            raw = linear(a, tensor_role::q_b_raw);
-            latents = both_latents(a);
+            linear(a, tensor_role::q_b_raw, m_buffers.raw_query);
+            keep_both_latents(a);
         }
-        const auto with_raw = [&](tensor<T, 2>&& q) {
-            for (std::size_t i = 0; i < raw.size(); ++i) q.data()[i] += raw.data()[i];
-            return heads_of(std::move(q), m_g.num_heads);
-        };
         if (m_form == attention_form::dense) {
             const std::vector<T> factors = norm_factors(a, m_g.q_lora_rank, m_spec.q_latent_scale);
-            tensor<T, 2> q = linear(x, tensor_role::q);
+            linear(x.source(), tensor_role::q, heads, q);
+            const std::size_t width = q.shape(1) * q.shape(2);
             for (std::size_t t = 0; t < q.shape(0); ++t)
-                for (std::size_t i = 0; i < q.shape(1); ++i) q.data()[t * q.shape(1) + i] *= factors[t];
-            return with_raw(std::move(q));
+                for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factors[t];
+        } else {
+            normalise(a, m_g.q_lora_rank, m_spec.q_latent_scale, gains(tensor_role::q_a_norm));
+            const dense_rows<T> rows{a.data(), a.shape(0), a.shape(1), a.shape(1)};
+            linear(rows.source(), tensor_role::q_b, heads, q);
         }
-        normalise(a, m_g.q_lora_rank, m_spec.q_latent_scale,
-                  m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::q_a_norm));
-        return with_raw(linear(a, tensor_role::q_b));
+        if (!m_spec.raw_query_latent) return;
+        for (std::size_t i = 0; i < q.size(); ++i) q.data()[i] += m_buffers.raw_query.data()[i];
     }
 
-    /// [the normed latent times its gains, the latent], for each token.
-    [[nodiscard]] tensor<T, 2> both_latents(const tensor<T, 2>& a) const {
+    /// [the normed latent times its gains, the latent], for each token: what a gate reads.
+    void keep_both_latents(const tensor<T, 2>& a) const {
         const std::size_t tokens = a.shape(0), rank = a.shape(1);
         tensor<T, 2> normed = a;
         normalise(normed, rank, m_spec.q_latent_scale, m_w.vector(tensor_role::q_a_norm));
-        auto both = tensor<T, 2>::from_shape({tokens, 2 * rank});
+        fit(m_buffers.both_latents, tokens, 2 * rank);
         for (std::size_t t = 0; t < tokens; ++t) {
-            std::copy_n(normed.data() + t * rank, rank, both.data() + t * 2 * rank);
-            std::copy_n(a.data() + t * rank, rank, both.data() + t * 2 * rank + rank);
+            T* const row = m_buffers.both_latents.data() + t * 2 * rank;
+            std::copy_n(normed.data() + t * rank, rank, row);
+            std::copy_n(a.data() + t * rank, rank, row + rank);
         }
-        return both;
     }
 
     /// Plain attention: norms of the heads before or after rotation.
     void plain_query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
-        r.k = heads_of(linear(x, tensor_role::k), m_g.kv_heads());
-        r.v = m_spec.value_is_key ? r.k : heads_of(linear(x, tensor_role::v), m_g.kv_heads());
+        linear(x.source(), tensor_role::k, m_g.kv_heads(), r.k);
+        if (m_spec.value_is_key)
+            r.v = r.k;
+        else
+            linear(x.source(), tensor_role::v, m_g.kv_heads(), r.v);
         const auto rotate = [&](tensor<T, 3>& heads, const norm_spec& norm, tensor_role role) {
             if (!norm.after_rope) normalise_heads(heads, norm, m_w.vector(role), m_w.bias(role));
             clip(heads);
@@ -239,8 +294,8 @@ private:
     void dense_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
         const std::vector<T> factors =
             norm_factors(linear(x, tensor_role::kv_a_latent), m_g.kv_lora_rank, m_spec.kv_latent_scale);
-        r.k = heads_of(linear(x, tensor_role::k), m_g.kv_heads());
-        r.v = heads_of(linear(x, tensor_role::v), m_g.kv_heads());
+        linear(x.source(), tensor_role::k, m_g.kv_heads(), r.k);
+        linear(x.source(), tensor_role::v, m_g.kv_heads(), r.v);
         const std::size_t nope_begin = m_g.order == head_order::rope_nope ? m_g.qk_rope_head_dim : 0;
         const std::size_t dim = m_g.qk_head_dim(), value = m_g.v_head_dim, heads = m_g.kv_heads();
         for (std::size_t t = 0; t < factors.size(); ++t)
@@ -266,21 +321,21 @@ private:
     void factored_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
         const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, nope = m_g.qk_nope_head_dim;
         const std::size_t value = m_g.v_head_dim, heads = m_g.kv_heads(), tokens = x.rows();
-        tensor<T, 2> latent = linear(x, tensor_role::kv_a);
-        normalise(latent, rank, m_spec.kv_latent_scale,
-                  m_form == attention_form::latent ? vector_input<T>{} : m_w.vector(tensor_role::kv_a_norm));
+        tensor<T, 2>& latent = m_buffers.key_latent;
+        linear(x, tensor_role::kv_a, latent);
+        normalise(latent, rank, m_spec.kv_latent_scale, gains(tensor_role::kv_a_norm));
         normalise_rotated(latent.data() + rank, tokens, rank + rope);
         if (m_form == attention_form::latent) {
-            r.k = heads_of(std::move(latent), 1);
+            fit(r.k, tokens, std::size_t{1}, rank + rope);
+            std::copy_n(latent.data(), latent.size(), r.k.data());
             return;
         }
-        const matrix_input<T> normed(tokens, rank, [&](std::size_t b, std::size_t e, T* out, std::size_t stride) {
-            for (std::size_t t = b; t < e; ++t, out += stride)
-                std::copy_n(latent.data() + t * (rank + rope), rank, out);
-        });
-        const tensor<T, 2> kv = linear(normed, tensor_role::kv_b);
-        r.k = tensor<T, 3>::from_shape({tokens, heads, nope + rope});
-        r.v = tensor<T, 3>::from_shape({tokens, heads, value});
+        const dense_rows<T> normed{latent.data(), tokens, rank, rank + rope};
+        tensor<T, 2>& kv = m_buffers.key_value;
+        fit(kv, tokens, heads * (nope + value));
+        linear(normed.source(), tensor_role::kv_b, kv.data());
+        fit(r.k, tokens, heads, nope + rope);
+        fit(r.v, tokens, heads, value);
         const std::size_t nope_begin = m_g.order == head_order::rope_nope ? rope : 0;
         const std::size_t rotated = rope_begin(m_g);
         for (std::size_t t = 0; t < tokens; ++t)
@@ -297,48 +352,41 @@ private:
     void spread_rotated(tensor<T, 3>& k, std::size_t first_position) const {
         const std::size_t tokens = k.shape(0), heads = k.shape(1), dim = k.shape(2), rope = m_g.qk_rope_head_dim;
         const std::size_t rotated = rope_begin(m_g);
-        auto shared = tensor<T, 3>::from_shape({tokens, 1, rope});
-        for (std::size_t t = 0; t < tokens; ++t)
-            std::copy_n(k.data() + t * heads * dim + rotated, rope, shared.data() + t * rope);
-        apply_rope(shared, 0, m_rope, m_g.pairing, first_position);
-        for (std::size_t t = 0; t < tokens; ++t)
-            for (std::size_t h = 0; h < heads; ++h)
-                std::copy_n(shared.data() + t * rope, rope, k.data() + (t * heads + h) * dim + rotated);
+        for (std::size_t t = 0; t < tokens; ++t) {
+            T* const shared = k.data() + t * heads * dim + rotated;
+            apply_rope(shared, 1, dim, m_rope, m_g.pairing, first_position + t);
+            for (std::size_t h = 1; h < heads; ++h) std::copy_n(shared, rope, shared + h * dim);
+        }
     }
 
     /// The query of each head carried into the latent: [k_b q_nope | q_rope], [T, H, R + P].
-    [[nodiscard]] tensor<T, 3> to_latent(const tensor<T, 3>& q) const {
-        const std::size_t tokens = q.shape(0), rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim;
-        const bool rope_first = m_g.order == head_order::rope_nope;
-        const std::size_t rotated = rope_begin(m_g);
-        auto out = tensor<T, 3>::from_shape({tokens, m_g.num_heads, rank + rope});
-        for (std::size_t h = 0; h < m_g.num_heads; ++h) {
-            const std::size_t kv = kv_head(h);
-            multiply_head(q, h, rope_first ? rope : 0, m_w[tensor_role::k_b].row_range(kv * rank, (kv + 1) * rank), out,
-                          h, 0);
-            for (std::size_t t = 0; t < tokens; ++t)
-                std::copy_n(q.data() + (t * m_g.num_heads + h) * q.shape(2) + rotated, rope,
-                            out.data() + (t * m_g.num_heads + h) * (rank + rope) + rank);
-        }
-        return out;
+    void to_latent(const tensor<T, 3>& q, tensor<T, 3>& out) const {
+        const std::size_t tokens = q.shape(0), heads = m_g.num_heads, dim = q.shape(2);
+        const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, rotated = rope_begin(m_g);
+        fit(out, tokens, heads, rank + rope);
+        const bool whole = m_spec.latent_from == latent_factors::kv_b;  // its rows before the values' are k_b^T
+        multiply_heads<T>({.weight = m_w[whole ? tensor_role::kv_b : tensor_role::k_b].source(),
+                           .rows = whole ? m_g.qk_nope_head_dim : rank,
+                           .tokens = tokens,
+                           .x = q.data() + (m_g.order == head_order::rope_nope ? rope : 0),
+                           .x_token = heads * dim,
+                           .out = out.data(),
+                           .out_token = heads * (rank + rope),
+                           .heads = heads,
+                           .group = heads / m_g.kv_heads(),
+                           .head_rows = whole ? m_g.qk_nope_head_dim + m_g.v_head_dim : rank,
+                           .x_head = dim,
+                           .out_head = rank + rope,
+                           .role = whole ? row_role::depth : row_role::column},
+                          m_threads);
+        for (std::size_t i = 0; i < tokens * heads; ++i)
+            std::copy_n(q.data() + i * dim + rotated, rope, out.data() + i * (rank + rope) + rank);
     }
 
-    /// out[t, to_head, to_begin + i] = sum over k of w[i, k] * x[t, head, begin + k], for every token.
-    void multiply_head(const tensor<T, 3>& x, std::size_t head, std::size_t begin, const matrix_input<T>& w,
-                       tensor<T, 3>& out, std::size_t to_head, std::size_t to_begin) const {
-        const std::size_t stride = x.shape(1) * x.shape(2), out_stride = out.shape(1) * out.shape(2);
-        const T* first = x.data() + head * x.shape(2) + begin;
-        T* first_out = out.data() + to_head * out.shape(2) + to_begin;
-        const dense_rows<T> rows{first, x.shape(0), w.cols(), stride};
-        gemm_nt<T>(
-            rows.source(), w.source(), [&](std::size_t t) { return first_out + t * out_stride; }, m_threads);
-    }
-
-    [[nodiscard]] static tensor<T, 3> leading_columns(const tensor<T, 3>& x, std::size_t columns) {
-        auto out = tensor<T, 3>::from_shape({x.shape(0), x.shape(1), columns});
+    static void leading_columns(const tensor<T, 3>& x, std::size_t columns, tensor<T, 3>& out) {
+        fit(out, x.shape(0), x.shape(1), columns);
         for (std::size_t i = 0; i < x.shape(0) * x.shape(1); ++i)
             std::copy_n(x.data() + i * x.shape(2), columns, out.data() + i * columns);
-        return out;
     }
 
     const attention_spec& m_spec;
@@ -346,6 +394,7 @@ private:
     attention_form m_form;
     const rope_table& m_rope;
     const attention_weights<T>& m_w;
+    projection_buffers<T>& m_buffers;
     executor& m_threads;
 };
 

@@ -134,7 +134,43 @@ public:
         }
     }
 
+    [[nodiscard]] std::shared_ptr<const row_source> held(weight_storage storage) const override {
+        grid_layout layout = m;
+        for (stored_part* part : {&layout.codes, &layout.scales, &layout.zeros}) *part = part->held(storage);
+        auto source = std::make_shared<grid_source>(std::move(layout));
+        source->make_table();
+        return source;
+    }
+
+    [[nodiscard]] stored_matrix in_memory() const override {
+        if (m_table.empty()) return {};
+        return {.data = m.codes.memory.get(),
+                .row_bytes = static_cast<std::size_t>(m.row_bytes),
+                .kind = row_kind::f8_e4m3,
+                .scales = {.data = m_table.data(),
+                           .stride = static_cast<std::size_t>(m.grid.columns),
+                           .block_rows = static_cast<std::size_t>(m.grid.block_rows),
+                           .block_columns = static_cast<std::size_t>(std::min(m.grid.block_columns, m.columns))}};
+    }
+
 private:
+    /// Decodes the scales of E4M3 codes once, if products can compute with them: the grid repeats evenly over the rows
+    /// of all matrices, and its columns are whole vectors.
+    void make_table() {
+        const bool shifted = m.zeros.info != nullptr || m.packed_zero_bits != 0 || m.zero_offset != 0.0F;
+        if (m.format != code_format::f8_e4m3 || shifted || !m.group_index.empty() || m.matrix_rows == 0 ||
+            m.row_bytes == 0)
+            return;
+        const std::uint64_t matrices = m.codes.info->size_bytes / m.row_bytes / m.matrix_rows;
+        if (m.grid.block_columns % 16 != 0 && m.grid.block_columns < m.columns) return;
+        if (matrices > 1 && m.matrix_rows % m.grid.block_rows != 0) return;
+        scratch s;
+        for (std::uint64_t matrix = 0; matrix < matrices; ++matrix) {
+            read_parameters(matrix, 0, m.grid.rows, s);
+            m_table.insert(m_table.end(), s.scales.begin(), s.scales.end());
+        }
+    }
+
     struct scratch {
         std::vector<std::byte> codes{};
         std::vector<std::byte> bytes{};
@@ -196,6 +232,7 @@ private:
     }
 
     grid_layout m;
+    std::vector<float> m_table{};  // of E4M3 in memory: scales of all matrices, one after the other
 };
 
 }  // namespace larql::detail

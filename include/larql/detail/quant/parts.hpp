@@ -140,7 +140,7 @@ public:
     /// The mapped bytes of a part, counted as part of the weight.
     mapped_part map(const tensor_info& info) {
         m_bytes += info.size_bytes;
-        return {.file = m_file, .bytes = m_file->bytes(info)};
+        return {.owner = m_file, .bytes = m_file->bytes(info)};
     }
     /// All bytes of a small part.
     [[nodiscard]] std::vector<std::byte> peek(const tensor_info& info) const {

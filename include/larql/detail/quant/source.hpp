@@ -5,17 +5,23 @@
 #define LARQL_DETAIL_QUANT_SOURCE_HPP
 
 #include <larql/detail/ceil_div.hpp>
+#include <larql/detail/gemm/source.hpp>
+#include <larql/detail/gemm/stored_matrix.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/ggml_blocks.hpp>
 #include <larql/tensor_info.hpp>
+#include <larql/weight_storage.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace larql::detail {
@@ -30,6 +36,14 @@ public:
 
     /// Writes rows [begin, end) to `out`, `stride` floats apart. The caller has checked the range and the stride.
     virtual void read_rows(std::uint64_t begin, std::uint64_t end, float* out, std::size_t stride) const = 0;
+
+    /// The same rows, read from memory.
+    /// @param storage  mapped or copied
+    [[nodiscard]] virtual std::shared_ptr<const row_source> held(weight_storage storage) const = 0;
+
+    /// The rows as products of few rows compute from them, valid as long as this object; nothing if the storage is not
+    /// one of theirs, or not in memory.
+    [[nodiscard]] virtual stored_matrix in_memory() const { return {}; }
 };
 
 /// Numbers of any format as float: integers as their values.
@@ -40,15 +54,37 @@ inline void to_floats(dtype type, std::span<const std::byte> bytes, std::span<fl
         dequantize(type, bytes, out);
 }
 
-/// A tensor of a checkpoint that is part of a weight; empty when `info` is null. It reads with ordinary reads, so that
-/// a file which shrinks meanwhile is an error and not a signal.
+/// Bytes that were read into memory of their own.
+inline std::shared_ptr<const std::byte> copy_of(const sharded_tensors& file, const tensor_info& info) {
+    auto memory = std::make_shared<aligned_array<std::byte>>(static_cast<std::size_t>(info.size_bytes));
+    file.read_bytes(info, 0, {memory->data(), static_cast<std::size_t>(info.size_bytes)});
+    const std::byte* const data = memory->data();
+    return {std::move(memory), data};
+}
+
+/// A tensor of a checkpoint that is part of a weight; empty when `info` is null. Unless it is held in memory, it reads
+/// with ordinary reads, so that a file which shrinks meanwhile is an error and not a signal.
 struct stored_part {
     std::shared_ptr<const sharded_tensors> file{};  ///< holds `info` too
     const tensor_info* info = nullptr;
-    dtype type = dtype::f32;  ///< what the bytes mean: F8_E8M0 where U8 holds exponents
+    dtype type = dtype::f32;                    ///< what the bytes mean: F8_E8M0 where U8 holds exponents
+    std::shared_ptr<const std::byte> memory{};  ///< all bytes, if held
+
+    /// The same part in the map (or in memory of its own).
+    [[nodiscard]] stored_part held(weight_storage storage) const {
+        stored_part part = *this;
+        if (info == nullptr) return part;
+        part.memory = storage == weight_storage::copied
+                          ? copy_of(*file, *info)
+                          : std::shared_ptr<const std::byte>(file, file->bytes(*info).data());
+        return part;
+    }
 
     /// Bytes [first, first + out.size()) of the tensor.
-    void read(std::uint64_t first, std::span<std::byte> out) const { file->read_bytes(*info, first, out); }
+    void read(std::uint64_t first, std::span<std::byte> out) const {
+        if (memory == nullptr) return file->read_bytes(*info, first, out);
+        if (!out.empty()) std::memcpy(out.data(), memory.get() + first, out.size());
+    }
 
     /// Elements [first, first + out.size()) as float. `bytes` is scratch.
     void read(std::uint64_t first, std::span<float> out, std::vector<std::byte>& bytes) const {
@@ -67,10 +103,46 @@ struct stored_part {
     }
 };
 
-/// The mapped bytes of such a tensor.
+/// The bytes of such a tensor in memory, mapped to begin with.
 struct mapped_part {
-    std::shared_ptr<const sharded_tensors> file{};  ///< holds the map
+    std::shared_ptr<const void> owner{};  ///< holds the map
     std::span<const std::byte> bytes{};
+
+    [[nodiscard]] mapped_part held(weight_storage storage) const {
+        if (storage != weight_storage::copied) return *this;
+        auto memory = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+        const std::span<const std::byte> copy = *memory;
+        return {std::move(memory), copy};
+    }
+};
+
+/// Rows that were decoded into memory.
+class decoded_source final : public row_source {
+public:
+    decoded_source(const row_source& from, std::uint64_t rows, std::uint64_t columns)
+        : m_columns(static_cast<std::size_t>(columns)),
+          m_numbers(std::make_shared<aligned_array<float>>(static_cast<std::size_t>(rows) * m_columns)) {
+        if (rows != 0) from.read_rows(0, rows, m_numbers->data(), m_columns);
+    }
+
+    void read_rows(std::uint64_t begin, std::uint64_t end, float* out, std::size_t stride) const override {
+        for (std::uint64_t r = begin; r < end; ++r, out += stride)
+            std::copy_n(m_numbers->data() + static_cast<std::size_t>(r) * m_columns, m_columns, out);
+    }
+    [[nodiscard]] std::shared_ptr<const row_source> held(weight_storage) const override {
+        return std::make_shared<decoded_source>(*this);
+    }
+    [[nodiscard]] stored_matrix in_memory() const override {
+        return {reinterpret_cast<const std::byte*>(m_numbers->data()), m_columns * sizeof(float)};
+    }
+
+    decoded_source(const decoded_source& other)
+        : row_source(), m_columns(other.m_columns), m_numbers(other.m_numbers) {}
+    decoded_source& operator=(const decoded_source&) = delete;
+
+private:
+    std::size_t m_columns;
+    std::shared_ptr<aligned_array<float>> m_numbers;
 };
 
 /// How many stored bytes a source works on at once: they and their floats stay in the second-level cache.

@@ -67,6 +67,12 @@ public:
         }
     }
 
+    [[nodiscard]] std::shared_ptr<const row_source> held(weight_storage storage) const override {
+        packed_linear layer = m;
+        for (mapped_part* part : {&layer.codes, &layer.zeros, &layer.scales}) *part = part->held(storage);
+        return std::make_shared<packed_linear_source>(std::move(layer));
+    }
+
 private:
     /// Scales and zero points of outputs [first, last), as [output, group].
     void load_parameters(std::uint64_t first, std::uint64_t last, std::span<float> scale, std::span<float> zero) const {
@@ -157,6 +163,11 @@ public:
             out += static_cast<std::size_t>(last - begin) * stride;
             begin = last;
         }
+    }
+
+    [[nodiscard]] std::shared_ptr<const row_source> held(weight_storage storage) const override {
+        return std::make_shared<transposed_mxfp4_source>(m_blocks.held(storage), m_scales.held(storage), m_rows,
+                                                         m_row_blocks);
     }
 
 private:
