@@ -91,6 +91,7 @@ void attend(const arguments& args) {
     auto inputs = model.paths();
     inputs.push_back(args.hidden);
     if (!args.selection.empty()) inputs.push_back(args.selection);
+    if (!args.reading.config.empty()) inputs.push_back(args.reading.config);
     larql::safetensors_writer writer(args.out, {.replace = true, .inputs = std::move(inputs)});
     const tensor<float, 3> q = heads_first(result.q), k = heads_first(result.k), v = heads_first(result.v);
     const auto declare = [&](const char* name, const auto& x) {

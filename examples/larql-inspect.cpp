@@ -21,6 +21,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -343,7 +344,9 @@ void read_as_float(const larql::checkpoint& model, const larql::weight& weight, 
 void dump(const larql::checkpoint& model, const arguments& args) {
     std::vector<larql::weight> weights;
     const std::vector<std::string> names = args.names.empty() ? model.weights().names() : args.names;
-    larql::safetensors_writer writer(args.dump, {.replace = true, .inputs = model.paths()});
+    auto inputs = model.paths();
+    if (!args.reading.config.empty()) inputs.push_back(args.reading.config);
+    larql::safetensors_writer writer(args.dump, {.replace = true, .inputs = std::move(inputs)});
     for (const std::string& name : names) {
         weights.push_back(model.weights().at(name));
         writer.add_tensor(name, larql::dtype::f32, {weights.back().shape().begin(), weights.back().shape().end()});

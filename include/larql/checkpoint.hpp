@@ -31,6 +31,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -125,6 +126,12 @@ public:
         std::vector<std::filesystem::path> all;
         for (std::size_t i = 0; i < shard_count(); ++i) all.push_back(detail::path_from_text(shard_path(i)));
         if (!files().config_path.empty()) all.push_back(detail::path_from_text(files().config_path));
+        if (files().safetensors && shard_count() != 0) {
+            const std::filesystem::path index =
+                detail::path_from_text(shard_path(0)).parent_path() / "model.safetensors.index.json";
+            std::error_code ignored;
+            if (std::filesystem::exists(index, ignored)) all.push_back(index);
+        }
         return all;
     }
     /// The stored bytes of a tensor of this checkpoint.

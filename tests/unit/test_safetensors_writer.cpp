@@ -233,6 +233,11 @@ TEST_CASE("safetensors_writer: an output that is an input is refused, by whateve
     std::filesystem::create_symlink(input, folder / "soft");
     LARQL_CHECK_ERROR(write_small(folder / "soft", options), errc::already_exists,
                       "soft: the output is the same file as the input");
+    std::filesystem::create_symlink(folder / "elsewhere", folder / "led");
+    LARQL_CHECK_ERROR(write_small(folder / "led", options), errc::not_a_file, "expected a regular file to replace");
+    CHECK(!std::filesystem::exists(folder / "elsewhere"));
+    REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+    LARQL_CHECK_ERROR(write_small(folder / "pipe", options), errc::not_a_file, "expected a regular file to replace");
     std::filesystem::create_symlink(input, folder / "link.larql-part");
     LARQL_CHECK_ERROR(write_small(folder / "link"), errc::io, "cannot create");
     REQUIRE(::mkfifo((folder / "fifo.larql-part").c_str(), 0600) == 0);

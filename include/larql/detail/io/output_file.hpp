@@ -28,7 +28,7 @@ namespace larql {
 
 /// How a writer treats what is already on the disk.
 struct output_options {
-    bool replace = false;  ///< replace an existing output; it stays whole until the new one is complete
+    bool replace = false;  ///< replace an existing regular file; it stays whole until the new one is complete
     std::vector<std::filesystem::path> inputs{};  ///< files being read; the output must be none of them, by any name
 };
 
@@ -131,8 +131,13 @@ private:
         if (std::filesystem::is_directory(m_target, ignored))
             fail(errc::already_exists, "expected a file to write, got a folder of this name",
                  {.file = path_text(m_target)});
-        if (!m_replace && name_taken(m_target))
+        if (!name_taken(m_target)) return;
+        if (!m_replace)
             fail(errc::already_exists, "the output exists, and replacing it was not asked for",
+                 {.file = path_text(m_target)});
+        // A link would lead elsewhere, and a device or pipe is not what a file replaces.
+        if (!std::filesystem::is_regular_file(std::filesystem::symlink_status(m_target, ignored)))
+            fail(errc::not_a_file, "expected a regular file to replace, got something else",
                  {.file = path_text(m_target)});
     }
 
