@@ -10,6 +10,7 @@
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/gguf_tokenizer.hpp>
 #include <larql/detail/convert/number_formats.hpp>
+#include <larql/detail/convert/row_makers.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>

@@ -7,6 +7,7 @@
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/safetensors/index.hpp>
 #include <larql/detail/vindex/names.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
