@@ -117,14 +117,14 @@ private:
 
     /// Where a tensor stands within its file: by layer, q, k, v and o before all else, experts by number, the last norm
     /// last.
-    [[nodiscard]] std::pair<std::size_t, std::size_t> place_of(std::string_view name) const {
+    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> place_of(std::string_view name) const {
         using enum tensor_role;
         const auto what = identity(name);
         if (!what) return {0, 0};
-        constexpr std::size_t last = std::size_t{1} << 40;
+        constexpr std::uint64_t last = std::uint64_t{1} << 40;
         if (what->role == output_norm) return {last, 0};
         constexpr tensor_role first[] = {q, k, v, o};
-        const auto rank = static_cast<std::size_t>(std::ranges::find(first, what->role) - std::begin(first));
+        const auto rank = static_cast<std::uint64_t>(std::ranges::find(first, what->role) - std::begin(first));
         const bool router_like = what->role == router || what->role == router_bias;
         return {what->layer, (router_like ? last : rank * 4096) + what->expert};
     }
