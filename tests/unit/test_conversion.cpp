@@ -291,6 +291,89 @@ TEST_CASE("conversion: what GGUF has no words for is refused before anything is 
     CHECK(files_in(folder.path()).empty());
 }
 
+TEST_CASE("conversion: a GGUF header that says something else than the model is refused, whatever it is") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint source = checkpoint::open(data + "/hf/llama3");
+    const larql::detail::conversion_scope scope{.kind = container::gguf, .block_end = 2};
+    larql::detail::conversion_plan plan = larql::detail::conversion_planner(source, scope).plan();
+    plan.rows.push_back(*larql::detail::rope_freqs_row(source));
+    const auto read_back = [&](const char* key, const auto& value) {
+        larql::detail::gguf_metadata metadata = larql::detail::gguf_model_metadata(source, scope, plan.rows).make();
+        if (key != nullptr) metadata.set(key, value);
+        const auto layout = larql::detail::lay_out_gguf(plan.rows, metadata, "x.gguf", UINT64_MAX);
+        larql::detail::require_reads_back(source, layout.files.front(), plan.rows);
+        return 0;
+    };
+    CHECK(read_back(nullptr, 0U) == 0);
+    LARQL_CHECK_ERROR(read_back("llama.rope.freq_base", 10000.0F), errc::unsupported_architecture, "rotary embedding");
+    LARQL_CHECK_ERROR(read_back("llama.attention.layer_norm_rms_epsilon", 1e-5F), errc::unsupported_architecture,
+                      "the eps of its norms");
+    LARQL_CHECK_ERROR(read_back("llama.vocab_size", 47U), errc::unsupported_architecture, "vocabulary");
+    LARQL_CHECK_ERROR(read_back("llama.block_count", 1U), errc::unsupported_architecture, "2 attention blocks");
+
+    larql::attention_spec spec = source.spec(0), other = spec;
+    CHECK(larql::detail::difference(spec, other).empty());
+    other.scale *= 1.0 + 1e-5;
+    CHECK(larql::detail::difference(spec, other) == "softmax scale");
+    other = spec;
+    other.sliding_window = 7;
+    CHECK(larql::detail::difference(spec, other) == "window");
+    other = spec;
+    other.q_norm = {.kind = larql::norm_kind::rms, .eps = 1e-6};
+    CHECK(larql::detail::difference(spec, other) == "norms");
+    other = spec;
+    other.geometry.v_head_dim += 1;
+    CHECK(larql::detail::difference(spec, other) == "sizes");
+}
+
+#if !defined(_WIN32)
+TEST_CASE("conversion: a replaced file keeps its permissions, and a stranger's temporary is not taken over") {
+    const larql::testing::temporary_folder folder;
+    const std::string source = data + "/hf/deepseek_v3";
+    conversion_options options{.form = attention_form::latent};
+    const fs::path out = folder / "out";
+    fs::create_directory(out);
+    // Anybody could write this one: it is made anew, and what it held is gone.
+    larql::testing::write_file(out / "model.safetensors.larql-part", std::string(5'000'000, 'x'));
+    fs::permissions(out / "model.safetensors.larql-part", static_cast<fs::perms>(0666));
+    const std::ifstream held(out / "model.safetensors.larql-part");
+    convert(source, out, options);
+    convert(source, folder / "want", options);
+    CHECK(files_in(out) == files_in(folder / "want"));
+    CHECK((fs::status(out / "model.safetensors").permissions() & fs::perms::others_write) == fs::perms::none);
+    CHECK(fs::status(out / "model.safetensors").permissions() ==
+          fs::status(folder / "want" / "config.json").permissions());
+
+    for (const char* name : {"model.safetensors", "config.json"})
+        fs::permissions(out / name, static_cast<fs::perms>(0600));
+    options.form = attention_form::dense;
+    options.replace = true;
+    options.shard_bytes = 100'000;  // other names: they take the permissions of the model
+    convert(source, out, options);
+    for (const auto& entry : fs::directory_iterator(out))
+        CHECK(entry.status().permissions() == static_cast<fs::perms>(0600));
+    CHECK(!fs::exists(out / "model.safetensors"));
+}
+#endif
+
+TEST_CASE("conversion: the folder of a source whose shards lie elsewhere is never the target") {
+    const larql::testing::temporary_folder folder;
+    fs::create_directories(folder / "model" / "sub");
+    fs::copy(data + "/hf/deepseek_v3/model.safetensors", folder / "model" / "sub" / "a.safetensors");
+    fs::copy(data + "/hf/deepseek_v3/config.json", folder / "model" / "config.json");
+    nlohmann::json map;
+    for (const std::string& name : names_of(checkpoint::open(data + "/hf/deepseek_v3")))
+        map[name] = "sub/a.safetensors";
+    larql::testing::write_file(folder / "model" / "model.safetensors.index.json",
+                               nlohmann::json{{"weight_map", map}}.dump());
+    const auto before = files_in(folder / "model");
+    for (const fs::path& out : {folder / "model", folder / "model" / "sub"})
+        LARQL_CHECK_ERROR(convert(folder / "model" / "model.safetensors.index.json", out,
+                                  {.form = attention_form::dense, .replace = true}),
+                          errc::already_exists, "the folder of the input");
+    CHECK(files_in(folder / "model") == before);
+}
+
 TEST_CASE("conversion: parts made in any order, one of them twice, join to what one run makes") {
     const larql::testing::temporary_folder folder;
     const std::string source = data + "/hf/deepseek_v3";

@@ -9,6 +9,7 @@
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/journal.hpp>
 #include <larql/detail/convert/layout.hpp>
+#include <larql/detail/convert/order.hpp>
 #include <larql/detail/convert/output_set.hpp>
 #include <larql/detail/convert/part_records.hpp>
 #include <larql/detail/convert/row_runner.hpp>
@@ -32,28 +33,6 @@
 
 namespace larql::detail {
 
-/// What part of the files a run makes, from 1; 0 of 0: all of them. To join 0 parts is to join those that are there.
-struct conversion_part {
-    std::size_t number = 0, count = 0;
-    bool join = false;  ///< no part: the parts' files become the model
-};
-
-/// All that a run needs to know.
-struct conversion_order {
-    std::filesystem::path folder;
-    std::string journal_name;
-    std::span<const conversion_row> rows;
-    const conversion_layout* layout = nullptr;
-    std::vector<std::pair<std::string, std::filesystem::path>> carried;  ///< files beside the weights: name, from where
-    /// Files of the model that is replaced, with planned names or not; throws if there is one that must stay.
-    std::function<std::vector<std::string>()> find_old_files{};
-    std::string plan_print, source_print;  ///< fingerprints
-    conversion_part part{};
-    bool resume = false;
-    double sync_seconds = 10.0;
-    std::function<void(std::uint64_t done, std::uint64_t total)> progress{};
-};
-
 class conversion_run {
 public:
     conversion_run(const conversion_order& order, executor& threads)
@@ -61,8 +40,7 @@ public:
           m_threads(threads),
           m_output(order.folder),
           m_part(order.part),
-          m_of_part(order.layout->files.size(), true) {
-        choose_part();
+          m_of_part(files_of_part(*order.layout, order.part)) {
         for (std::size_t r = 0; r < order.rows.size(); ++r)
             for (std::size_t t = 0; t < order.rows[r].tensors.size(); ++t)
                 if (is_mine(r, t)) m_total += order.rows[r].tensors[t].size_bytes();
@@ -92,22 +70,6 @@ public:
     }
 
 private:
-    // --- the plan's part ---
-
-    /// Files go to parts in order, so that each part has about as many bytes.
-    void choose_part() {
-        const conversion_part& part = m_part;
-        if (part.count == 0 || part.join) return;
-        const auto total = static_cast<double>(m_order.layout->size_bytes());
-        double before = 0.0;
-        for (std::size_t f = 0; f < m_of_part.size(); ++f) {
-            const auto size = static_cast<double>(m_order.layout->files[f].size_bytes);
-            const double middle = total == 0.0 ? 0.0 : (before + size / 2.0) / total;
-            const auto owner = static_cast<std::size_t>(middle * static_cast<double>(part.count));
-            m_of_part[f] = std::min(owner, part.count - 1) + 1 == part.number;
-            before += size;
-        }
-    }
     [[nodiscard]] bool is_mine(std::size_t row, std::size_t tensor) const {
         return m_of_part[m_order.layout->places[row][tensor].file];
     }

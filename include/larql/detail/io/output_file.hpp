@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_IO_OUTPUT_FILE_HPP
 #define LARQL_DETAIL_IO_OUTPUT_FILE_HPP
 
+#include <larql/detail/io/file_writing.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/error.hpp>
 
@@ -21,7 +22,6 @@
 
 #if !defined(_WIN32)
 #include <sys/file.h>
-#include <sys/resource.h>
 #endif
 
 namespace larql {
@@ -168,7 +168,6 @@ private:
 #else
     int m_descriptor = -1;
     int m_lock = -1;  // the same open file: holds the lock until after the rename
-    std::uint64_t m_limit = UINT64_MAX;
 #endif
 };
 
@@ -182,25 +181,12 @@ inline void output_file::create() {
 }
 
 inline void output_file::write_all(std::uint64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-        OVERLAPPED at{};
-        at.Offset = static_cast<DWORD>(offset);
-        at.OffsetHigh = static_cast<DWORD>(offset >> 32);
-        const auto wanted = static_cast<DWORD>(std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
-        DWORD written = 0;
-        if (::WriteFile(m_handle, bytes.data(), wanted, &written, &at) == 0 || written == 0)
-            fail_system("write", static_cast<int>(::GetLastError()), m_temporary);
-        bytes = bytes.subspan(written);
-        offset += written;
-    }
+    write_fully(m_handle, offset, bytes, m_temporary);
 }
 
 inline void output_file::sync_and_close(std::uint64_t size_bytes) {
-    LARGE_INTEGER end{};
-    end.QuadPart = static_cast<LONGLONG>(size_bytes);
-    if (::SetFilePointerEx(m_handle, end, nullptr, FILE_BEGIN) == 0 || ::SetEndOfFile(m_handle) == 0)
-        fail_system("resize", static_cast<int>(::GetLastError()), m_temporary);
-    if (::FlushFileBuffers(m_handle) == 0) fail_system("sync", static_cast<int>(::GetLastError()), m_temporary);
+    resize_file(m_handle, size_bytes, m_temporary);
+    sync_file(m_handle, m_temporary);
     const BOOL closed = ::CloseHandle(std::exchange(m_handle, INVALID_HANDLE_VALUE));
     if (closed == 0) fail_system("close", static_cast<int>(::GetLastError()), m_temporary);
 }
@@ -244,41 +230,18 @@ inline void output_file::create() {
             fail(errc::io, "cannot create: another process is writing this file", {.file = path_text(m_temporary)});
     }
     m_owns_temporary = true;
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) m_limit = limit.rlim_cur;
     guard([&] {
         if (::ftruncate(m_descriptor, 0) != 0) fail_system("empty", errno, m_temporary);
     });
 }
 
 inline void output_file::write_all(std::uint64_t offset, std::span<const std::byte> bytes) {
-    // Beyond the limit the system would send a signal (SIGXFSZ) that ends the process.
-    if (offset > m_limit || bytes.size() > m_limit - offset)
-        fail(errc::io,
-             "cannot write: the process may not write files that large: expected at most " + std::to_string(m_limit) +
-                 " bytes, got " + std::to_string(offset) + " + " + std::to_string(bytes.size()),
-             {.file = path_text(m_temporary)});
-    while (!bytes.empty()) {
-        const std::size_t wanted = std::min<std::size_t>(bytes.size(), std::size_t{1} << 30);
-        const ssize_t written = ::pwrite(m_descriptor, bytes.data(), wanted, static_cast<off_t>(offset));
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) fail_system("write", written < 0 ? errno : ENOSPC, m_temporary);
-        bytes = bytes.subspan(static_cast<std::size_t>(written));
-        offset += static_cast<std::uint64_t>(written);
-    }
+    write_fully(m_descriptor, offset, bytes, m_temporary);
 }
 
 inline void output_file::sync_and_close(std::uint64_t size_bytes) {
-    if (size_bytes > m_limit)
-        fail(errc::io,
-             "cannot resize: the process may not write files that large: expected at most " + std::to_string(m_limit) +
-                 " bytes, got " + std::to_string(size_bytes),
-             {.file = path_text(m_temporary)});
-    if (::ftruncate(m_descriptor, static_cast<off_t>(size_bytes)) != 0) fail_system("resize", errno, m_temporary);
-    int synced = 0;
-    do synced = ::fsync(m_descriptor);
-    while (synced != 0 && errno == EINTR);
-    if (synced != 0) fail_system("sync", errno, m_temporary);
+    resize_file(m_descriptor, size_bytes, m_temporary);
+    sync_file(m_descriptor, m_temporary);
     m_lock = ::dup(m_descriptor);  // closing reports errors of delayed writes; the lock must outlive it
     if (::close(std::exchange(m_descriptor, -1)) != 0 && errno != EINTR) fail_system("close", errno, m_temporary);
 }

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_IO_OWNED_FILE_HPP
 #define LARQL_DETAIL_IO_OWNED_FILE_HPP
 
+#include <larql/detail/io/file_writing.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/error.hpp>
 
@@ -21,7 +22,6 @@
 #if !defined(_WIN32)
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
@@ -62,7 +62,6 @@ private:
     HANDLE m_handle = INVALID_HANDLE_VALUE;
 #else
     int m_descriptor = -1;
-    std::uint64_t m_limit = UINT64_MAX;
 #endif
 };
 
@@ -83,28 +82,11 @@ inline std::uint64_t owned_file::size_bytes() const {
     if (::GetFileSizeEx(m_handle, &size) == 0) fail_system("examine", static_cast<int>(::GetLastError()), m_path);
     return static_cast<std::uint64_t>(size.QuadPart);
 }
-inline void owned_file::resize(std::uint64_t size_bytes) {
-    LARGE_INTEGER end{};
-    end.QuadPart = static_cast<LONGLONG>(size_bytes);
-    if (::SetFilePointerEx(m_handle, end, nullptr, FILE_BEGIN) == 0 || ::SetEndOfFile(m_handle) == 0)
-        fail_system("resize", static_cast<int>(::GetLastError()), m_path);
-}
+inline void owned_file::resize(std::uint64_t size_bytes) { resize_file(m_handle, size_bytes, m_path); }
 inline void owned_file::write(std::uint64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-        OVERLAPPED at{};
-        at.Offset = static_cast<DWORD>(offset);
-        at.OffsetHigh = static_cast<DWORD>(offset >> 32);
-        const auto wanted = static_cast<DWORD>(std::min<std::size_t>(bytes.size(), std::size_t{1} << 30));
-        DWORD written = 0;
-        if (::WriteFile(m_handle, bytes.data(), wanted, &written, &at) == 0 || written == 0)
-            fail_system("write", static_cast<int>(::GetLastError()), m_path);
-        bytes = bytes.subspan(written);
-        offset += written;
-    }
+    write_fully(m_handle, offset, bytes, m_path);
 }
-inline void owned_file::sync() {
-    if (::FlushFileBuffers(m_handle) == 0) fail_system("sync", static_cast<int>(::GetLastError()), m_path);
-}
+inline void owned_file::sync() { sync_file(m_handle, m_path); }
 inline void owned_file::close() {
     if (m_handle == INVALID_HANDLE_VALUE) return;
     if (::CloseHandle(std::exchange(m_handle, INVALID_HANDLE_VALUE)) == 0)
@@ -146,8 +128,6 @@ inline owned_file::owned_file(std::filesystem::path path, how wanted) : m_path(s
         m_descriptor = ::open(m_path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY, 0600);
         if (m_descriptor < 0) fail_system("create", errno, m_path);
     }
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) m_limit = limit.rlim_cur;
 }
 inline owned_file::~owned_file() {
     if (m_descriptor >= 0) ::close(m_descriptor);
@@ -157,32 +137,11 @@ inline std::uint64_t owned_file::size_bytes() const {
     if (::fstat(m_descriptor, &status) != 0) fail_system("examine", errno, m_path);
     return static_cast<std::uint64_t>(status.st_size);
 }
-inline void owned_file::resize(std::uint64_t size_bytes) {
-    if (size_bytes > m_limit)  // the system would send a signal (SIGXFSZ) that ends the process
-        fail(errc::io,
-             "cannot resize: the process may not write files that large: expected at most " + std::to_string(m_limit) +
-                 " bytes, got " + std::to_string(size_bytes),
-             {.file = path_text(m_path)});
-    if (::ftruncate(m_descriptor, static_cast<off_t>(size_bytes)) != 0) fail_system("resize", errno, m_path);
-}
+inline void owned_file::resize(std::uint64_t size_bytes) { resize_file(m_descriptor, size_bytes, m_path); }
 inline void owned_file::write(std::uint64_t offset, std::span<const std::byte> bytes) {
-    if (offset > m_limit || bytes.size() > m_limit - offset)
-        fail(errc::io, "cannot write: the process may not write files that large", {.file = path_text(m_path)});
-    while (!bytes.empty()) {
-        const std::size_t wanted = std::min<std::size_t>(bytes.size(), std::size_t{1} << 30);
-        const ssize_t written = ::pwrite(m_descriptor, bytes.data(), wanted, static_cast<off_t>(offset));
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) fail_system("write", written < 0 ? errno : ENOSPC, m_path);
-        bytes = bytes.subspan(static_cast<std::size_t>(written));
-        offset += static_cast<std::uint64_t>(written);
-    }
+    write_fully(m_descriptor, offset, bytes, m_path);
 }
-inline void owned_file::sync() {
-    int synced = 0;
-    do synced = ::fsync(m_descriptor);
-    while (synced != 0 && errno == EINTR);
-    if (synced != 0) fail_system("sync", errno, m_path);
-}
+inline void owned_file::sync() { sync_file(m_descriptor, m_path); }
 inline void owned_file::close() {
     if (m_descriptor < 0) return;
     if (::close(std::exchange(m_descriptor, -1)) != 0 && errno != EINTR) fail_system("close", errno, m_path);

@@ -9,6 +9,7 @@
 #include <larql/attention_weights.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/mla/norm.hpp>
+#include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/detail/mla/rows.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/executor.hpp>
@@ -28,26 +29,6 @@ template <class T>
 struct attention_result;
 
 namespace detail {
-
-/// Where the projections of a block keep what is between their products. It grows to the largest call.
-template <class T>
-struct projection_buffers {
-    tensor<T, 2> query_latent = tensor<T, 2>::from_shape({0, 0});  ///< [T, Rq]
-    tensor<T, 3> query = tensor<T, 3>::from_shape({0, 0, 0});      ///< [T, H, D], of latent form
-    tensor<T, 2> key_latent = tensor<T, 2>::from_shape({0, 0});    ///< [T, R + P]
-    tensor<T, 2> key_value = tensor<T, 2>::from_shape({0, 0});     ///< [T, G*(N + V)]
-    tensor<T, 2> gate = tensor<T, 2>::from_shape({0, 0});
-    tensor<T, 2> raw_query = tensor<T, 2>::from_shape({0, 0});     ///< [T, H*D], of the latent before its norm
-    tensor<T, 2> both_latents = tensor<T, 2>::from_shape({0, 0});  ///< [T, 2*Rq]
-    tensor<T, 2> output_parts = tensor<T, 2>::from_shape({0, 0});  ///< [T, Go*Ro]
-};
-
-/// Gives a tensor a shape; its elements are then anything. Allocates only if the shape is another.
-template <class Tensor, class... Extents>
-void fit(Tensor& x, Extents... extents) {
-    const typename Tensor::shape_type shape{extents...};
-    if (x.shape() != shape) x = Tensor::from_shape(shape);
-}
 
 /// The projections of one block on one executor.
 template <class T>
