@@ -65,7 +65,12 @@ ordered_json rope_json(const larql::attention_spec& spec) {
     if (config.factor != 1.0) rope["factor"] = config.factor;
     if (config.original_max_position != 0.0) rope["original_max_position_embeddings"] = config.original_max_position;
     if (larql::depends_on_length(config)) rope["follows_length"] = true;
-    rope["magnitude"] = table.magnitude;
+    if (config.short_magnitude && config.long_magnitude) {  // it follows the length
+        rope["short_magnitude"] = *config.short_magnitude;
+        rope["long_magnitude"] = *config.long_magnitude;
+    } else {
+        rope["magnitude"] = table.magnitude;
+    }
     const std::vector<double>& f = table.frequencies;
     if (!f.empty()) rope["inv_freq"] = {f.front(), f[f.size() / 2], f.back()};
     return rope;
@@ -103,6 +108,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
                         {"num_key_value_heads", g.kv_heads()},
                         {"head_dim", g.qk_head_dim()},
                         {"v_head_dim", g.v_head_dim}};
+    if (spec.input_size != 0) out["input_size"] = spec.input_size;
     if (spec.kind == larql::attention_kind::mla) {
         out["q_lora_rank"] = g.q_lora_rank == 0 ? ordered_json(nullptr) : ordered_json(g.q_lora_rank);
         out["kv_lora_rank"] = g.kv_lora_rank;
@@ -138,6 +144,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
         out["temperature"] = {{"scale", spec.temperature.scale},
                               {"length", spec.temperature.length},
                               {"offset", spec.temperature.offset}};
+    if (spec.temperature.logarithmic) out["temperature"]["logarithmic"] = true;
     if (spec.indexer.any()) {
         out["indexer"] = indexer_json(spec.indexer);
         out["indexer_shared"] = spec.indexer.shared;

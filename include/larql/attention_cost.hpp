@@ -95,11 +95,15 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
         cached += indexer.cached_size();
         attention += indexer_flops_per_key(indexer);
     }
+    if (spec.kind == attention_kind::gqa && spec.input_width() > g.hidden_size)  // of q, k and v
+        added += (saturating(g.num_heads) * g.qk_head_dim() +
+                  saturating(g.kv_heads()) * (saturating(g.qk_head_dim()) + g.v_head_dim)) *
+                 (spec.input_width() - g.hidden_size);
     if (spec.raw_query_latent) added += saturating(g.num_heads) * g.qk_head_dim() * g.q_lora_rank;
     if (spec.gate != output_gate::none) {
         const saturating heads = g.num_heads;
         const saturating rows = spec.gate == output_gate::per_head ? heads : heads * g.v_head_dim;
-        added += rows * (spec.raw_query_latent ? saturating(2) * g.q_lora_rank : saturating(g.hidden_size));
+        added += rows * (spec.raw_query_latent ? saturating(2) * g.q_lora_rank : saturating(spec.input_width()));
     }
     return {.weights = (added + base.weights).value(),
             .cached_per_token = cached.value(),

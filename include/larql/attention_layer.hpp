@@ -248,7 +248,7 @@ private:
     }
 
     void require_width(const matrix_input<T>& x) const {
-        const std::size_t width = m_spec.geometry.hidden_size;
+        const std::size_t width = m_spec.input_width();
         if (x.cols() != width)
             detail::fail(
                 errc::shape_mismatch,

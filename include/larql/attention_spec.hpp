@@ -49,12 +49,14 @@ struct norm_spec {
 };
 
 /// A factor of the query that grows with its position p: 1 + scale * ln(1 + floor((p + offset) / length)).
+/// Or, `logarithmic`, a factor of scale * ln(p + 1) / ln(length) beyond that length, and 1 up to it (Qwen's logn).
 /// @source transformers modeling_mistral4.py get_llama_4_attn_scale (offset 0), modeling_llama4.py (offset 1);
-///         llama.cpp deepseek2.cpp, `attention.temperature_*`
+///         llama.cpp deepseek2.cpp, `attention.temperature_*`; modeling_qwen.py, published with the models
 struct query_temperature {
     double scale = 0.0;   ///< 0: the query keeps its length
-    double length = 0.0;  ///< tokens from one step to the next
+    double length = 0.0;  ///< tokens from one step to the next; of training
     double offset = 0.0;
+    bool logarithmic = false;
 };
 
 /// A sigmoid of a projection of the block's input that multiplies the heads' outputs before the output projection.
@@ -70,12 +72,13 @@ constexpr std::string_view to_string(output_gate gate) noexcept {
 
 /// The order of the rows of a fused q, k and v.
 enum class qkv_order : std::uint8_t {
-    in_turn,   ///< the rows of q, of k, of v (Phi-3)
-    by_group,  ///< for each key/value head: its H/G query heads, its key head, its value head (InternLM2, GPT-NeoX)
+    in_turn,      ///< the rows of q, of k, of v (Phi-3)
+    by_group,     ///< for each key/value head: its H/G query heads, its key head, its value head (InternLM2, GPT-NeoX)
+    in_quarters,  ///< for each quarter of the heads: the rows of q, of v, of k (CodeGen)
 };
 
 constexpr std::string_view to_string(qkv_order order) noexcept {
-    return order == qkv_order::in_turn ? "in_turn" : "by_group";
+    return order == qkv_order::in_turn ? "in_turn" : order == qkv_order::by_group ? "by_group" : "in_quarters";
 }
 
 /// Entries of compressed attention: each stands for `ratio` consecutive tokens, and a token sees those whose tokens are
@@ -143,6 +146,9 @@ struct attention_spec {
     std::size_t layer = 0;  ///< the decoder layer that the block is in, as the files number it
     std::size_t part = 0;   ///< which of the layer's attentions it is (LongCat has two)
 
+    /// Elements of the block's input; 0: the model's width. A draft head reads [embedding | hidden state] (EAGLE-3).
+    std::size_t input_size = 0;
+
     /// Sizes, and order and pairing of the rows of the weights. Plain attention has kv_lora_rank 0; its heads are
     /// qk_rope_head_dim rotated and qk_nope_head_dim other elements, in the order that `order` says.
     mla_geometry geometry{};
@@ -180,6 +186,10 @@ struct attention_spec {
 
     qkv_order fused = qkv_order::in_turn;  ///< of the rows of a stored qkv
     role_set transposed{};                 ///< tensors that are stored [in, out] (GPT-2)
+
+    [[nodiscard]] constexpr std::size_t input_width() const noexcept {
+        return input_size != 0 ? input_size : geometry.hidden_size;
+    }
 };
 
 /// Why a block cannot be computed in a form, or "" if it can.

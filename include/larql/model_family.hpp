@@ -63,6 +63,7 @@ enum class model_key : std::uint8_t {
     full_attention_indexes,
     hybrid_pattern,
     full_attention_interval,
+    cross_attention_layers,
     num_layers,
     mla_scale_q_lora,
     mla_scale_kv_lora,
@@ -82,6 +83,9 @@ enum class model_key : std::uint8_t {
     rope_local_theta,
     partial_rotary_factor,
     rotary_dim,
+    rope_ratio,
+    dynamic_ntk,
+    logn,
     o_groups,
     o_lora_rank,
     compress_ratios,
@@ -122,6 +126,8 @@ enum class model_key : std::uint8_t {
     rope_low_freq_factor,
     rope_high_freq_factor,
     rope_alpha,
+    rope_short_magnitude,
+    rope_long_magnitude,
     rope_short_factor,
     rope_long_factor,
     rope_divisors,
@@ -225,8 +231,16 @@ enum class gguf_rows : std::uint8_t {
 
 struct model_config;
 
-/// One family. Texts and spans are referred to, not copied: rows of a caller's own, and the arrays that they name, must
-/// be static (`constexpr` at namespace scope, or `static constexpr` in a function).
+/// What longrope does otherwise than transformers' modeling_rope_utils.py.
+enum class longrope_rule : std::uint8_t {
+    usual,
+    short_alone,  ///< the long factors are never used, and the dictionary has a magnitude for short and for long
+    by_lengths,   ///< the magnitude goes by max_position_embeddings over the original, whatever factor is stated
+};
+
+/// One family. Several may have a model_type in common: classes and signs tell them apart. Texts and spans are
+/// referred to, not copied: rows of a caller's own, and the arrays that they name, must be static (`constexpr` at
+/// namespace scope, or `static constexpr` in a function).
 struct model_family {
     std::string_view name;                          ///< larql's own
     std::array<std::string_view, 4> model_types{};  ///< config.json's `model_type`
@@ -255,6 +269,7 @@ struct model_family {
     nope_rule nope = nope_rule::none;
     bool norms_rotated_only = false;  ///< blocks that do not rotate have no norm of heads
     output_gate gate = output_gate::none;
+    std::size_t input_widths = 1;                 ///< the block reads so many times hidden_size
     bool raw_query_latent = false;                ///< queries and the gate read the query latent twice
     output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
     qkv_order fused = qkv_order::in_turn;         ///< of safetensors' qkv; that of GGUF is in turn
@@ -266,9 +281,10 @@ struct model_family {
     bool temperature_unrotated = false;  ///< `attn_scale` and `floor_scale` are, for blocks that do not rotate
     bool partial_rotary = false;         ///< `partial_rotary_factor` is read
     bool dynamic_alpha = false;          ///< `alpha` of dynamic scaling is read
-    role_set biases{};                   ///< tensors that always have a bias
-    role_set biases_by_key{};            ///< tensors that have one if `attention_bias` is true
-    role_set norm_biases{};              ///< of q_norm and k_norm, those that have one, if there is a norm
+    longrope_rule longrope = longrope_rule::usual;
+    role_set biases{};         ///< tensors that always have a bias
+    role_set biases_by_key{};  ///< tensors that have one if `attention_bias` is true
+    role_set norm_biases{};    ///< of q_norm and k_norm, those that have one, if there is a norm
 
     std::array<model_key, 6> reads{};  ///< keys beyond those that every family, or one with such rules, reads
     bool only_longrope = false;        ///< a rope type "yarn" means longrope (Phi-3)
@@ -306,6 +322,8 @@ struct model_family {
                                                      ///< config.json, and of GGUF below the architecture's prefix
 
     std::span<const fixed_key> fixed_keys{};
+    fixed_key
+        sign{};  ///< a key that models of this row state, with this value or with any (""), and no others of the type
 
     std::string_view refused{};  ///< not empty: such models are recognised and refused, for this reason
 

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numbers>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -97,7 +98,9 @@ inline void scale_longrope(const rope_config& rope, double sequence_length, rope
         require_factors(is_long ? rope.long_factor : rope.short_factor, table.frequencies.size(),
                         is_long ? "rope.long_factor" : "rope.short_factor");
     for (std::size_t j = 0; j < factors.size(); ++j) table.frequencies[j] /= factors[j];
-    if (rope.attention_factor)
+    if (const std::optional<double>& stated = is_long ? rope.long_magnitude : rope.short_magnitude)
+        table.magnitude = *stated;
+    else if (rope.attention_factor)
         table.magnitude = *rope.attention_factor;
     else if (rope.factor > 1.0)
         table.magnitude = std::sqrt(1.0 + std::log(rope.factor) / std::log(rope.original_max_position));
@@ -134,6 +137,10 @@ inline double dynamic_theta(const rope_config& rope, double sequence_length) {
         return rope.theta * std::pow(*rope.alpha, exponent);
     }
     require_positive(rope.max_position, "max_position_embeddings");
+    if (rope.doubling) {
+        const double doublings = std::ceil(std::log2(std::max(sequence_length, rope.max_position) / rope.max_position));
+        return rope.theta * std::pow(std::exp2(doublings + 1.0) - 1.0, exponent);
+    }
     require_positive(rope.factor, "rope.factor");
     const double length = std::max(sequence_length, rope.max_position);
     return rope.theta * std::pow(rope.factor * length / rope.max_position - (rope.factor - 1.0), exponent);

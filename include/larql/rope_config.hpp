@@ -24,7 +24,7 @@ enum class rope_pairing : std::uint8_t {
 enum class rope_kind : std::uint8_t {
     standard,      ///< "default"
     linear,        ///< frequencies divided by `factor`
-    dynamic,       ///< NTK-aware: the base grows with the sequence, or by `alpha`
+    dynamic,       ///< NTK-aware: the base grows with the sequence, at each doubling, or by `alpha`
     yarn,          ///< arXiv 2309.00071
     longrope,      ///< arXiv 2402.13753, also "su"
     llama3,        ///< Llama 3.1's piecewise scaling
@@ -83,10 +83,13 @@ struct rope_config {
     double high_freq_factor = 4.0;
 
     std::optional<double> alpha{};       ///< dynamic with a fixed base (HunYuan)
+    bool doubling = false;               ///< dynamic: the base grows where the length passes a double of max_position
     std::vector<double> short_factor{};  ///< longrope: D/2 divisors up to original_max_position
     std::vector<double> long_factor{};   ///< longrope: D/2 divisors beyond it
-    std::vector<double> divisors{};      ///< divisors: D/2 of them
-    double partial_rotary_factor = 1.0;  ///< proportional: share of the D/2 frequencies that is not zero
+    std::optional<double> short_magnitude{};  ///< longrope: the magnitude up to original_max_position (PhiMoE)
+    std::optional<double> long_magnitude{};   ///< longrope: beyond it
+    std::vector<double> divisors{};           ///< divisors: D/2 of them
+    double partial_rotary_factor = 1.0;       ///< proportional: share of the D/2 frequencies that is not zero
 
     friend bool operator==(const rope_config&, const rope_config&) = default;
 };

@@ -9,19 +9,23 @@ too), and reference.safetensors with, for each attention block i, layer{i}.hidde
 .context (the input of its output projection) and .out (its output), 41 tokens. Sizes differ from family to family; the
 eps of norms is 1e-2, windows and chunks are shorter than the sequence, and every kind of layer occurs.
 """
+import copy
 import json
+import math
 import os
 import re
 import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, set_seed
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, MllamaForCausalLM, set_seed
 
 TOKENS = 41
 ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn|mixer)$")
 OUTPUT = ("o_proj", "dense", "c_proj", "wo", "out_proj")
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
+MSCALES = {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0], "short_mscale": 1.3,
+           "long_mscale": 1.7, "original_max_position_embeddings": 16}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64, "rope_theta": 10000.0}
 
@@ -150,6 +154,36 @@ CASES = {
     "minicpm": sizes(24, 4, 2, 0, rope_scaling={"type": "dynamic", "factor": 4.0}, max_position_embeddings=16),
     "chatglm": sizes(16, 4, 2, 8, attention_bias=True),  # transformers' glm, its projections fused
     "phi3_v": sizes(16, 2, 2, 0, sliding_window=9),  # transformers' phi3
+    "gptj": {"n_embd": 24, "n_head": 3, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16, "rotary_dim": 4,
+             "layer_norm_epsilon": 1e-2},
+    "codegen": {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,
+                "rotary_dim": 6},
+    "gpt_neo": {"hidden_size": 16, "num_heads": 4, "num_layers": 3, "max_position_embeddings": 64, "vocab_size": 32,
+                "intermediate_size": 16, "attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 7},
+    "mllama_text_model": sizes(16, 4, 2, 0, 3, cross_attention_layers=[1], rope_scaling=LLAMA3),
+    "phimoe__long": sizes(16, 4, 2, 0, original_max_position_embeddings=16, rope_scaling={**MSCALES}, **experts()),
+    "phimoe__short": sizes(16, 2, 1, 0, rope_scaling={**MSCALES, "short_factor": [1.0, 1.5, 2.0, 2.5],
+                                                      "long_factor": [1.25, 3.0, 4.0, 5.0],
+                                                      "original_max_position_embeddings": 64}, **experts()),
+    "llama__eagle3": sizes(16, 4, 2, 6, 1),  # transformers' LlamaAttention, its projections twice as wide
+    "phi-msft": sizes(32, 4, None, 0, layer_norm_eps=1e-2, partial_rotary_factor=0.5),  # transformers' phi, fused
+    "qwen": sizes(24, 4, 4, 6),   # transformers' qwen2, fused, see as_qwen
+    "qwen__within": sizes(16, 2, 2, 8),
+    "molmo": sizes(24, 4, 2, 0),    # transformers' qwen2, fused
+    "molmo__normed": sizes(16, 4, 2, 0),  # transformers' olmo2, fused
+    "deepseek_v2__mha": sizes(16, 4, 4, 0),  # transformers' llama
+    "minicpmv": sizes(16, 4, 2, 6, rope_scaling={"rope_type": "longrope", "factor": 1.0, "original_max_position_embeddings": 16,
+                                                 "short_factor": [1.0, 1.5, 2.0], "long_factor": [1.25, 3.0, 4.0]}),
+    "minicpmv__qwen2": sizes(16, 4, 2, 0),
+    "minicpmv__qwen3": sizes(16, 4, 2, 6),
+    "minicpmo": sizes(24, 4, 2, 0),
+    "baichuan": sizes(24, 4, None, 0),  # transformers' llama, fused
+    "chatglm__ratio": sizes(24, 4, 2, 6, rope_theta=10000.0 * 50, partial_rotary_factor=2 / 3),
+    # transformers' llama with the magnitude of MiniCPM's own code
+    "minicpm__long": sizes(16, 4, 2, 0, rope_scaling={"rope_type": "longrope", "original_max_position_embeddings": 16,
+                                                      "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0],
+                                                      "factor": 1.0,
+                                                      "attention_factor": (1 + math.log(64 / 16) / math.log(16)) ** 0.5}),
     # transformers' ministral3 in Mistral's own files
     "mistral_params": sizes(16, 4, 2, 6, sliding_window=13,
                             rope_parameters={**YARN, "llama_4_scaling_beta": 0.3, "beta_fast": 4.0, "beta_slow": 1.0,
@@ -251,8 +285,85 @@ def as_mistral_params(tensors, stated):
     return out
 
 
-def as_published(model_type, tensors, stated):
+def renamed(stated, pairs):
+    for name, key in pairs:
+        stated[name] = stated.pop(key)
+
+
+QWEN_LENGTH = {"qwen": 12, "qwen__within": 64}  # seq_length; a sequence has 41 tokens
+
+
+def as_qwen(case, tensors, stated):
+    renamed(stated, (("kv_channels", "head_dim"), ("layer_norm_epsilon", "rms_norm_eps")))
+    del stated["num_key_value_heads"]
+    stated.update(architectures=["QWenLMHeadModel"], seq_length=QWEN_LENGTH[case], rotary_emb_base=10000, rotary_pct=1.0,
+                  no_bias=True, scale_attn_weights=True, use_dynamic_ntk=True, use_logn_attn=True)
+    at = "transformer.h.{}.attn."
+    return fused(tensors, {"qkv": at + "c_attn.{}", "o_proj": at + "c_proj.{}"})
+
+
+def like_qwen(case, model):
+    """What modeling_qwen.py adds to transformers' qwen2 beyond seq_length: a larger base, and longer queries."""
+    length, dim = QWEN_LENGTH[case], model.config.head_dim
+    alpha = max(2 ** math.ceil(math.log(TOKENS / length, 2) + 1) - 1, 1)
+    theta = 10000.0 * alpha ** (dim / (dim - 2))
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            module.inv_freq.copy_(theta ** (-torch.arange(0, dim, 2).double() / dim))
+        if hasattr(module, "q_proj"):
+            factor = torch.tensor([max(math.log(p, length), 1.0) for p in range(1, TOKENS + 1)])
+            module.q_proj.register_forward_hook(lambda m, args, out, f=factor: out * f[None, :, None])
+
+
+def eagle3(model, seen):
+    """The attention of an EAGLE-3 head, which reads [embedding | hidden state], by itself."""
+    attention, width = model.model.layers[0].self_attn, model.config.hidden_size
+    for name in ("q_proj", "k_proj", "v_proj"):
+        old = getattr(attention, name)
+        setattr(attention, name, torch.nn.Linear(2 * width, old.out_features, bias=False))
+    randomise(model)
+    x = torch.randn(1, TOKENS, 2 * width)
+    mask = torch.full((TOKENS, TOKENS), float("-inf")).triu(1)[None, None]
+    ropes = model.model.rotary_emb(x, torch.arange(TOKENS)[None])
+    attention(hidden_states=x, position_embeddings=ropes, attention_mask=mask)
+
+
+def as_published(case, tensors, stated):
     """The tensors under the names of the published files, and the configuration in their words."""
+    model_type = case.split("__")[0]
+    if model_type == "qwen":
+        return as_qwen(case, tensors, stated)
+    if case == "llama__eagle3":
+        stated.update(architectures=["LlamaForCausalLMEagle3"], draft_vocab_size=16)
+        return {name.replace("model.layers.0.", "midlayer."): value for name, value in tensors.items()}
+    if model_type == "phi-msft":
+        heads, width = stated["num_attention_heads"], stated["hidden_size"]
+        stated.update(architectures=["PhiForCausalLM"], rotary_dim=int(stated.pop("partial_rotary_factor") * width / heads))
+        renamed(stated, (("n_embd", "hidden_size"), ("n_head", "num_attention_heads"), ("n_layer", "num_hidden_layers"),
+                         ("n_positions", "max_position_embeddings"), ("layer_norm_epsilon", "layer_norm_eps")))
+        del stated["rms_norm_eps"]
+        at = "transformer.h.{}.mixer."
+        return fused(tensors, {"qkv": at + "Wqkv.{}", "dense": at + "out_proj.{}"})
+    if model_type == "molmo":
+        stated.update(architectures=["MolmoForCausalLM"], qkv_bias=case == "molmo", layer_norm_type="rms",
+                      attention_layer_norm=case != "molmo", rope_theta=10000.0, norm_after=False, clip_qkv=None)
+        stated["layer_norm_eps"] = stated.pop("rms_norm_eps")
+        at = "model.transformer.blocks.{}."
+        return fused(tensors, {"qkv": at + "att_proj.{}", "o_proj": at + "attn_out.{}", "q_norm": at + "q_norm.{}",
+                               "k_norm": at + "k_norm.{}"})
+    if case == "deepseek_v2__mha":
+        stated.update(architectures=["DeepseekV2ForCausalLM"], use_mla=False, kv_lora_rank=None, q_lora_rank=None,
+                      qk_nope_head_dim=0, qk_rope_head_dim=0, v_head_dim=0)
+    if model_type in ("minicpmv", "minicpmo"):
+        stated.update(architectures=["MiniCPMV" if model_type == "minicpmv" else "MiniCPMO"], query_num=64,
+                      version={"minicpmv": 4.0, "minicpmv__qwen3": 4.5}.get(case, 2.6))
+        return {"llm." + name: value for name, value in tensors.items()}
+    if model_type == "baichuan":
+        stated["architectures"] = ["BaichuanForCausalLM"]
+        at = "model.layers.{}.self_attn."
+        return fused(tensors, {"qkv": at + "W_pack.{}", "o_proj": at + "o_proj.{}"})
+    if case == "minicpm__long":
+        del stated["rope_scaling"]["attention_factor"]
     if model_type == "internlm2":
         return as_internlm2(tensors, stated)
     if model_type == "internlm":
@@ -271,10 +382,12 @@ def as_published(model_type, tensors, stated):
         return fused(tensors, {"qkv": at + "query_key_value.{}", "o_proj": at + "dense.{}",
                                "q_norm": at + "query_layernorm.{}", "k_norm": at + "key_layernorm.{}"})
     if model_type == "chatglm":
-        for name, key in (("num_layers", "num_hidden_layers"), ("multi_query_group_num", "num_key_value_heads"),
-                          ("kv_channels", "head_dim"), ("layernorm_epsilon", "rms_norm_eps"),
-                          ("seq_length", "max_position_embeddings"), ("add_qkv_bias", "attention_bias")):
-            stated[name] = stated.pop(key)
+        renamed(stated, (("num_layers", "num_hidden_layers"), ("multi_query_group_num", "num_key_value_heads"),
+                         ("kv_channels", "head_dim"), ("layernorm_epsilon", "rms_norm_eps"),
+                         ("seq_length", "max_position_embeddings")))
+        stated["add_qkv_bias"] = stated.pop("attention_bias", True)
+        if case == "chatglm__ratio":
+            stated["rope_ratio"] = int(stated.pop("rope_theta") / 10000.0)
         stated.update(architectures=["ChatGLMModel"], multi_query_attention=True, rmsnorm=True, original_rope=True,
                       add_bias_linear=False, apply_query_key_layer_scaling=True)
         at = "transformer.encoder.layers.{}.self_attention."
@@ -284,25 +397,34 @@ def as_published(model_type, tensors, stated):
 
 # Families whose code transformers does not have, and whose attention is that of another.
 SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3",
-           "mistral_params": "ministral3"}
+           "mistral_params": "ministral3", "phi-msft": "phi", "qwen": "qwen2", "molmo": "qwen2",
+           "molmo__normed": "olmo2", "deepseek_v2__mha": "llama", "minicpmv": "llama", "minicpmv__qwen2": "qwen2",
+           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama"}
 
 
 def make(case, folder):
     set_seed(sum(case.encode()))
     model_type = case.split("__")[0]
-    config = AutoConfig.for_model(SAME_AS.get(model_type, model_type), **CASES[case])
+    config = AutoConfig.for_model(SAME_AS.get(case, SAME_AS.get(model_type, model_type)), **copy.deepcopy(CASES[case]))
     config._attn_implementation = "eager"
     kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
-    model = kind.from_config(config).to(torch.float32).eval()
+    if model_type == "mllama_text_model":
+        kind = MllamaForCausalLM
+    model = (kind._from_config if kind is MllamaForCausalLM else kind.from_config)(config).to(torch.float32).eval()
     randomise(model)
     seen, attention = record(model)
+    if model_type == "qwen":
+        like_qwen(case, model)
     with torch.no_grad():
-        model(input_ids=torch.randint(3, 32, (1, TOKENS)), use_cache=False)
+        if case == "llama__eagle3":
+            eagle3(model, seen)
+        else:
+            model(input_ids=torch.randint(3, 32, (1, TOKENS)), use_cache=False)
     os.makedirs(folder, exist_ok=True)
-    stated = {**CASES[case], "model_type": model_type, "architectures": [type(model).__name__]}
+    stated = {**copy.deepcopy(CASES[case]), "model_type": model_type, "architectures": [type(model).__name__]}
     kept = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()
             if any(name.startswith(module + ".") for module in attention)}
-    kept = {name: value.contiguous() for name, value in as_published(model_type, kept, stated).items()}
+    kept = {name: value.contiguous() for name, value in as_published(case, kept, stated).items()}
     own = model_type == "mistral_params"
     with open(os.path.join(folder, "params.json" if own else "config.json"), "w") as file:
         json.dump(stated, file, indent=1, sort_keys=True)

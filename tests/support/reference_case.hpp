@@ -37,7 +37,7 @@ inline double worst_error(const checkpoint& model, const std::string& name) {
             auto token = tensor<float, 2>::from_shape({1, width});
             std::copy_n(hidden.data() + t * width, width, token.data());
             const auto result = attention.forward(token, cache);
-            std::copy_n(result.out.data(), width, stepwise.data() + t * width);
+            std::copy_n(result.out.data(), out.shape(1), stepwise.data() + t * out.shape(1));
         }
         note(relative_error(stepwise, out));
     }

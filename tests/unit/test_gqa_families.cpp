@@ -103,6 +103,26 @@ constexpr std::string_view cases[] = {
     "qwen2_vl_text",
     "sarvam_moe",
     "sarvam_moe__unnormed",
+    "baichuan",
+    "chatglm__ratio",
+    "codegen",
+    "deepseek_v2__mha",
+    "gpt_neo",
+    "gptj",
+    "llama__eagle3",
+    "minicpm__long",
+    "minicpmo",
+    "minicpmv",
+    "minicpmv__qwen2",
+    "minicpmv__qwen3",
+    "mllama_text_model",
+    "molmo",
+    "molmo__normed",
+    "phi-msft",
+    "phimoe__long",
+    "phimoe__short",
+    "qwen",
+    "qwen__within",
 };
 
 std::string data() { return LARQL_TEST_DATA; }
@@ -252,6 +272,76 @@ TEST_CASE("gqa families: which blocks have a window when layer_types do not say 
                            errc::not_understood, "layer type \"linear_attention\" is unknown");
 }
 
+TEST_CASE("gqa families: GPT-Neo says the types of its blocks by repetition") {
+    const auto windows = [](const json& types) { return windows_of("gpt_neo", {{"attention_types", types}}); };
+    CHECK(windows({{{"global", "local"}, 2}}) == list{0, 256, 0, 256});
+    CHECK(windows({{{"local"}, 1}, {{"global"}, 3}}) == list{256, 0, 0, 0});
+    const auto problem = [](const json& types) { return problem_of("gpt_neo", {{"attention_types", types}}); };
+    LARQL_CHECK_ERROR_TEXT(problem({{{"global"}, 2}}), errc::bad_value, "attention_types: expected 4 entries, got 2");
+    LARQL_CHECK_ERROR_TEXT(problem({{{"global"}, -2}}), errc::wrong_type,
+                           "attention_types: expected a list of strings");
+    LARQL_CHECK_ERROR_TEXT(problem({{{"global"}, 1U << 30}}), errc::bad_value, "at most 4096 strings");
+    LARQL_CHECK_ERROR_TEXT(problem({{{"global", "sparse"}, 2}}), errc::not_understood, "\"sparse\" is unknown");
+}
+
+TEST_CASE("gqa families: rows of one model_type are told apart by classes and by keys") {
+    const auto family = [](const std::string& type, const json& more) {
+        return parse_model_config(config_of(type, more)).family;
+    };
+    const auto problem = [&](const std::string& type, const json& more) {
+        return larql::testing::error_of([&] { return family(type, more); });
+    };
+    const json eagle{{"architectures", {"LlamaForCausalLMEagle3"}}, {"num_hidden_layers", 1}};
+    CHECK(family("llama", json::object()) == "llama");
+    CHECK(family("llama", {{"num_hidden_layers", 1}}) == "llama");
+    CHECK(family("llama", eagle) == "llama_eagle3");
+    CHECK(blocks_of("llama", eagle)[0].input_width() == 2 * blocks_of("llama")[0].input_width());
+    LARQL_CHECK_ERROR_TEXT(problem("llama", {{"architectures", {"LlamaForCausalLMEagle3"}}}), errc::not_understood,
+                           "num_hidden_layers is 4, and \"llama_eagle3\" has 1");
+    const json latent{{"kv_lora_rank", 4},
+                      {"q_lora_rank", nullptr},
+                      {"qk_nope_head_dim", 4},
+                      {"qk_rope_head_dim", 4},
+                      {"v_head_dim", 4}};
+    json plain{{"use_mla", false}, {"kv_lora_rank", nullptr}};
+    CHECK(family("deepseek_v2", latent) == "deepseek_v2");
+    CHECK(family("deepseek_v2", plain) == "deepseek_v2_mha");
+    plain["kv_lora_rank"] = 4;
+    LARQL_CHECK_ERROR_TEXT(problem("deepseek_v2", plain), errc::not_understood, "kv_lora_rank is 4, which");
+    CHECK(family("minicpmv", {{"version", 2.6}}) == "minicpmv_qwen2");
+    CHECK(family("minicpmv", {{"version", 4.0}}) == "minicpmv_llama");
+    CHECK(family("minicpmv", {{"version", 4.5}}) == "minicpmv_qwen3");
+    LARQL_CHECK_ERROR_TEXT(problem("minicpmv", {{"version", 3.0}}), errc::unsupported_architecture,
+                           "larql does not implement \"minicpmv\" whose \"version\" is 3.0");
+    LARQL_CHECK_ERROR_TEXT(problem("minicpmv", json::object()), errc::unsupported_architecture,
+                           "larql does not implement \"minicpmv\" whose \"version\" is absent");
+    CHECK(family("baichuan", {{"max_position_embeddings", 64}}) == "baichuan");
+}
+
+TEST_CASE("gqa families: MLC's word for a window is read where transformers reads its own") {
+    CHECK(windows_of("mistral", {{"sliding_window_size", 7}, {"attention_sink_size", 4}}) == list{7, 7, 7, 7});
+    LARQL_CHECK_ERROR_TEXT(problem_of("llama", {{"attention_sink_size", 4}}), errc::not_understood,
+                           "attention_sink_size");
+}
+
+TEST_CASE("gqa families: the first Qwen's frequencies and queries follow the length beyond that of training") {
+    const auto block = [](const json& more) {
+        json config{{"seq_length", 16}, {"head_dim", 8}, {"num_key_value_heads", nullptr}};
+        config.update(more);
+        return blocks_of("qwen", config)[0];
+    };
+    const auto second = [&](double length) {
+        return larql::make_rope_table(block(json::object()).rope, length).frequencies[1];
+    };
+    const auto scaled = [](double alpha) { return std::pow(1e4 * std::pow(alpha, 8.0 / 6.0), -2.0 / 8.0); };
+    for (const double length : {1.0, 16.0}) CHECK(second(length) == doctest::Approx(scaled(1.0)).epsilon(1e-12));
+    for (const double length : {17.0, 32.0}) CHECK(second(length) == doctest::Approx(scaled(3.0)).epsilon(1e-12));
+    CHECK(second(33.0) == doctest::Approx(scaled(7.0)).epsilon(1e-12));
+    CHECK(block(json::object()).temperature.logarithmic);
+    CHECK(block({{"use_logn_attn", false}}).temperature.scale == 0.0);
+    CHECK(block({{"use_dynamic_ntk", false}}).rope.kind == larql::rope_kind::standard);
+}
+
 TEST_CASE("gqa families: which blocks do not rotate") {
     const json window{{"sliding_window", 7}};
     CHECK(rotated_of("cohere2", window) == list{8, 8, 8, 0});
@@ -379,12 +469,16 @@ TEST_CASE("gqa families: what changes a family's attention and is not computed i
         {"gpt2", {{"scale_attn_weights", false}}},
         {"gemma2", {{"use_bidirectional_attention", true}}},
         {"gemma3_text", {{"attn_logit_softcapping", 30.0}}},
-        {"phimoe", {{"rope_scaling", {{"rope_type", "default"}, {"short_mscale", 1.2}}}}},
+        {"olmo3", {{"rope_scaling", {{"rope_type", "default"}, {"short_mscale", 1.2}}}}},
         {"cohere2", {{"use_qk_norm", true}}},
         {"phi3", {{"clip_qkv", 3.0}}},
         {"internlm2", {{"sliding_window", 7}}},
         {"glm", {{"rope_ratio", 500.0}}},
-        {"chatglm", {{"rope_ratio", 50}}},
+        {"llama", {{"draft_vocab_size", 32000}}},
+        {"gptj", {{"rotary", false}}},
+        {"qwen", {{"no_bias", false}, {"seq_length", 64}}},
+        {"molmo", {{"layer_norm_type", "default"}}},
+        {"gpt_neo", {{"attention_bias", true}, {"attention_types", {{{"global"}, 4}}}}},
         {"chatglm", {{"position_encoding_2d", true}}},
         {"chatglm", {{"multi_query_attention", false}}},
         {"hy_v3", {{"qk_norm", false}}},

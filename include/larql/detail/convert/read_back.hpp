@@ -54,8 +54,8 @@ inline bool same_rotation(const rope_config& a, const rope_config& b) {
 inline std::string_view difference(const attention_spec& a, const attention_spec& b) {
     const mla_geometry &g = a.geometry, &h = b.geometry;
     if (a.kind != b.kind || a.layer != b.layer || a.part != b.part) return "kind or place";
-    if (g.hidden_size != h.hidden_size || g.num_heads != h.num_heads || g.kv_heads() != h.kv_heads() ||
-        g.q_lora_rank != h.q_lora_rank || g.kv_lora_rank != h.kv_lora_rank ||
+    if (g.hidden_size != h.hidden_size || a.input_width() != b.input_width() || g.num_heads != h.num_heads ||
+        g.kv_heads() != h.kv_heads() || g.q_lora_rank != h.q_lora_rank || g.kv_lora_rank != h.kv_lora_rank ||
         g.qk_nope_head_dim != h.qk_nope_head_dim || g.qk_rope_head_dim != h.qk_rope_head_dim ||
         g.v_head_dim != h.v_head_dim)
         return "sizes";
@@ -64,7 +64,7 @@ inline std::string_view difference(const attention_spec& a, const attention_spec
     if (a.sliding_window != b.sliding_window || a.chunk != b.chunk) return "window";
     if (!nearly(a.softcap, b.softcap) || !nearly(a.clip, b.clip)) return "softcap or clipping";
     if (a.sinks != b.sinks || a.gate != b.gate || a.value_is_key != b.value_is_key) return "sinks, gate or values";
-    if (!nearly(a.temperature.scale, b.temperature.scale) ||
+    if (!nearly(a.temperature.scale, b.temperature.scale) || a.temperature.logarithmic != b.temperature.logarithmic ||
         (a.temperature.scale != 0.0 &&
          (!nearly(a.temperature.length, b.temperature.length) || !nearly(a.temperature.offset, b.temperature.offset))))
         return "temperature of queries";

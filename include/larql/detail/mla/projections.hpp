@@ -265,6 +265,12 @@ private:
         if (rule.scale == 0.0) return;
         const std::size_t width = q.shape(1) * q.shape(2);
         for (std::size_t t = 0; t < q.shape(0); ++t) {
+            if (rule.logarithmic) {
+                const double logarithm = std::log(static_cast<double>(first_position + t + 1)) / std::log(rule.length);
+                const T factor = static_cast<T>(logarithm > 1.0 ? rule.scale * logarithm : 1.0);
+                for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;
+                continue;
+            }
             const double steps = std::floor((static_cast<double>(first_position + t) + rule.offset) / rule.length);
             const T factor = static_cast<T>(1.0 + rule.scale * std::log1p(steps));
             for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;

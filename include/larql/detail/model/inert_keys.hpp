@@ -61,6 +61,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"lm_head_bias"},       // of the logits
     {"full_attn_mod", inert_key::when::one},
     {"rm_head"},
+    {"draft_vocab_size", inert_key::when::no},  // of a head whose attention reads more than a hidden state (EAGLE-3)
     {"initializer_range"},
     {"chunk_size_feed_forward"},  // how the feed-forward part is computed
     {"temperature"},              // of sampling
@@ -83,7 +84,6 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"rope_interleaved", inert_key::when::no},
     {"rotary_pct", inert_key::when::one},
     {"rope_pct", inert_key::when::one},
-    {"rope_ratio", inert_key::when::one},
     {"position_embedding_type", inert_key::when::rotary},
     {"norm_type", inert_key::when::rms},
     {"normalization_type", inert_key::when::rms},

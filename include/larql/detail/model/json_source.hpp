@@ -107,8 +107,23 @@ private:
         if (!value.is_array()) return wrong_type("a list of strings", value);
         std::vector<std::string> list;
         for (const nlohmann::json& item : value) {
-            if (!item.is_string()) return wrong_type("a list of strings", value);
+            if (!item.is_string()) return repeated_texts(value);
             list.push_back(item.get<std::string>());
+        }
+        return list;
+    }
+    /// [[["global", "local"], 2]] is these two, twice (GPT-Neo).
+    std::optional<config_value> repeated_texts(const nlohmann::json& value) const {
+        std::vector<std::string> list;
+        for (const nlohmann::json& item : value) {
+            const bool pair = item.is_array() && item.size() == 2 && item[0].is_array() && !item[0].empty() &&
+                              std::ranges::all_of(item[0], [](const nlohmann::json& text) { return text.is_string(); });
+            if (!pair || !item[1].is_number_integer() || item[1] < 0) return wrong_type("a list of strings", value);
+            const double length = item[1].get<double>() * static_cast<double>(item[0].size());
+            if (static_cast<double>(list.size()) + length > max_layers)
+                return out_of_bounds("at most " + shown(max_layers) + " strings", value);
+            for (std::uint64_t i = 0; i < item[1].get<std::uint64_t>(); ++i)
+                for (const nlohmann::json& text : item[0]) list.push_back(text.get<std::string>());
         }
         return list;
     }

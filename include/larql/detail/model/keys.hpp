@@ -96,6 +96,7 @@ constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
 constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
 constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
+constexpr bool reads_magnitudes(const model_family& f) { return f.longrope == longrope_rule::short_alone; }
 constexpr bool reads_alpha(const model_family& f) { return f.dynamic_alpha; }
 
 // clang-format off
@@ -146,6 +147,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::full_attention_indexes,     value_type::numbers, 0,          max_layers,     {"full_attn_idxs"},                   {},                                   reads_attention_layers},  // counted from 0
     {model_key::hybrid_pattern,             value_type::text,    0,          0,              {"hybrid_override_pattern"},          {},                                   reads_attention_layers},  // a letter for each layer
     {model_key::full_attention_interval,    value_type::integer, 1,          max_layers,     {"full_attention_interval"},          {},                                   reads_attention_interval},
+    {model_key::cross_attention_layers,     value_type::numbers, 0,          max_layers,     {"cross_attention_layers"},           {},                                   lists<model_key::cross_attention_layers>},  // counted from 0
     {model_key::num_layers,                 value_type::integer, 1,          max_layers,     {"num_layers"},                       {},                                   reads_parts},
     {model_key::mla_scale_q_lora,           value_type::flag,    0,          1,              {"mla_scale_q_lora"},                 {},                                   reads_latent_scales},
     {model_key::mla_scale_kv_lora,          value_type::flag,    0,          1,              {"mla_scale_kv_lora"},                {},                                   reads_latent_scales},
@@ -165,6 +167,9 @@ inline constexpr key_row top_keys[] = {
     {model_key::rope_local_theta,           value_type::number,  above_zero, any_finite,     {"rope_local_base_freq"},             {"rope.freq_base_swa"},                                   reads_local_theta},
     {model_key::partial_rotary_factor,      value_type::number,  above_zero, 1.0,            {"partial_rotary_factor"},            {},                                   reads_partial,     1.0},
     {model_key::rotary_dim,                 value_type::integer, 2,          max_dimension,  {"rotary_dim"},                       {},                                   lists<model_key::rotary_dim>},
+    {model_key::rope_ratio,                 value_type::number,  above_zero, any_finite,     {"rope_ratio"},                       {},                                   lists<model_key::rope_ratio>, 1.0},
+    {model_key::dynamic_ntk,                value_type::flag,    0,          1,              {"use_dynamic_ntk"},                  {},                                   lists<model_key::dynamic_ntk>},
+    {model_key::logn,                       value_type::flag,    0,          1,              {"use_logn_attn"},                    {},                                   lists<model_key::logn>},
     {model_key::rope_original_max_position, value_type::integer, 1,          max_length,     {"original_max_position_embeddings"}, {}},
     {model_key::o_groups,                   value_type::integer, 1,          max_dimension,  {"o_groups"},                         {"attention.output_group_count"},     reads_compressed},
     {model_key::o_lora_rank,                value_type::integer, 1,          max_dimension,  {"o_lora_rank"},                      {"attention.output_lora_rank"},       reads_compressed},
@@ -211,6 +216,8 @@ inline constexpr key_row rope_keys[] = {
     {model_key::rope_low_freq_factor,       value_type::number,  above_zero, any_finite, {"low_freq_factor"},                  {}},
     {model_key::rope_high_freq_factor,      value_type::number,  above_zero, any_finite, {"high_freq_factor"},                 {}},
     {model_key::rope_alpha,                 value_type::number,  above_zero, any_finite, {"alpha"},                            {"rope.scaling.alpha"},                       reads_alpha},
+    {model_key::rope_short_magnitude,       value_type::number,  above_zero, any_finite, {"short_mscale"},                     {},                                           reads_magnitudes},
+    {model_key::rope_long_magnitude,        value_type::number,  above_zero, any_finite, {"long_mscale"},                      {},                                           reads_magnitudes},
     {model_key::rope_short_factor,          value_type::numbers, above_zero, any_finite, {"short_factor"},                     {}},
     {model_key::rope_long_factor,           value_type::numbers, above_zero, any_finite, {"long_factor"},                      {}},
     {model_key::rope_mrope_section,         value_type::numbers, 0,          any_finite, {"mrope_section"},                    {}},

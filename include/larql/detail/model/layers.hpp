@@ -23,9 +23,13 @@ inline constexpr const char* chunked_layer = "chunked_attention";
 inline constexpr const char* linear_layer = "linear_attention";
 inline constexpr const char* indexed_layer = "indexed_attention";
 
-/// What older files call full and linear attention: transformers configuration_utils.py _LEGACY_LAYER_TYPE_REMAP.
+/// What older files call full and linear attention: transformers configuration_utils.py _LEGACY_LAYER_TYPE_REMAP; and
+/// GPT-Neo, with or without a window.
 constexpr std::string_view current_name(std::string_view type) noexcept {
-    return type == "attention" ? full_layer : type == "mamba" ? linear_layer : type;
+    return type == "attention" || type == "global" ? full_layer
+           : type == "local"                       ? sliding_layer
+           : type == "mamba"                       ? linear_layer
+                                                   : type;
 }
 
 /// Layers of hybrid models whose mixer is no attention, or that have none (transformers' Lfm2 and Nemotron-H).
@@ -58,6 +62,7 @@ public:
         const std::size_t window = sliding_window();
         if (!read_types(all)) derive_types(all, window);
         switch_indexers(all);
+        leave_out_cross_attention(all);
         if (m_family.lists(model_key::global_head_dim) && !all.empty())
             all.back().type = full_layer;  // whatever is stated: configuration_gemma4.py
         const std::size_t first = window != 0 && needs_first(all) ? first_window_block() : 0;
@@ -186,6 +191,23 @@ private:
         for (layer_plan& plan : all) {
             if (*on && plan.type == full_layer) plan.type = indexed_layer;
             if (!*on && is_indexed_type(plan.type)) plan.type = full_layer;
+        }
+    }
+
+    /// Layers that attend to an image and to nothing else: text passes them by (Llama 3.2 Vision).
+    void leave_out_cross_attention(std::vector<layer_plan>& all) {
+        if (!m_family.lists(model_key::cross_attention_layers)) return;
+        const key_values& top = m_values.top;
+        const auto listed = top.find<std::vector<double>>(model_key::cross_attention_layers);
+        if (!listed && !top.refused(model_key::cross_attention_layers))
+            m_problems.add(errc::missing_key, m_values.where + "cross_attention_layers", "required and absent");
+        for (const double number : listed.value_or(std::vector<double>{})) {
+            const auto layer = static_cast<std::size_t>(number);
+            if (layer >= all.size() || static_cast<double>(layer) != number)
+                m_problems.add(errc::bad_value, top.name(model_key::cross_attention_layers),
+                               "expected numbers from 0 to " + std::to_string(all.size() - 1));
+            else
+                all[layer].type = linear_layer;
         }
     }
 

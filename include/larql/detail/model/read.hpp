@@ -53,6 +53,53 @@ inline const model_family* find_model_type(const config_options& options, std::s
     });
 }
 
+/// Whether a configuration has what a row's models are known by.
+inline bool has_sign(const model_family& row, const nlohmann::json& text) {
+    const auto at = text.find(row.sign.name);
+    if (row.sign.name.empty() || at == text.end() || at->is_null()) return row.sign.name.empty();
+    return row.sign.value.empty() || (at->is_string() ? at->get<std::string>() : at->dump()) == row.sign.value;
+}
+
+/// How well a configuration fits a row: a class of the row counts most, then its sign.
+inline int fit_of(const model_family& row, const nlohmann::json& text) {
+    const int sign = row.sign.name.empty() ? 0 : has_sign(row, text) ? 1 : -1;
+    const auto names = text.find("architectures");
+    const auto is_own = [&](const nlohmann::json& name) {
+        return name.is_string() &&
+               std::ranges::find(row.classes, name.get_ref<const std::string&>()) != row.classes.end();
+    };
+    const bool own = names != text.end() && names->is_array() && std::ranges::any_of(*names, is_own);
+    return sign + (own ? 10 : 0);
+}
+
+/// Of the rows with a model_type, the one that a configuration fits best; of equals the first.
+/// @throws error errc::unsupported_architecture if it lacks the sign of all
+inline const model_family* told_apart(const config_options& options, const model_family* named,
+                                      std::string_view model_type, const nlohmann::json& text,
+                                      const error_where& where) {
+    if (named == nullptr) return nullptr;
+    int best = fit_of(*named, text);
+    const auto look = [&](std::span<const model_family> rows) {
+        for (const model_family& row : rows) {
+            if (std::ranges::find(row.model_types, model_type) == row.model_types.end()) continue;
+            if (const int fit = fit_of(row, text); fit > best) {
+                best = fit;
+                named = &row;
+            }
+        }
+    };
+    const bool own = std::ranges::any_of(options.families, [&](const model_family& row) { return &row == named; });
+    look(own ? options.families : std::span<const model_family>(families));
+    if (!has_sign(*named, text)) {
+        const auto at = text.find(named->sign.name);
+        fail(errc::unsupported_architecture,
+             "larql does not implement \"" + std::string(model_type) + "\" whose \"" + std::string(named->sign.name) +
+                 "\" is " + (at == text.end() ? "absent" : shown(*at)),
+             {.file = where.file, .subject = "model_type"});
+    }
+    return named;
+}
+
 inline const model_family& require_family(const model_family* family, const std::string& name, const char* key,
                                           const std::string& file) {
     const error_where where{.file = file, .subject = key};
@@ -208,9 +255,10 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
     values.model_type = result.stored ? result.stored->model_type : type_in(*text.object);
     if (values.model_type.empty()) values.model_type = type_in(config);
     const bool params = is_params_json(config) && (values.model_type.empty() || values.model_type == "transformer");
-    const model_family* named = params
-                                    ? find_family(options, [&](auto rows) { return find_params_family(rows, config); })
-                                    : find_model_type(options, values.model_type);
+    const model_family* named =
+        params
+            ? find_family(options, [&](auto rows) { return find_params_family(rows, config); })
+            : told_apart(options, find_model_type(options, values.model_type), values.model_type, *text.object, where);
     if (params && named != nullptr) values.model_type = named->model_types.front();
     values.family = known != nullptr && values.model_type.empty()
                         ? known

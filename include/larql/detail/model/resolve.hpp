@@ -125,6 +125,7 @@ private:
         spec.kind = m_family.kind;
         read_sizes(spec.geometry);
         spec.geometry.pairing = pairing();
+        if (m_family.input_widths > 1) spec.input_size = m_family.input_widths * spec.geometry.hidden_size;
         if (!m_ropes.differ() && !compressed()) m_ropes.set(spec, "");
         set_scale(spec);
         spec.clip = top().find<double>(model_key::clip_qkv).value_or(0.0);
@@ -338,6 +339,10 @@ private:
                                 m_values.number_or_default(model_key::temperature_length).value_or(1.0), 1.0};
             return;
         }
+        if (m_family.lists(model_key::logn)) {
+            if (m_values.flag_or_default(model_key::logn)) spec.temperature = {1.0, training_length(), 0.0, true};
+            return;
+        }
         std::optional<double> scale = top().find<double>(model_key::temperature_scale);
         spec.temperature.length = top().find<double>(model_key::temperature_length).value_or(0.0);
         if (!scale && m_values.ropes.size() == 1) {
@@ -351,6 +356,13 @@ private:
         if (scale && spec.temperature.length == 0.0)
             m_problems.add(errc::missing_key, m_values.where + "original_max_position_embeddings",
                            "required by the queries' temperature and absent");
+    }
+
+    [[nodiscard]] double training_length() {
+        const std::size_t length = top().size(model_key::rope_original_max_position);
+        if (length <= 1 && m_reported.insert("training_length"))
+            m_problems.add(errc::missing_key, m_values.where + "seq_length", "expected a length above 1");
+        return static_cast<double>(length);
     }
 
     [[nodiscard]] layer_planner planner() { return {m_values, m_layers, m_problems, m_not_understood}; }

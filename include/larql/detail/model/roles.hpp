@@ -18,6 +18,7 @@ enum class extent : std::uint8_t {
     none,
     one,
     width,           ///< E
+    input,           ///< the width of what the block reads: E, unless its spec says another
     heads,           ///< H
     q_rank,          ///< Rq
     kv_rank,         ///< R
@@ -65,6 +66,7 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::none: return 0;
         case extent::one: return 1;
         case extent::width: return g.hidden_size;
+        case extent::input: return spec.input_width();
         case extent::heads: return heads;
         case extent::q_rank: return g.q_lora_rank;
         case extent::kv_rank: return g.kv_lora_rank;
@@ -77,7 +79,7 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::q_gate_rows: return 2 * heads * dim;
         case extent::q_gate_b_rows: return heads * (dim + value);
         case extent::q_latents: return 2 * g.q_lora_rank;
-        case extent::gate_cols: return spec.raw_query_latent ? 2 * g.q_lora_rank : g.hidden_size;
+        case extent::gate_cols: return spec.raw_query_latent ? 2 * g.q_lora_rank : spec.input_width();
         case extent::kv_b_rows: return groups * (g.qk_nope_head_dim + value);
         case extent::k_b_rows: return groups * g.kv_lora_rank;
         case extent::nope: return g.qk_nope_head_dim;
@@ -123,7 +125,7 @@ constexpr bool has_index(const attention_spec& s) noexcept { return has_entries(
 
 // clang-format off
 inline constexpr role_row attention_roles[] = {
-    {tensor_role::q,           extent::q_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
+    {tensor_role::q,           extent::q_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
     {tensor_role::q_a,         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
     {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || s.indexer.own() || s.raw_query_latent) && s.latent_norm.kind != norm_kind::none; }},
     {tensor_role::q_b,         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
@@ -135,11 +137,11 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::kv_b,        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
     {tensor_role::k_b,         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
     {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
-    {tensor_role::k,           extent::k_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::k,           extent::k_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
     {tensor_role::k_norm,      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
-    {tensor_role::v,           extent::v_rows,    extent::width,   [](const attention_spec& s, attention_form f) { return (plain(s) && !s.value_is_key) || f == attention_form::dense; }},
-    {tensor_role::qkv,         extent::qkv_rows,  extent::width,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
-    {tensor_role::q_gate,      extent::q_gate_rows, extent::width, [](const attention_spec&, attention_form) { return false; }},  // q and gate are made from it
+    {tensor_role::v,           extent::v_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return (plain(s) && !s.value_is_key) || f == attention_form::dense; }},
+    {tensor_role::qkv,         extent::qkv_rows,  extent::input,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
+    {tensor_role::q_gate,      extent::q_gate_rows, extent::input, [](const attention_spec&, attention_form) { return false; }},  // q and gate are made from it
     {tensor_role::q_gate_b,    extent::q_gate_b_rows, extent::q_latents, [](const attention_spec&, attention_form) { return false; }},  // q_b, q_b_raw and gate are made from it
     {tensor_role::q_b_raw,     extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form) { return s.raw_query_latent; }},
     {tensor_role::gate,        extent::gate_rows, extent::gate_cols,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
@@ -167,7 +169,7 @@ inline constexpr role_row attention_roles[] = {
 
 /// What becomes of stored rows on their way to a role.
 enum class row_op : std::uint8_t {
-    as_is,      ///< a range of rows of one tensor; of a qkv by_group, that range's share of each group
+    as_is,      ///< a range of rows of one tensor; of a qkv that is not in turn, that range's share of each run
     of_heads,   ///< of each query head's share of the rows, the same range
     join_kv_b,  ///< per head: the columns of k_b, then the rows of v_b
 };
@@ -198,6 +200,12 @@ inline constexpr recipe_row recipes[] = {
 // clang-format on
 
 constexpr std::size_t rows_before(const recipe_row& recipe, const attention_spec& spec) noexcept {
+    if (recipe.from[0] == tensor_role::qkv && spec.fused == qkv_order::in_quarters) {  // q, v, k
+        const std::size_t q = size_of(extent::q_rows, spec);
+        return recipe.made == tensor_role::q   ? 0
+               : recipe.made == tensor_role::v ? q
+                                               : q + size_of(extent::v_rows, spec);
+    }
     std::size_t rows = 0;
     for (const extent e : recipe.skipped) rows += size_of(e, spec);
     return rows;
@@ -206,8 +214,8 @@ constexpr std::size_t rows_before(const recipe_row& recipe, const attention_spec
 /// In how many runs of rows the stored tensor of a recipe is divided, each of which holds a share of what is made.
 constexpr std::size_t runs_of(const recipe_row& recipe, const attention_spec& spec) noexcept {
     if (recipe.op == row_op::of_heads) return spec.geometry.num_heads;
-    const bool grouped = recipe.from[0] == tensor_role::qkv && spec.fused == qkv_order::by_group;
-    return grouped ? spec.geometry.kv_heads() : 1;
+    if (recipe.from[0] != tensor_role::qkv || spec.fused == qkv_order::in_turn) return 1;
+    return spec.fused == qkv_order::by_group ? spec.geometry.kv_heads() : 4;
 }
 
 /// The shape of a role, or null for roles outside attention.

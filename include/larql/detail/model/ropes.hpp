@@ -10,6 +10,7 @@
 #include <larql/rope.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -86,7 +87,9 @@ public:
         if (!theta && !m_family.default_rope_theta)
             m_problems.add(errc::missing_key, m_values.where + "rope_theta", "required and absent");
         rope.theta = theta.value_or(m_family.default_rope_theta.value_or(1.0));
+        rope.theta *= top().find<double>(model_key::rope_ratio).value_or(1.0);
         read_scaling(keys, rope);
+        follow_rules(keys, rope);
         require_table(keys, rope);
     }
 
@@ -97,7 +100,7 @@ private:
     /// The part of a head that rotates, if it is stated or the family's default.
     [[nodiscard]] std::optional<double> rotated_share(const key_values& keys, std::size_t whole) const {
         auto share = first<double>(keys, model_key::partial_rotary_factor);
-        if (const std::size_t dim = top().size(model_key::rotary_dim); !share && dim != 0 && whole != 0)
+        if (const std::size_t dim = m_values.size_or_default(model_key::rotary_dim); !share && dim != 0 && whole != 0)
             share = static_cast<double>(dim) / static_cast<double>(whole);
         return share || !m_values.class_defaults ? share : m_family.default_of(model_key::partial_rotary_factor);
     }
@@ -169,6 +172,28 @@ private:
         rope.short_factor = factors(keys, rope, model_key::rope_short_factor, rope_kind::longrope, "short_factor");
         rope.long_factor = factors(keys, rope, model_key::rope_long_factor, rope_kind::longrope, "long_factor");
         rope.divisors = factors(keys, rope, model_key::rope_divisors, rope_kind::divisors, "divisors");
+    }
+
+    /// What a family's row says of its scaling.
+    void follow_rules(const key_values& keys, rope_config& rope) {
+        if (m_values.flag_or_default(model_key::dynamic_ntk) && m_family.lists(model_key::dynamic_ntk)) {
+            rope.kind = rope_kind::dynamic;
+            rope.doubling = true;
+            rope.max_position = static_cast<double>(top().size(model_key::rope_original_max_position));
+            if (rope.max_position == 0.0)
+                m_problems.add(errc::missing_key, m_values.where + "seq_length", "required and absent");
+        }
+        if (rope.kind != rope_kind::longrope) return;
+        if (m_family.longrope == longrope_rule::by_lengths && rope.original_max_position > 1.0 &&
+            rope.max_position > 0.0)
+            rope.attention_factor = std::sqrt(1.0 + std::log(rope.max_position / rope.original_max_position) /
+                                                        std::log(rope.original_max_position));
+        if (m_family.longrope != longrope_rule::short_alone) return;
+        rope.long_factor = rope.short_factor;
+        rope.short_magnitude = keys.find<double>(model_key::rope_short_magnitude);
+        rope.long_magnitude = keys.find<double>(model_key::rope_long_magnitude);
+        if (!rope.short_magnitude) missing(keys, rope, "short_mscale");
+        if (!rope.long_magnitude) missing(keys, rope, "long_mscale");
     }
 
     std::vector<double> factors(const key_values& keys, const rope_config& rope, model_key key, rope_kind needed_by,

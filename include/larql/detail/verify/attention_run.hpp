@@ -134,13 +134,14 @@ inline void run_attention(const checkpoint& a, const checkpoint& b, double toler
                           attention_check& check) {
     const attention_spec& spec = a.spec(check.block);
     const std::size_t tokens = check.tokens = tokens_to_check(spec);
-    const tensor<float, 2> hidden = random_hidden(tokens, spec.geometry.hidden_size, check.block + 1);
+    const tensor<float, 2> hidden = random_hidden(tokens, spec.input_width(), check.block + 1);
     key_selection given;
     if (spec.indexer.shared) given = random_selection(tokens, spec.indexer.top_k, check.block + 1);
     const forward_options options{.selection = &given, .threads = threads};
     const auto compute = [&](const checkpoint& model) {
-        return model.attention(check.block, model.spec(check.block).form,
-                               {.storage = weight_storage::from_file, .threads = threads})
+        return model
+            .attention(check.block, model.spec(check.block).form,
+                       {.storage = weight_storage::from_file, .threads = threads})
             .forward(hidden, options);
     };
     const attention_result<float> x = compute(a);

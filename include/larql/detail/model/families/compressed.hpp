@@ -95,7 +95,7 @@ inline constexpr std::string_view deepseek_v4_inert[] = {"hc_eps",
 
 inline constexpr model_family compressed_families[] = {
     {.name = "deepseek_v4",
-     .model_types = {"deepseek_v4"},
+     .model_types = {"deepseek_v4", "deepseek_ref"},  // the second in sgl-project's files
      .classes = {"DeepseekV4ForCausalLM", "DeepseekV4Model"},
      .gguf_architecture = "deepseek4",
      .names = deepseek_v4_names,

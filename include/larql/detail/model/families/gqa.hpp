@@ -4,15 +4,18 @@
 #ifndef LARQL_DETAIL_MODEL_FAMILIES_GQA_HPP
 #define LARQL_DETAIL_MODEL_FAMILIES_GQA_HPP
 
+#include <larql/detail/model/families/gqa_elder.hpp>
 #include <larql/detail/model/families/gqa_fused.hpp>
 #include <larql/detail/model/families/gqa_hybrid.hpp>
 #include <larql/detail/model/families/gqa_normed.hpp>
 #include <larql/detail/model/families/gqa_plain.hpp>
+#include <larql/detail/model/families/gqa_running.hpp>
 #include <larql/detail/model/families/names.hpp>
 
 namespace larql::detail {
 
-inline constexpr auto gqa_families = joined(plain_families, normed_families, fused_families, hybrid_families);
+inline constexpr auto gqa_families =
+    joined(plain_families, normed_families, fused_families, elder_families, running_families, hybrid_families);
 
 }  // namespace larql::detail
 

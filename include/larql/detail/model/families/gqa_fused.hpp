@@ -31,6 +31,7 @@ inline constexpr model_family fused_families[] = {
      .pairing = rope_pairing::interleaved,
      .partial_rotary = true,
      .biases_by_key = q_k_v,
+     .reads = {model_key::rope_ratio},
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,
      .defaults = {{{model_key::partial_rotary_factor, 0.5}}},

@@ -12,6 +12,15 @@
 namespace larql::detail {
 
 inline constexpr model_family hybrid_families[] = {
+    {.name = "mllama",  // Llama 3.2 Vision, for text, which passes by the layers that attend to an image
+     .model_types = {"mllama_text_model"},
+     .classes = {"MllamaForConditionalGeneration", "MllamaForCausalLM", "MllamaTextModel", "MllamaModel"},
+     .names = llama_names,
+     .linear_layers = true,
+     .reads = {model_key::cross_attention_layers},
+     .default_rope_theta = 500000.0,
+     .default_rms_norm_eps = 1e-5,
+     .defaults = {{{model_key::full_attention_interval, 1.0}}}},
     {.name = "lfm2",  // modeling_lfm2.py, modeling_lfm2_moe.py
      .model_types = {"lfm2", "lfm2_moe"},
      .classes = {"Lfm2ForCausalLM", "Lfm2Model", "Lfm2MoeForCausalLM", "Lfm2MoeModel"},

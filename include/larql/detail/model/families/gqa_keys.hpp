@@ -81,9 +81,11 @@ inline constexpr std::string_view nemotron_h_inert[] = {  // of the other layers
     "mtp_layers_block_type", "moe_latent_size"};
 inline constexpr key_alias nemotron_h_aliases[] = {{model_key::layer_types, "layers_block_type"},
                                                    {model_key::head_dim, "attention_head_dim"}};
-inline constexpr fixed_key chatglm_fixed[] = {
-    {"multi_query_attention", "true"}, {"rmsnorm", "true"}, {"original_rope", "true"},
-    {"position_encoding_2d", "false"}, {"rope_ratio", "1"}, {"add_bias_linear", "false"}};
+inline constexpr fixed_key chatglm_fixed[] = {{"multi_query_attention", "true"},
+                                              {"rmsnorm", "true"},
+                                              {"original_rope", "true"},
+                                              {"position_encoding_2d", "false"},
+                                              {"add_bias_linear", "false"}};
 // How the same softmax is computed, and where residuals are added.
 inline constexpr std::string_view chatglm_inert[] = {"apply_query_key_layer_scaling",
                                                      "apply_residual_connection_post_layernorm",
@@ -94,6 +96,43 @@ inline constexpr key_alias chatglm_aliases[] = {{model_key::num_hidden_layers, "
                                                 {model_key::rms_norm_eps, "layernorm_epsilon"},
                                                 {model_key::max_position_embeddings, "seq_length"},
                                                 {model_key::attention_bias, "add_qkv_bias"}};
+
+inline constexpr fixed_key gptj_fixed[] = {{"rotary", "true"}};
+inline constexpr key_alias gpt_neo_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
+                                                {model_key::num_attention_heads, "num_heads"},
+                                                {model_key::sliding_window, "window_size"},
+                                                {model_key::layer_types, "attention_types"},
+                                                {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+// What attention_types say, layer by layer: configuration_gpt_neo.py makes it anew.
+inline constexpr std::string_view gpt_neo_inert[] = {"activation_function", "attention_layers"};
+inline constexpr std::string_view phi_msft_inert[] = {  // as gpt2, and which kernel computes the same
+    "n_inner", "activation_function", "embd_pdrop", "resid_pdrop", "flash_attn", "flash_rotary", "fused_dense"};
+inline constexpr key_alias phi_msft_aliases[] = {{model_key::hidden_size, "n_embd"},
+                                                 {model_key::num_attention_heads, "n_head"},
+                                                 {model_key::num_key_value_heads, "n_head_kv"},
+                                                 {model_key::num_hidden_layers, "n_layer"},
+                                                 {model_key::max_position_embeddings, "n_positions"},
+                                                 {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+inline constexpr key_alias qwen_aliases[] = {{model_key::head_dim, "kv_channels"},
+                                             {model_key::rope_original_max_position, "seq_length"},
+                                             {model_key::rope_theta, "rotary_emb_base"},
+                                             {model_key::partial_rotary_factor, "rotary_pct"},
+                                             {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+inline constexpr fixed_key qwen_fixed[] = {{"no_bias", "true"}};
+inline constexpr key_alias molmo_aliases[] = {{model_key::attention_bias, "qkv_bias"},
+                                              {model_key::qk_norm, "attention_layer_norm"},
+                                              {model_key::rms_norm_eps, "layer_norm_eps"}};
+inline constexpr fixed_key molmo_fixed[] = {{"layer_norm_type", "rms"}, {"attention_layer_norm_with_affine", "true"}};
+inline constexpr std::string_view molmo_inert[] = {"norm_after"};  // which side of the block its norm is on
+inline constexpr fixed_key without_mla[] = {{"use_mla", "false"}};
+// One layer, which alone reads both; keys of the model that it drafts for, of which the head's class reads none.
+inline constexpr fixed_key eagle3_fixed[] = {{"num_hidden_layers", "1"}};
+inline constexpr std::string_view eagle3_inert[] = {"draft_vocab_size", "use_qk_norm", "attention_head_dim",
+                                                    "cla_share_factor"};
+inline constexpr std::string_view minicpmv_inert[] = {"query_num", "slice_config"};  // of the resampler of images
+// MLC's word for the window, and a setting of its cache, which no code of the model reads.
+inline constexpr key_alias mistral_aliases[] = {{model_key::sliding_window, "sliding_window_size"}};
+inline constexpr std::string_view mistral_inert[] = {"attention_sink_size"};
 
 inline constexpr key_alias qkv_bias_alias[] = {{model_key::attention_bias, "qkv_bias"}};
 inline constexpr key_alias use_bias_alias[] = {{model_key::attention_bias, "use_bias"}};

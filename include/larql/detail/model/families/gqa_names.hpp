@@ -144,6 +144,69 @@ inline constexpr name_row chatglm_names[] = {  // modeling_chatglm.py, published
     {tensor_role::qkv,                 "encoder.layers.{}.self_attention.query_key_value.weight"},
     {tensor_role::o,                   "encoder.layers.{}.self_attention.dense.weight"},
 };
+inline constexpr name_row transformer_names[] = {  // what families after GPT-2 call the tensors around attention
+    {tensor_role::embedding,           "wte.weight"},
+    {tensor_role::output_norm,         "ln_f.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "", true},
+    {tensor_role::input_norm,          "h.{}.ln_1.weight"},
+    {tensor_role::ffn_norm,            "h.{}.ln_2.weight"},
+};
+inline constexpr name_row gptj_own_names[] = {  // modeling_gptj.py, modeling_codegen.py
+    {tensor_role::q,                   "h.{}.attn.q_proj.weight"},
+    {tensor_role::k,                   "h.{}.attn.k_proj.weight"},
+    {tensor_role::v,                   "h.{}.attn.v_proj.weight"},
+    {tensor_role::qkv,                 "h.{}.attn.qkv_proj.weight"},
+    {tensor_role::o,                   "h.{}.attn.out_proj.weight"},
+    {tensor_role::inert,               "h.{}.attn.bias"},                   // the causal mask, in old files
+    {tensor_role::inert,               "h.{}.attn.masked_bias"},
+    {tensor_role::inert,               "h.{}.attn.causal_mask"},
+};
+inline constexpr name_row gpt_neo_own_names[] = {  // modeling_gpt_neo.py
+    {tensor_role::q,                   "h.{}.attn.attention.q_proj.weight"},
+    {tensor_role::k,                   "h.{}.attn.attention.k_proj.weight"},
+    {tensor_role::v,                   "h.{}.attn.attention.v_proj.weight"},
+    {tensor_role::o,                   "h.{}.attn.attention.out_proj.weight"},
+    {tensor_role::inert,               "h.{}.attn.attention.bias"},         // the causal mask, in old files
+    {tensor_role::inert,               "h.{}.attn.attention.masked_bias"},
+};
+inline constexpr name_row phi_msft_names[] = {  // modeling_phi.py, published with the first models
+    {tensor_role::embedding,           "embd.wte.weight"},
+    {tensor_role::input_norm,          "h.{}.ln.weight"},
+    {tensor_role::qkv,                 "h.{}.mixer.Wqkv.weight"},
+    {tensor_role::o,                   "h.{}.mixer.out_proj.weight"},
+    {tensor_role::inert,               "h.{}.mixer.rotary_emb.inv_freq"},
+    {tensor_role::inert,               "h.{}.mixer.rotary_emb.scale"},
+};
+inline constexpr name_row qwen_own_names[] = {  // modeling_qwen.py, published with the models
+    {tensor_role::qkv,                 "h.{}.attn.c_attn.weight"},
+    {tensor_role::o,                   "h.{}.attn.c_proj.weight"},
+    {tensor_role::inert,               "h.{}.attn.logn_tensor"},
+    {tensor_role::inert,               "rotary_emb.inv_freq"},
+};
+inline constexpr name_row molmo_names[] = {  // modeling_molmo.py, published with the models
+    {tensor_role::embedding,           "transformer.wte.embedding"},
+    {tensor_role::output_norm,         "transformer.ln_f.weight"},
+    {tensor_role::output,              "transformer.ff_out.weight"},
+    {tensor_role::input_norm,          "transformer.blocks.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "transformer.blocks.{}.ff_norm.weight"},
+    {tensor_role::qkv,                 "transformer.blocks.{}.att_proj.weight"},
+    {tensor_role::o,                   "transformer.blocks.{}.attn_out.weight"},
+    {tensor_role::q_norm,              "transformer.blocks.{}.q_norm.weight"},
+    {tensor_role::k_norm,              "transformer.blocks.{}.k_norm.weight"},
+};
+inline constexpr name_row baichuan_attention_names[] = {  // modeling_baichuan.py, published with the models
+    {tensor_role::qkv,                 "layers.{}.self_attn.W_pack.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.rotary_emb.inv_freq"},
+};
+inline constexpr name_row eagle3_own_names[] = {  // llama3_eagle.py of SpecForge, llama_eagle3.py of SGLang
+    {tensor_role::input_norm,          "midlayer.input_layernorm.weight"},
+    {tensor_role::ffn_norm,            "midlayer.post_attention_layernorm.weight"},
+    {tensor_role::q,                   "midlayer.self_attn.q_proj.weight"},
+    {tensor_role::k,                   "midlayer.self_attn.k_proj.weight"},
+    {tensor_role::v,                   "midlayer.self_attn.v_proj.weight"},
+    {tensor_role::o,                   "midlayer.self_attn.o_proj.weight"},
+};
 inline constexpr name_row gated_query_names[] = {  // modeling_qwen3_next.py
     {tensor_role::q_gate,              "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
     {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
@@ -164,6 +227,11 @@ inline constexpr auto phi_names = joined(names_around_attention, phi_attention_n
 inline constexpr auto exaone_names = joined(llama_names, exaone_own_names);
 inline constexpr auto sarvam_moe_names = joined(qwen3_names, sarvam_moe_own_names);
 inline constexpr auto lfm2_names = joined(llama_names, head_layernorm_names, lfm2_own_names);
+inline constexpr auto gptj_names = joined(transformer_names, gptj_own_names);
+inline constexpr auto gpt_neo_names = joined(transformer_names, gpt_neo_own_names);
+inline constexpr auto qwen_names = joined(transformer_names, qwen_own_names);
+inline constexpr auto baichuan_names = joined(names_around_attention, baichuan_attention_names);
+inline constexpr auto eagle3_names = joined(eagle3_own_names, llama_names);
 inline constexpr auto phi3_names = joined(names_around_attention, phi3_attention_names);
 inline constexpr auto persimmon_names = joined(names_around_attention, persimmon_attention_names, head_layernorm_names);
 

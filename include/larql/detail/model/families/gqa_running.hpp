@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Families that run the attention of another one, under a model_type, names or sizes of their own.
+#ifndef LARQL_DETAIL_MODEL_FAMILIES_GQA_RUNNING_HPP
+#define LARQL_DETAIL_MODEL_FAMILIES_GQA_RUNNING_HPP
+
+#include <larql/detail/model/families/gqa_keys.hpp>
+#include <larql/detail/model/families/gqa_names.hpp>
+#include <larql/model_family.hpp>
+
+namespace larql::detail {
+
+inline constexpr model_family running_families[] = {
+    {.name = "llama_eagle3",  // EAGLE-3's draft heads: LlamaAttention of [embedding | hidden state]
+     .model_types = {"llama"},
+     .classes = {"LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM"},
+     .names = eagle3_names,
+     .input_widths = 2,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .inert_keys = eagle3_inert,
+     .fixed_keys = eagle3_fixed},
+    {.name =
+         "deepseek_v2_mha",  // use_mla false: modeling_deepseek.py's LlamaAttention (DeepSeek-VL2-Tiny, DeepSeek-OCR)
+     .model_types = {"deepseek_v2"},
+     .classes = {"DeepseekV2ForCausalLM", "DeepseekV2Model", "DeepseekOCRForCausalLM"},
+     .names = llama_names,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .fixed_keys = without_mla,
+     .sign = {"use_mla", "false"}},
+    {.name = "minicpmv_llama",  // MiniCPM-V 4.0: modeling_minicpmv.py, published with the models
+     .model_types = {"minicpmv"},
+     .classes = {"MiniCPMV"},
+     .names = llama_names,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .inert_keys = minicpmv_inert,
+     .sign = {"version", "4.0"}},
+    {.name = "minicpmv_qwen2",  // MiniCPM-V 2.6 and MiniCPM-o 2.6
+     .model_types = {"minicpmv", "minicpmo"},
+     .classes = {"MiniCPMV", "MiniCPMO"},
+     .names = llama_names,
+     .windows = window_rule::from_block,
+     .window_by_default = false,
+     .biases = q_k_v,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .default_sliding_window = 4096,
+     .default_max_window_layers = 28,
+     .inert_keys = minicpmv_inert,
+     .sign = {"version", "2.6"}},
+    {.name = "minicpmv_qwen3",  // MiniCPM-V 4.5
+     .model_types = {"minicpmv"},
+     .classes = {"MiniCPMV"},
+     .names = qwen3_names,
+     .q_norm = rms_heads,
+     .k_norm = rms_heads,
+     .windows = window_rule::from_block,
+     .window_by_default = false,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .default_head_dim = 128,
+     .default_sliding_window = 4096,
+     .default_max_window_layers = 28,
+     .inert_keys = minicpmv_inert,
+     .sign = {"version", "4.5"}},
+    {.name = "baichuan",  // the smaller models: modeling_baichuan.py, published with them
+     .model_types = {"baichuan"},
+     .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
+     .names = baichuan_names,
+     .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6,
+     .sign = {"max_position_embeddings", ""}},
+    {.name = "baichuan_alibi",
+     .model_types = {"baichuan"},
+     .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
+     .refused = "its larger models have biases of distance (ALiBi)"},
+};
+
+}  // namespace larql::detail
+
+#endif
