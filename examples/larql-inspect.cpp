@@ -132,10 +132,11 @@ ordered_json spec_json(const larql::attention_spec& spec) {
             out["indexer"] = {{"heads", c.index_heads}, {"head_dim", c.index_head_dim}, {"top_k", c.index_top_k}};
     }
     if (spec.output_groups != 0) out["output"] = {{"groups", spec.output_groups}, {"rank", spec.output_rank}};
-    out["attention_scale"] = spec.scale;
+    if (spec.scale != 1.0) out["attention_scale"] = spec.scale;
     if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
     if (spec.sliding_window != 0) out["sliding_window"] = spec.sliding_window;
     if (spec.chunk != 0) out["attention_chunk_size"] = spec.chunk;
+    if (spec.alibi != 0.0) out["alibi_max_bias"] = spec.alibi;
     if (spec.clip != 0.0) out["clip_qkv"] = spec.clip;
     if (spec.sinks) out["sinks"] = true;
     if (spec.raw_query_latent) out["raw_query_latent"] = true;

@@ -12,6 +12,7 @@
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
+#include <larql/detail/attention/alibi.hpp>
 #include <larql/detail/compressed/attention.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/selector.hpp>
@@ -91,6 +92,7 @@ public:
              m_spec.v_norm.kind != norm_kind::none || m_spec.clip != 0.0 || m_spec.value_is_key))
             detail::fail(errc::unsupported_architecture, "norms and limits of heads belong to plain attention",
                          {.subject = "attention_spec"});
+        if (m_spec.alibi != 0.0) m_alibi = detail::alibi_slopes(m_spec.geometry.num_heads, m_spec.alibi);
         for (const T logit : m_weights.vector(tensor_role::sinks).values())
             m_sinks.push_back(static_cast<float>(logit));
     }
@@ -319,6 +321,7 @@ private:
                                             .sliding_window = m_spec.sliding_window,
                                             .chunk = m_spec.chunk,
                                             .sinks = m_sinks,
+                                            .alibi = m_alibi,
                                             .key_lists = r.selection.view(),
                                             .threads = &threads};
             if (r.selection.empty() &&
@@ -343,6 +346,7 @@ private:
     attention_weights<T> m_weights;
     rope_table m_rope;  // where the length does not matter
     std::vector<float> m_sinks;
+    std::vector<float> m_alibi;  // slopes of heads
 };
 
 }  // namespace larql

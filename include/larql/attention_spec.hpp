@@ -158,9 +158,10 @@ struct attention_spec {
     double softcap = 0.0;            ///< scores become softcap * tanh(score / softcap); 0: none
     std::size_t sliding_window = 0;  ///< the token at p sees key j only if p - j < sliding_window; 0: none
     std::size_t chunk = 0;           ///< the token at p sees key j only if p / chunk == j / chunk; 0: none
-    double clip = 0.0;               ///< queries, keys and values are limited to [-clip, clip] before rotation; 0: none
-    bool value_is_key = false;       ///< values are the projected keys before their norm and rotation: there is no v
-    bool sinks = false;              ///< a learned logit per head takes part in the softmax
+    double alibi = 0.0;  ///< above 0: scores fall with the distance of the key, by slopes of heads from 2^-alibi up
+    double clip = 0.0;   ///< queries, keys and values are limited to [-clip, clip] before rotation; 0: none
+    bool value_is_key = false;  ///< values are the projected keys before their norm and rotation: there is no v
+    bool sinks = false;         ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;
     /// Queries and the gate read [the normed query latent, the latent before its norm] (A.X-K2); the gate not the
     /// input.

@@ -46,6 +46,9 @@ struct attention_options {
     std::size_t chunk = 0;           ///< the token at p sees key j only if p / chunk == j / chunk; 0 = off
     /// One logit per query head that takes part in the softmax and has no value; empty = none. Not scaled or capped.
     std::span<const float> sinks{};
+    /// One slope per query head: the score of key j for the token at p gets slope * (j - p), not scaled or capped
+    /// (ALiBi); empty = none. Not together with key_lists.
+    std::span<const float> alibi{};
     /// One list of keys for each token, of those that it may see beside what `causal` and the window allow: all of its
     /// heads share it. Empty = all. Keys in no list are never read.
     key_list_view key_lists{};
@@ -101,6 +104,11 @@ inline void check_attention_shapes(const attention_shapes& s, const attention_op
     if (!(options.softcap >= 0) || std::isinf(options.softcap))
         fail(errc::bad_value, "is " + std::to_string(options.softcap) + ", expected 0 or a positive number",
              {.subject = "softcap"});
+    if (!options.alibi.empty() && options.alibi.size() != s.q.heads)
+        disagree("alibi",
+                 std::to_string(options.alibi.size()) + " slopes, q has " + std::to_string(s.q.heads) + " heads");
+    if (!options.alibi.empty() && !options.key_lists.empty())
+        fail(errc::bad_value, "is given together with key_lists", {.subject = "alibi"});
     check_key_lists(options.key_lists, s.q.tokens, s.k.tokens);
 }
 
@@ -153,6 +161,7 @@ void with_attention_problem(const Q& q, const K& k, const V& v, const attention_
     p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
     p.softcap = options.softcap;
     p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
+    p.alibi = options.alibi.empty() ? nullptr : options.alibi.data();
     if constexpr (std::is_same_v<decltype(p.k), decltype(p.v)>)
         p.v_is_k = p.v.data == p.k.data && p.v.token_stride == p.k.token_stride &&
                    (p.v.head_stride == p.k.head_stride || p.kv_heads == 1) && p.value_size <= p.key_size;

@@ -276,6 +276,7 @@ struct model_family {
     role_set transposed{};                        ///< tensors that safetensors have as [in, out]
     bool sinks = false;
     indexer_rule indexer{};
+    double alibi = 0.0;                  ///< of attention_spec; 0: none
     bool softcap = false;                ///< `attn_logit_softcapping` is read
     bool temperature = false;            ///< `llama_4_scaling_beta` is read
     bool temperature_unrotated = false;  ///< `attn_scale` and `floor_scale` are, for blocks that do not rotate

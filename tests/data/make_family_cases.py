@@ -160,6 +160,11 @@ CASES = {
                 "rotary_dim": 6},
     "gpt_neo": {"hidden_size": 16, "num_heads": 4, "num_layers": 3, "max_position_embeddings": 64, "vocab_size": 32,
                 "intermediate_size": 16, "attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 7},
+    "bloom": {"hidden_size": 24, "n_head": 6, "n_layer": 2, "vocab_size": 32, "layer_norm_epsilon": 1e-2},
+    "mpt": {"d_model": 16, "n_heads": 4, "n_layers": 2, "vocab_size": 32, "max_seq_len": 64, "expansion_ratio": 1,
+            "attn_config": {"alibi": True, "alibi_bias_max": 8, "clip_qkv": 0.6}},
+    # transformers' mpt by other names, as configurations of models with ALiBi have no word for a number of positions
+    "baichuan__alibi": {"d_model": 24, "n_heads": 3, "n_layers": 2, "vocab_size": 32, "max_seq_len": 64},
     "mllama_text_model": sizes(16, 4, 2, 0, 3, cross_attention_layers=[1], rope_scaling=LLAMA3),
     "phimoe__long": sizes(16, 4, 2, 0, original_max_position_embeddings=16, rope_scaling={**MSCALES}, **experts()),
     "phimoe__short": sizes(16, 2, 1, 0, rope_scaling={**MSCALES, "short_factor": [1.0, 1.5, 2.0, 2.5],
@@ -222,8 +227,9 @@ def record(model):
                and (not name.endswith("mixer") or hasattr(module, "q_proj"))]
     for block, (name, module) in enumerate(modules):
         module.register_forward_pre_hook(read(block), with_kwargs=True)
-        module.register_forward_hook(given(block, "out"))
         output = next(getattr(module, n) for n in OUTPUT if hasattr(module, n))
+        adds_residual = type(module).__name__ == "BloomAttention"
+        (output if adds_residual else module).register_forward_hook(given(block, "out"))
         output.register_forward_hook(given(block, "context"))
     return seen, [name for name, _ in modules]
 
@@ -358,6 +364,12 @@ def as_published(case, tensors, stated):
         stated.update(architectures=["MiniCPMV" if model_type == "minicpmv" else "MiniCPMO"], query_num=64,
                       version={"minicpmv": 4.0, "minicpmv__qwen3": 4.5}.get(case, 2.6))
         return {"llm." + name: value for name, value in tensors.items()}
+    if case == "baichuan__alibi":
+        renamed(stated, (("hidden_size", "d_model"), ("num_attention_heads", "n_heads"),
+                         ("num_hidden_layers", "n_layers"), ("model_max_length", "max_seq_len")))
+        stated.update(architectures=["BaichuanForCausalLM"], rms_norm_eps=1e-6)
+        return {name.replace("transformer.blocks", "model.layers").replace(".attn.Wqkv", ".self_attn.W_pack").replace(
+            ".attn.out_proj", ".self_attn.o_proj"): value for name, value in tensors.items()}
     if model_type == "baichuan":
         stated["architectures"] = ["BaichuanForCausalLM"]
         at = "model.layers.{}.self_attn."
@@ -399,7 +411,7 @@ def as_published(case, tensors, stated):
 SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3",
            "mistral_params": "ministral3", "phi-msft": "phi", "qwen": "qwen2", "molmo": "qwen2",
            "molmo__normed": "olmo2", "deepseek_v2__mha": "llama", "minicpmv": "llama", "minicpmv__qwen2": "qwen2",
-           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama"}
+           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama", "baichuan__alibi": "mpt"}
 
 
 def make(case, folder):

@@ -47,6 +47,8 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
             s += static_cast<Real>(q(t, h, d)) * static_cast<Real>(k(j, h / group, d));
         s *= scale;
         if (cap > 0) s = cap * std::tanh(s / cap);
+        if (!options.alibi.empty())
+            s += static_cast<Real>(options.alibi[h]) * static_cast<Real>(static_cast<long>(j) - position);
         weights[j] = s;
         top = std::max(top, s);
     }

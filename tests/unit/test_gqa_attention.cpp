@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <larql/detail/attention/alibi.hpp>
 #include <larql/gqa_attention.hpp>
 
 #include <support/random.hpp>
@@ -172,6 +173,46 @@ TEST_CASE("gqa_attention: every combination of options agrees with the plain def
                         options.first_position = 150;
                         check_against_reference<larql::bf16>({tokens, 300, 6, 2, 20, 10}, options);
                     }
+}
+
+TEST_CASE("gqa_attention: scores fall with the distance of a key by the slope of the head") {
+    const std::vector<float> slopes = larql::detail::alibi_slopes(6, 8.0);
+    const std::vector<float> sinks{0.5F, -1.0F, 3.0F, 0.0F, 2.0F, -30.0F};
+    for (const std::size_t tokens : {1U, 3U, 40U, 150U})
+        for (const std::size_t keys : {1U, 7U, 300U, 2500U})
+            for (const bool more : {false, true}) {
+                attention_options options{.softcap = more ? 2.0 : 0.0, .alibi = slopes};
+                if (more) options.sliding_window = 130;
+                if (more) options.sinks = sinks;
+                check_against_reference<float>({tokens, keys, 6, 2, 32, 16}, options);
+                options.first_position = keys / 2;
+                check_against_reference<larql::bf16>({tokens, keys, 6, 2, 20, 10}, options);
+            }
+    check_against_reference<float>({5, 40, 6, 2, 16, 16}, {.causal = false, .alibi = slopes});
+}
+
+TEST_CASE("gqa_attention: biases of distance in double, and in the weights") {
+    random_source random(91);
+    const std::vector<float> slopes = larql::detail::alibi_slopes(3, 8.0);
+    const auto q = random_tensor<double>(random, 20, 3, 12), k = random_tensor<double>(random, 90, 1, 12);
+    const auto v = random_tensor<double>(random, 90, 1, 9);
+    const attention_options options{.alibi = slopes};
+    const auto expected = reference_attention<double>(q, k, v, options);
+    CHECK(largest_difference(larql::gqa_attention_asym(q, k, v, options), expected) <= 1e-12);
+    const auto both = larql::gqa_attention_with_weights(q, k, v, options);
+    for (std::size_t h = 0; h < 3; ++h) {
+        const auto weights = larql::testing::reference_weights<double>(q, k, options, 19, h);
+        for (std::size_t j = 0; j < 90; ++j) CHECK(both.weights(h, 19, j) == doctest::Approx(weights[j]).epsilon(1e-9));
+    }
+}
+
+TEST_CASE("gqa_attention: slopes of heads are those of the paper, for any number of heads") {
+    using larql::detail::alibi_slopes;
+    CHECK(alibi_slopes(4, 8.0) == std::vector<float>{0.25F, 0.0625F, 0.015625F, 0.00390625F});
+    CHECK(alibi_slopes(8, 8.0).front() == 0.5F);
+    CHECK(alibi_slopes(3, 8.0) == std::vector<float>{0.0625F, 0.00390625F, 0.25F});
+    CHECK(alibi_slopes(1, 8.0) == std::vector<float>{0.00390625F});
+    CHECK(alibi_slopes(2, 4.0) == std::vector<float>{0.25F, 0.0625F});
 }
 
 TEST_CASE("gqa_attention: a chunk's tokens see no key of another chunk") {
@@ -661,6 +702,19 @@ TEST_CASE("gqa_attention: lists that do not fit are refused") {
     CHECK(refused({0, 1, 3}, {3, 4}) == errc::bad_value);
     CHECK(refused({0, 3, 2}, {3, 4}) == errc::bad_value);
     CHECK(text == "key_lists: list 0 ends at 3, it begins at 0 of 2");
+}
+
+TEST_CASE("gqa_attention: slopes that do not fit are refused") {
+    random_source random(92);
+    const auto q = random_tensor<float>(random, 2, 2, 4), k = random_tensor<float>(random, 3, 1, 4);
+    const std::vector<float> slopes{0.5F, 0.25F, 0.125F};
+    std::string text;
+    CHECK(code_of([&] { (void)larql::gqa_attention(q, k, k, {.alibi = slopes}); }, &text) == errc::shape_mismatch);
+    CHECK(text.find("3 slopes, q has 2 heads") != text.npos);
+    const std::vector<std::size_t> begins{0, 1, 1};
+    const std::vector<std::uint32_t> keys{0};
+    const attention_options both{.alibi = std::span(slopes).first(2), .key_lists = {.begins = begins, .keys = keys}};
+    CHECK(code_of([&] { (void)larql::gqa_attention(q, k, k, both); }) == errc::bad_value);
 }
 
 TEST_CASE("gqa_attention: sizes that disagree are refused with both numbers") {

@@ -104,6 +104,9 @@ constexpr std::string_view cases[] = {
     "sarvam_moe",
     "sarvam_moe__unnormed",
     "baichuan",
+    "baichuan__alibi",
+    "bloom",
+    "mpt",
     "chatglm__ratio",
     "codegen",
     "deepseek_v2__mha",
@@ -316,6 +319,7 @@ TEST_CASE("gqa families: rows of one model_type are told apart by classes and by
     LARQL_CHECK_ERROR_TEXT(problem("minicpmv", json::object()), errc::unsupported_architecture,
                            "larql does not implement \"minicpmv\" whose \"version\" is absent");
     CHECK(family("baichuan", {{"max_position_embeddings", 64}}) == "baichuan");
+    CHECK(blocks_of("baichuan", {{"max_position_embeddings", 64}})[0].alibi == 0.0);
 }
 
 TEST_CASE("gqa families: MLC's word for a window is read where transformers reads its own") {
@@ -476,6 +480,10 @@ TEST_CASE("gqa families: what changes a family's attention and is not computed i
         {"glm", {{"rope_ratio", 500.0}}},
         {"llama", {{"draft_vocab_size", 32000}}},
         {"gptj", {{"rotary", false}}},
+        {"mpt", {{"attn_config", {{"alibi", false}}}}},
+        {"mpt", {{"attn_config", {{"qk_ln", true}}}}},
+        {"mpt", {{"attn_config", {{"alibi_bias_max", 4}}}}},
+        {"mpt", {{"attn_config", {{"softmax_scale", 0.5}}}}},
         {"qwen", {{"no_bias", false}, {"seq_length", 64}}},
         {"molmo", {{"layer_norm_type", "default"}}},
         {"gpt_neo", {{"attention_bias", true}, {"attention_types", {{{"global"}, 4}}}}},

@@ -101,6 +101,9 @@ void attend_rows(const attention_problem<T, K, V>& p, std::size_t g, std::size_t
                 const T s = dot(q + r * p.key_size, block + (j - j0) * p.key_size, p.key_size);
                 const auto cap = static_cast<T>(p.softcap);
                 row[j - seen.begin] = cap > 0 ? cap * std::tanh(s / cap) : s;
+                if (p.alibi != nullptr)
+                    row[j - seen.begin] +=
+                        p.distance_bias((row0 + r) / p.group(), g * p.group() + (row0 + r) % p.group(), j);
             }
             update_row(state[r], row, seen.end - seen.begin, sums + r * p.value_size, p.value_size);
         }

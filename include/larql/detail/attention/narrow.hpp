@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <utility>
 
 namespace larql::detail {
 
@@ -93,6 +94,12 @@ inline void attend_few(const blocked_problem& p, const attention_plan& plan, con
     const std::size_t width = plan.panel_rows;
     p.k_kernels->score[kernel](rows_of_keys(p.k, item, keys), all.q, p.key_size, all.scores, width);
     if (cap > 0) p.level->cap_scores(all.scores, round_up(n * width, plan.lanes), cap);
+    if (p.alibi != nullptr)
+        add_distance_biases(p, all.scores, keys.begin, n, width, plan.item_rows(), [&](std::size_t i) {
+            const std::size_t head = std::min(item.head_begin + i / plan.row_block, item.head_end - 1);
+            const std::size_t row = std::min(item.row_begin + i % plan.row_block, item.row_end - 1);
+            return std::pair(row / p.group(), head * p.group() + row % p.group());
+        });
     const key_range& first = all.seen[0];
     const key_range& last = all.seen[item.row_end - item.row_begin - 1];
     const bool ragged = last.begin > keys.begin || first.end < keys.end;

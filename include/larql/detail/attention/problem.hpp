@@ -94,7 +94,14 @@ struct attention_call {
     double scale = 1.0;
     double softcap = 0.0;          // 0 = none
     const float* sinks = nullptr;  // H logits, or null
+    const float* alibi = nullptr;  // H slopes, or null: the score of key j gets slope * (j - position of the token)
     bool v_is_k = false;           // row j of V is the first V elements of row j of K: the same memory
+
+    /// What a head adds to the score of a key for a token, where there are slopes.
+    [[nodiscard]] T distance_bias(std::size_t token, std::size_t head, std::size_t key) const noexcept {
+        const std::ptrdiff_t position = mask.first + static_cast<std::ptrdiff_t>(token);
+        return static_cast<T>(alibi[head]) * static_cast<T>(static_cast<std::ptrdiff_t>(key) - position);
+    }
 
     [[nodiscard]] std::size_t group() const noexcept { return heads / kv_heads; }
     /// Query rows that share one key/value head. Row r is token r / group(), head r % group() of the group.

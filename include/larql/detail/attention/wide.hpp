@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <utility>
 
 namespace larql::detail {
 
@@ -23,6 +24,22 @@ struct blocked_problem : attention_call<float> {
     const storage_kernels* v_kernels = nullptr;
     const level_kernels* level = nullptr;
 };
+
+/// Adds the biases of distance, in powers of two, to the scores [keys][width] of keys from `first` on.
+/// @param token_and_head  of each of `rows` rows; others of the width are left alone
+template <class Row>
+void add_distance_biases(const blocked_problem& p, float* scores, std::size_t first, std::size_t keys,
+                         std::size_t width, std::size_t rows, Row token_and_head) noexcept {
+    constexpr float log2_e = 1.4426950408889634F;
+    for (std::size_t r = 0; r < rows; ++r) {
+        const auto [token, head] = token_and_head(r);
+        const float slope = p.alibi[head] * log2_e;
+        const std::ptrdiff_t distance =
+            static_cast<std::ptrdiff_t>(first) - (p.mask.first + static_cast<std::ptrdiff_t>(token));
+        for (std::size_t j = 0; j < keys; ++j)
+            scores[j * width + r] += slope * static_cast<float>(distance + static_cast<std::ptrdiff_t>(j));
+    }
+}
 
 /// Divides the sums of the item's rows of one head by the sums of their weights.
 inline void finish_rows(const blocked_problem& p, const attention_item& item, std::size_t kv_head, const float* sums,
@@ -74,9 +91,11 @@ inline void add_panel_values(const blocked_problem& p, const attention_plan& pla
     }
 }
 
-/// One panel against one block of keys. `seen` has the keys of each row of the panel, `rows` of which are real.
+/// One panel against one block of keys. `seen` has the keys of each row of the panel, `rows` of which are real; the
+/// first is row `first_row` of key/value head `kv_head`.
 inline void attend_panel(const blocked_problem& p, const attention_plan& plan, const wide_block& block,
-                         const wide_rows& panel, const key_range* seen, std::size_t rows, float cap) noexcept {
+                         const wide_rows& panel, const key_range* seen, std::size_t rows, float cap,
+                         std::size_t kv_head, std::size_t first_row) noexcept {
     const level_kernels& level = *p.level;
     const std::size_t width = plan.panel_rows;
     const std::size_t first = block.range.begin;
@@ -90,6 +109,10 @@ inline void attend_panel(const blocked_problem& p, const attention_plan& plan, c
     float* const scores = block.scores + (from - first) * width;
     const std::size_t n = to - from;
     if (cap > 0) level.cap_scores(scores, n * width, cap);
+    if (p.alibi != nullptr)
+        add_distance_biases(p, scores, from, n, width, rows, [&](std::size_t r) {
+            return std::pair((first_row + r) / p.group(), kv_head * p.group() + (first_row + r) % p.group());
+        });
     const bool ragged = seen[rows - 1].begin > from || seen[0].end < to;
     if (ragged) level.mask_scores(scores, seen, from, n, width);
     level.weigh_scores(scores, n, width, panel.maximum, panel.sum, block.keep);
@@ -169,7 +192,7 @@ inline void attend_wide(const blocked_problem& p, const attention_plan& plan, co
             for (std::size_t r = 0; r < width; ++r)
                 seen[r] = p.mask.visible((item.row_begin + i + std::min(r, real - 1)) / p.group());
             const wide_rows panel{all.q + i * p.key_size, all.out + i * plan.out_stride, all.maximum + i, all.sum + i};
-            attend_panel(p, plan, block, panel, seen, real, factors.cap);
+            attend_panel(p, plan, block, panel, seen, real, factors.cap, item.head_begin, item.row_begin + i);
         }
     }
     if (item.partial == nullptr) finish_rows(p, item, item.head_begin, all.out, plan.out_stride, all.maximum, all.sum);

@@ -167,6 +167,7 @@ inline constexpr std::string_view foreign_objects[] = {
     "eagle_config",
     "custom_pipelines",
     "generation_config",
+    "init_config",  // of MPT's parameters before training
     "task_specific_params",
     "transformers.js_config",
 };

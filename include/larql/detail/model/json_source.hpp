@@ -200,17 +200,24 @@ public:
     /// Reports keys of an object, and of the objects in it, that look like attention and that nobody claims.
     void report_unclaimed(const nlohmann::json& object, const std::string& path, std::span<const key_row> rows) {
         for (const auto& [name, value] : object.items()) {
-            if (const fixed_key* fixed = find_fixed(name)) {
+            const std::string key = path.substr(m_path.size()) + name;  // within the object
+            const fixed_key* fixed = find_fixed(key);
+            if (fixed == nullptr) fixed = find_fixed(name);
+            if (fixed != nullptr) {
                 if (!value.is_null() && (value.is_string() ? value.get<std::string>() : value.dump()) != fixed->value)
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", and \"" +
                                                std::string(m_family.name) + "\" has " + std::string(fixed->value));
                 continue;
             }
-            if (claimed(name, rows)) continue;
+            if (claimed(name, rows) || claimed(key, rows)) continue;
             if (const inert_key* known = find_inert(name)) {
                 if (!allows(*known, value))
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", which \"" +
                                                std::string(m_family.name) + "\" does not have");
+                continue;
+            }
+            if (value.is_object() && has_own_within(key + ".")) {
+                report_unclaimed(value, path + name + ".", {});
                 continue;
             }
             const bool suspicious = m_closed || looks_like_attention(name);
@@ -281,6 +288,12 @@ private:
         return find_fixed(name) != nullptr ||
                std::ranges::find(m_family.inert_keys, name) != m_family.inert_keys.end() ||
                std::ranges::find(m_family.aliases, name, &key_alias::name) != m_family.aliases.end();
+    }
+
+    /// Whether the family's row names members of an object, whose others are then held against it, too.
+    [[nodiscard]] bool has_own_within(std::string_view prefix) const {
+        const auto within = [&](const auto& row) { return row.name.starts_with(prefix); };
+        return std::ranges::any_of(m_family.aliases, within) || std::ranges::any_of(m_family.fixed_keys, within);
     }
 
     [[nodiscard]] const fixed_key* find_fixed(std::string_view name) const {

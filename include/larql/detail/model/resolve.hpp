@@ -128,6 +128,7 @@ private:
         if (m_family.input_widths > 1) spec.input_size = m_family.input_widths * spec.geometry.hidden_size;
         if (!m_ropes.differ() && !compressed()) m_ropes.set(spec, "");
         set_scale(spec);
+        spec.alibi = m_family.alibi;
         spec.clip = top().find<double>(model_key::clip_qkv).value_or(0.0);
         spec.fused = m_values.from_gguf ? qkv_order::in_turn : m_family.fused;
         if (!m_values.from_gguf) spec.transposed = m_family.transposed;

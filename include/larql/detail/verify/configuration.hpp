@@ -58,6 +58,7 @@ inline constexpr compared_fact compared_facts[] = {
     LARQL_FACT(geometry.v_head_dim),
     LARQL_FACT(scale),
     LARQL_FACT(softcap),
+    LARQL_FACT(alibi),
     LARQL_FACT(sliding_window),
     LARQL_FACT(chunk),
     LARQL_FACT(clip),

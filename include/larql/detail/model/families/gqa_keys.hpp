@@ -97,6 +97,25 @@ inline constexpr key_alias chatglm_aliases[] = {{model_key::num_hidden_layers, "
                                                 {model_key::max_position_embeddings, "seq_length"},
                                                 {model_key::attention_bias, "add_qkv_bias"}};
 
+inline constexpr key_alias bloom_aliases[] = {{model_key::hidden_size, "n_embed"},
+                                              {model_key::num_hidden_layers, "n_layer"},
+                                              {model_key::num_attention_heads, "n_head"},
+                                              {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+inline constexpr std::string_view bloom_inert[] = {  // of training, of residuals, and read nowhere
+    "apply_residual_connection_post_layernorm", "masked_softmax_fusion", "offset_alibi", "skip_bias_add_qkv"};
+inline constexpr key_alias mpt_aliases[] = {{model_key::hidden_size, "d_model"},
+                                            {model_key::num_hidden_layers, "n_layers"},
+                                            {model_key::num_attention_heads, "n_heads"},
+                                            {model_key::max_position_embeddings, "max_seq_len"},
+                                            {model_key::rms_norm_eps, "layer_norm_epsilon"},
+                                            {model_key::clip_qkv, "attn_config.clip_qkv"}};
+inline constexpr fixed_key mpt_fixed[] = {{"no_bias", "true"},
+                                          {"attn_config.alibi", "true"},
+                                          {"attn_config.alibi_bias_max", "8"},  // which modeling_mpt.py does not read
+                                          {"attn_config.attn_type", "multihead_attention"},
+                                          {"attn_config.prefix_lm", "false"},
+                                          {"attn_config.attn_uses_sequence_id", "false"},
+                                          {"norm_type", "low_precision_layernorm"}};
 inline constexpr fixed_key gptj_fixed[] = {{"rotary", "true"}};
 inline constexpr key_alias gpt_neo_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
                                                 {model_key::num_attention_heads, "num_heads"},

@@ -183,6 +183,14 @@ inline constexpr name_row qwen_own_names[] = {  // modeling_qwen.py, published w
     {tensor_role::inert,               "h.{}.attn.logn_tensor"},
     {tensor_role::inert,               "rotary_emb.inv_freq"},
 };
+inline constexpr name_row mpt_names[] = {  // modeling_mpt.py
+    {tensor_role::embedding,           "wte.weight"},
+    {tensor_role::output_norm,         "norm_f.weight"},
+    {tensor_role::input_norm,          "blocks.{}.norm_1.weight"},
+    {tensor_role::ffn_norm,            "blocks.{}.norm_2.weight"},
+    {tensor_role::qkv,                 "blocks.{}.attn.Wqkv.weight"},
+    {tensor_role::o,                   "blocks.{}.attn.out_proj.weight"},
+};
 inline constexpr name_row molmo_names[] = {  // modeling_molmo.py, published with the models
     {tensor_role::embedding,           "transformer.wte.embedding"},
     {tensor_role::output_norm,         "transformer.ln_f.weight"},

@@ -76,10 +76,13 @@ inline constexpr model_family running_families[] = {
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
      .sign = {"max_position_embeddings", ""}},
-    {.name = "baichuan_alibi",
+    {.name = "baichuan_alibi",  // the larger models, whose configurations have no word for a number of positions
      .model_types = {"baichuan"},
      .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
-     .refused = "its larger models have biases of distance (ALiBi)"},
+     .names = baichuan_names,
+     .pairing = rope_pairing::none,
+     .alibi = 8.0,
+     .default_rms_norm_eps = 1e-6},
 };
 
 }  // namespace larql::detail

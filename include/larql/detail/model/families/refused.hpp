@@ -26,8 +26,6 @@ inline constexpr model_family refused_families[] = {
     {.name = "inkling",
      .model_types = {"inkling_mm_model", "inkling_text", "inkling2", "inkling2_text"},
      .refused = "it convolves keys and values, and adds learned biases of distance to its scores"},
-    {.name = "bloom", .model_types = {"bloom"}, .refused = "its scores have biases of distance (ALiBi)"},
-    {.name = "mpt", .model_types = {"mpt"}, .refused = "its scores have biases of distance (ALiBi)"},
     {.name = "phi3small", .model_types = {"phi3small"}, .refused = "its attention is sparse by blocks"},
     {.name = "yuan", .model_types = {"yuan"}, .refused = "it convolves what queries and keys are made of"},
     {.name = "nemotron_nas",
