@@ -64,6 +64,9 @@ enum class model_key : std::uint8_t {
     hybrid_pattern,
     full_attention_interval,
     cross_attention_layers,
+    attention_layer_period,
+    attention_layer_offset,
+    position_type,
     num_layers,
     mla_scale_q_lora,
     mla_scale_kv_lora,
@@ -261,6 +264,7 @@ struct model_family {
     bool scaled_latents = false;     ///< normed latents are multiplied by sqrt(hidden_size / rank)
     norm_spec k_rope_norm{};         ///< of the shared rotated part of the keys; eps as above
     bool head_sized_values = false;  ///< an absent v_head_dim is hidden_size / num_attention_heads
+    bool block_configs = false;      ///< `block_configs` has groups of its own for each layer, or no attention
     bool linear_layers = false;      ///< some layers have linear attention, which larql does not compute: no block
     std::size_t attentions_per_layer = 1;
     window_rule windows = window_rule::none;

@@ -165,6 +165,23 @@ CASES = {
             "attn_config": {"alibi": True, "alibi_bias_max": 8, "clip_qkv": 0.6}},
     # transformers' mpt by other names, as configurations of models with ALiBi have no word for a number of positions
     "baichuan__alibi": {"d_model": 24, "n_heads": 3, "n_layers": 2, "vocab_size": 32, "max_seq_len": 64},
+    "opt": {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "ffn_dim": 16, "vocab_size": 32,
+            "max_position_embeddings": 64, "word_embed_proj_dim": 16},
+    "opt__unbiased": {"hidden_size": 12, "num_attention_heads": 3, "num_hidden_layers": 1, "ffn_dim": 16,
+                      "vocab_size": 32, "max_position_embeddings": 64, "word_embed_proj_dim": 12, "enable_bias": False},
+    "jamba": sizes(16, 4, 2, 0, 4, attn_layer_period=3, attn_layer_offset=1, mamba_d_state=4, mamba_d_conv=2,
+                   mamba_expand=1, use_mamba_kernels=False, **experts()),
+    "bamba": sizes(16, 2, 1, 0, 2, attn_layer_indices=[1], attention_bias=True, mamba_n_heads=2, mamba_d_head=16,
+                   mamba_d_state=4, mamba_d_conv=2, mamba_n_groups=1),
+    "granitemoehybrid": sizes(16, 4, 2, 0, 2, layer_types=["linear_attention", "full_attention"],
+                              attention_multiplier=0.3, position_embedding_type="nope", mamba_n_heads=2, mamba_d_head=16,
+                              mamba_d_state=4, mamba_d_conv=2, mamba_n_groups=1, shared_intermediate_size=8, **experts()),
+    "granitemoehybrid__rope": sizes(24, 4, 2, 0, 1, layer_types=["full_attention"], attention_multiplier=0.4,
+                                    position_embedding_type="rope", attention_bias=True, shared_intermediate_size=8,
+                                    num_local_experts=0, num_experts_per_tok=0, mamba_n_heads=2, mamba_d_head=24),
+    "nemotron-nas": sizes(16, 4, 2, 0, 2),  # transformers' llama, whose second layer has one group
+    "orion": sizes(16, 4, 4, 0, 1), "xverse": sizes(24, 4, 4, 0, 1), "aquila": sizes(12, 2, 1, 0, 1),
+    "Yi": sizes(24, 6, 2, 0, 1), "deepseek": sizes(16, 2, 2, 0, 1),  # transformers' llama
     "mllama_text_model": sizes(16, 4, 2, 0, 3, cross_attention_layers=[1], rope_scaling=LLAMA3),
     "phimoe__long": sizes(16, 4, 2, 0, original_max_position_embeddings=16, rope_scaling={**MSCALES}, **experts()),
     "phimoe__short": sizes(16, 2, 1, 0, rope_scaling={**MSCALES, "short_factor": [1.0, 1.5, 2.0, 2.5],
@@ -321,6 +338,25 @@ def like_qwen(case, model):
             module.q_proj.register_forward_hook(lambda m, args, out, f=factor: out * f[None, :, None])
 
 
+def one_group(model):
+    """The second layer's keys and values are of one head."""
+    attention, dim = model.model.layers[1].self_attn, model.model.layers[1].self_attn.head_dim
+    attention.num_key_value_groups = model.config.num_attention_heads
+    for name in ("k_proj", "v_proj"):
+        setattr(attention, name, torch.nn.Linear(model.config.hidden_size, dim, bias=False))
+    randomise(model)
+
+
+def as_nemotron_nas(tensors, stated):
+    """Four layers, of which the second has no attention and the third a linear map in its place."""
+    own = {"no_op": False, "replace_with_linear": False, "sparsify": None, "window_length": None}
+    stated.update(architectures=["DeciLMForCausalLM"], num_key_value_heads=None, num_hidden_layers=4, block_configs=[
+        {"attention": {**own, "n_heads_in_group": 2}}, {"attention": {**own, "n_heads_in_group": None, "no_op": True}},
+        {"attention": {**own, "n_heads_in_group": None, "replace_with_linear": True}},
+        {"attention": {**own, "n_heads_in_group": 4}}])
+    return {name.replace("layers.1.", "layers.3."): value for name, value in tensors.items()}
+
+
 def eagle3(model, seen):
     """The attention of an EAGLE-3 head, which reads [embedding | hidden state], by itself."""
     attention, width = model.model.layers[0].self_attn, model.config.hidden_size
@@ -374,6 +410,10 @@ def as_published(case, tensors, stated):
         stated["architectures"] = ["BaichuanForCausalLM"]
         at = "model.layers.{}.self_attn."
         return fused(tensors, {"qkv": at + "W_pack.{}", "o_proj": at + "o_proj.{}"})
+    if model_type == "nemotron-nas":
+        return as_nemotron_nas(tensors, stated)
+    if model_type in ("orion", "xverse", "aquila", "Yi", "deepseek"):
+        stated["architectures"] = [model_type.capitalize() + "ForCausalLM"]
     if case == "minicpm__long":
         del stated["rope_scaling"]["attention_factor"]
     if model_type == "internlm2":
@@ -411,7 +451,9 @@ def as_published(case, tensors, stated):
 SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3",
            "mistral_params": "ministral3", "phi-msft": "phi", "qwen": "qwen2", "molmo": "qwen2",
            "molmo__normed": "olmo2", "deepseek_v2__mha": "llama", "minicpmv": "llama", "minicpmv__qwen2": "qwen2",
-           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama", "baichuan__alibi": "mpt"}
+           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama", "nemotron-nas": "llama", "orion": "llama", "xverse": "llama",
+           "aquila": "llama", "Yi": "llama", "deepseek": "llama",
+           "baichuan__alibi": "mpt"}
 
 
 def make(case, folder):
@@ -427,6 +469,8 @@ def make(case, folder):
     seen, attention = record(model)
     if model_type == "qwen":
         like_qwen(case, model)
+    if model_type == "nemotron-nas":
+        one_group(model)
     with torch.no_grad():
         if case == "llama__eagle3":
             eagle3(model, seen)

@@ -104,7 +104,19 @@ constexpr std::string_view cases[] = {
     "sarvam_moe",
     "sarvam_moe__unnormed",
     "baichuan",
+    "Yi",
+    "aquila",
     "baichuan__alibi",
+    "bamba",
+    "deepseek",
+    "granitemoehybrid",
+    "granitemoehybrid__rope",
+    "jamba",
+    "nemotron-nas",
+    "opt",
+    "opt__unbiased",
+    "orion",
+    "xverse",
     "bloom",
     "mpt",
     "chatglm__ratio",
@@ -273,6 +285,48 @@ TEST_CASE("gqa families: which blocks have a window when layer_types do not say 
     LARQL_CHECK_ERROR_TEXT(problem_of("gemma2", {{"layer_types", json::array({"linear_attention", "full_attention",
                                                                               "full_attention", "full_attention"})}}),
                            errc::not_understood, "layer type \"linear_attention\" is unknown");
+}
+
+TEST_CASE("gqa families: hybrids say which layers have attention, and of how many groups") {
+    const auto layers = [](const std::string& type, const json& more) {
+        list with_attention;
+        for (const auto& spec : blocks_of(type, more)) with_attention.push_back(spec.layer);
+        return with_attention;
+    };
+    CHECK(layers("jamba", {{"attn_layer_period", 2}, {"attn_layer_offset", 1}}) == list{1, 3});
+    CHECK(layers("jamba", {{"num_hidden_layers", 16}}) == list{4, 12});
+    LARQL_CHECK_ERROR_TEXT(problem_of("jamba", {{"attn_layer_period", 2}, {"attn_layer_offset", 2}}), errc::bad_value,
+                           "attn_layer_offset: expected less than attn_layer_period 2, got 2");
+    CHECK(layers("mllama_text_model", {{"cross_attention_layers", {0, 3}}}) == list{1, 2});
+    LARQL_CHECK_ERROR_TEXT(problem_of("mllama_text_model", {{"cross_attention_layers", {4}}}), errc::bad_value,
+                           "cross_attention_layers: expected numbers from 0 to 3");
+    LARQL_CHECK_ERROR_TEXT(problem_of("mllama_text_model", json::object()), errc::missing_key,
+                           "cross_attention_layers: required and absent");
+    const json whole(4, "full_attention");
+    const auto pairing = [&](const json& position) {
+        return blocks_of("granitemoehybrid", {{"layer_types", whole}, {"position_embedding_type", position}})[0]
+            .geometry.pairing;
+    };
+    CHECK(pairing("rope") == larql::rope_pairing::half_split);
+    for (const json& other : {json("nope"), json()}) CHECK(pairing(other) == larql::rope_pairing::none);
+    CHECK(problem_of("llama", {{"position_embedding_type", "rope"}}) == "no error");
+    LARQL_CHECK_ERROR_TEXT(
+        problem_of("granitemoehybrid", {{"layer_types", whole}, {"position_embedding_type", "alibi"}}),
+        errc::not_understood, "position_embedding_type is \"alibi\"");
+    const json group{{"attention", {{"n_heads_in_group", 2}}}}, none{{"attention", {{"no_op", true}}}};
+    json odd = group, window = group;
+    odd["attention"]["n_heads_in_group"] = 3;
+    window["attention"]["window_length"] = 7;
+    const auto blocks = [&](const json& second) {
+        return json{{"num_key_value_heads", nullptr}, {"block_configs", {group, second, none, group}}};
+    };
+    CHECK(layers("nemotron-nas", blocks(none)) == list{0, 3});
+    CHECK(blocks_of("nemotron-nas", blocks(none))[1].geometry.kv_heads() == 2);
+    LARQL_CHECK_ERROR_TEXT(problem_of("nemotron-nas", blocks(odd)), errc::bad_value,
+                           "block_configs[1].attention.n_heads_in_group: expected a divisor of num_attention_heads 4");
+    LARQL_CHECK_ERROR_TEXT(problem_of("nemotron-nas", blocks(window)), errc::not_understood,
+                           "block_configs[1].attention.window_length (7) is unknown");
+    LARQL_CHECK_ERROR_TEXT(problem_of("nemotron-nas", json::object()), errc::missing_key, "block_configs: required");
 }
 
 TEST_CASE("gqa families: GPT-Neo says the types of its blocks by repetition") {

@@ -84,6 +84,49 @@ inline void read_json_layers(const nlohmann::json& text, const std::string& path
     }
 }
 
+/// What `block_configs` says of each layer: query heads for each key/value head, or that it has no attention
+/// (configuration_decilm.py, published with NVIDIA's Nemotron models).
+inline void read_json_blocks(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                             model_values& values) {
+    const std::string name = path + "block_configs";
+    const auto list = text.find("block_configs");
+    const std::size_t layers = values.top.size(model_key::num_hidden_layers);
+    if (list == text.end()) return problems.add(errc::missing_key, name, "required and absent");
+    if (!list->is_array() || list->size() != layers)
+        return problems.add(errc::bad_value, name, "expected a list of " + std::to_string(layers) + " objects");
+    values.by_layer = true;
+    const std::size_t heads = values.top.size(model_key::num_attention_heads);
+    for (std::size_t layer = 0; layer < layers; ++layer) {
+        const std::string at = name + "[" + std::to_string(layer) + "].attention";
+        const nlohmann::json* block = find_member((*list)[layer], "attention");
+        if (block == nullptr || !block->is_object()) {
+            problems.add(errc::missing_key, at, "required and absent");
+            continue;
+        }
+        for (const auto& [key, value] : block->items())
+            if (key != "n_heads_in_group" && key != "no_op" && key != "replace_with_linear" && !says_none(value))
+                values.not_understood.push_back(at + "." + key + " (" + shown(value) + ") is unknown");
+        const nlohmann::json *none = find_member(*block, "no_op"), *linear = find_member(*block, "replace_with_linear");
+        if ((none != nullptr && *none == true) || (linear != nullptr && *linear == true)) {
+            values.without_attention.push_back(layer);
+            continue;
+        }
+        const nlohmann::json* shared = find_member(*block, "n_heads_in_group");
+        const bool good =
+            shared != nullptr && shared->is_number_integer() && *shared > 0 && heads % shared->get<std::size_t>() == 0;
+        if (!good) {
+            problems.add(errc::bad_value, at + ".n_heads_in_group",
+                         "expected a divisor of num_attention_heads " + std::to_string(heads) + ", got " +
+                             (shared == nullptr ? "nothing" : shown(*shared)));
+            continue;
+        }
+        layer_values& own = values.layers.emplace_back();
+        own.layers.push_back(layer);
+        own.keys.set(model_key::num_key_value_heads, std::uint64_t{heads / shared->get<std::size_t>()},
+                     at + ".n_heads_in_group");
+    }
+}
+
 }  // namespace larql::detail
 
 #endif

@@ -277,6 +277,7 @@ private:
         if (!m_family.window_keys.empty() &&
             (name == "per_layer_config" || std::ranges::any_of(m_family.window_keys, of_layers)))
             return true;
+        if (name == "block_configs" && m_family.block_configs) return true;
         return name == "rope_scaling" || name == "rope_parameters" ||
                (name == "compress_rates" && reads_compressed(m_family)) || std::ranges::any_of(rows, names) ||
                std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||

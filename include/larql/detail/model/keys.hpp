@@ -148,6 +148,9 @@ inline constexpr key_row top_keys[] = {
     {model_key::hybrid_pattern,             value_type::text,    0,          0,              {"hybrid_override_pattern"},          {},                                   reads_attention_layers},  // a letter for each layer
     {model_key::full_attention_interval,    value_type::integer, 1,          max_layers,     {"full_attention_interval"},          {},                                   reads_attention_interval},
     {model_key::cross_attention_layers,     value_type::numbers, 0,          max_layers,     {"cross_attention_layers"},           {},                                   lists<model_key::cross_attention_layers>},  // counted from 0
+    {model_key::attention_layer_period,     value_type::integer, 1,          max_layers,     {"attn_layer_period"},                {},                                   lists<model_key::attention_layer_period>},
+    {model_key::attention_layer_offset,     value_type::integer, 0,          max_layers,     {"attn_layer_offset"},                {},                                   lists<model_key::attention_layer_period>},
+    {model_key::position_type,              value_type::text,    0,          0,              {},                                   {},                                   lists<model_key::position_type>},  // by the aliases of a row
     {model_key::num_layers,                 value_type::integer, 1,          max_layers,     {"num_layers"},                       {},                                   reads_parts},
     {model_key::mla_scale_q_lora,           value_type::flag,    0,          1,              {"mla_scale_q_lora"},                 {},                                   reads_latent_scales},
     {model_key::mla_scale_kv_lora,          value_type::flag,    0,          1,              {"mla_scale_kv_lora"},                {},                                   reads_latent_scales},

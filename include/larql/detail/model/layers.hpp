@@ -63,6 +63,8 @@ public:
         if (!read_types(all)) derive_types(all, window);
         switch_indexers(all);
         leave_out_cross_attention(all);
+        for (const std::size_t layer : m_values.without_attention)
+            if (layer < all.size()) all[layer].type = linear_layer;
         if (m_family.lists(model_key::global_head_dim) && !all.empty())
             all.back().type = full_layer;  // whatever is stated: configuration_gemma4.py
         const std::size_t first = window != 0 && needs_first(all) ? first_window_block() : 0;
@@ -160,7 +162,7 @@ private:
         if (m_family.windows == window_rule::pattern && period == 0 && window != 0)
             m_problems.add(errc::missing_key, m_values.where + "layer_types",
                            "required and absent, and so is sliding_window_pattern");
-        if (m_family.linear_layers && list_attention_layers(all)) return;
+        if (m_family.linear_layers && (list_attention_layers(all) || count_attention_layers(all))) return;
         if (m_family.linear_layers && interval == 0)
             m_problems.add(errc::missing_key, m_values.where + "layer_types",
                            "required and absent: which layers have attention");
@@ -229,6 +231,20 @@ private:
             else
                 all[layer - first].type = full_layer;
         }
+        return true;
+    }
+
+    /// Layers b % period == offset have attention (Jamba); false for families without such keys.
+    bool count_attention_layers(std::vector<layer_plan>& all) {
+        if (!m_family.lists(model_key::attention_layer_period)) return false;
+        const std::size_t period = m_values.size_or_default(model_key::attention_layer_period);
+        const std::size_t offset = m_values.size_or_default(model_key::attention_layer_offset);
+        if (offset >= period)
+            m_problems.add(
+                errc::bad_value, m_values.where + "attn_layer_offset",
+                "expected less than attn_layer_period " + std::to_string(period) + ", got " + std::to_string(offset));
+        for (std::size_t b = 0; b < all.size(); ++b)
+            all[b].type = b % std::max<std::size_t>(period, 1) == offset ? full_layer : linear_layer;
         return true;
     }
 

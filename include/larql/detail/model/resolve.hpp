@@ -226,6 +226,12 @@ private:
     }
 
     [[nodiscard]] rope_pairing pairing() {
+        if (m_family.lists(model_key::position_type)) {  // another than "rope" is none (Granite 4)
+            const auto type = top().find<std::string>(model_key::position_type);
+            if (type && *type != "rope" && *type != "nope")
+                m_not_understood.push_back(top().name(model_key::position_type) + " is \"" + *type + "\"");
+            if (!type || *type != "rope") return rope_pairing::none;
+        }
         if (!top().find<bool>(model_key::mla_use_nope).value_or(true))
             m_not_understood.push_back(top().name(model_key::mla_use_nope) + " is false, and \"" +
                                        std::string(m_family.name) + "\" never rotates");

@@ -116,6 +116,16 @@ inline constexpr fixed_key mpt_fixed[] = {{"no_bias", "true"},
                                           {"attn_config.prefix_lm", "false"},
                                           {"attn_config.attn_uses_sequence_id", "false"},
                                           {"norm_type", "low_precision_layernorm"}};
+inline constexpr key_alias enable_bias_alias[] = {{model_key::attention_bias, "enable_bias"}};
+inline constexpr std::string_view opt_inert[] = {  // which side of the block its norm is on, and of what gains it has
+    "do_layer_norm_before", "layer_norm_elementwise_affine", "_remove_final_layer_norm"};
+inline constexpr std::string_view mamba_inert[] = {  // of the state space
+    "mamba_chunk_size",   "mamba_d_head",         "mamba_n_heads",       "mamba_d_state", "mamba_n_groups",
+    "z_loss_coefficient", "embedding_multiplier", "residual_multiplier", "logits_scaling"};
+inline constexpr key_alias bamba_aliases[] = {{model_key::full_attention_indexes, "attn_layer_indices"},
+                                              {model_key::rotary_dim, "attn_rotary_emb"}};
+inline constexpr key_alias granite_hybrid_aliases[] = {{model_key::position_type, "position_embedding_type"}};
+inline constexpr fixed_key granite_hybrid_fixed[] = {{"normalization_function", "rmsnorm"}};
 inline constexpr fixed_key gptj_fixed[] = {{"rotary", "true"}};
 inline constexpr key_alias gpt_neo_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
                                                 {model_key::num_attention_heads, "num_heads"},

@@ -235,6 +235,7 @@ inline constexpr auto phi_names = joined(names_around_attention, phi_attention_n
 inline constexpr auto exaone_names = joined(llama_names, exaone_own_names);
 inline constexpr auto sarvam_moe_names = joined(qwen3_names, sarvam_moe_own_names);
 inline constexpr auto lfm2_names = joined(llama_names, head_layernorm_names, lfm2_own_names);
+inline constexpr auto opt_names = joined(llama_names, lfm2_own_names);
 inline constexpr auto gptj_names = joined(transformer_names, gptj_own_names);
 inline constexpr auto gpt_neo_names = joined(transformer_names, gpt_neo_own_names);
 inline constexpr auto qwen_names = joined(transformer_names, qwen_own_names);
