@@ -21,8 +21,7 @@ inline constexpr model_family running_families[] = {
      .default_rms_norm_eps = 1e-6,
      .inert_keys = eagle3_inert,
      .fixed_keys = eagle3_fixed},
-    {.name =
-         "deepseek_v2_mha",  // use_mla false: modeling_deepseek.py's LlamaAttention (DeepSeek-VL2-Tiny, DeepSeek-OCR)
+    {.name = "deepseek_v2_mha",  // use_mla false: LlamaAttention in modeling_deepseek.py (DeepSeek-VL2-Tiny)
      .model_types = {"deepseek_v2"},
      .classes = {"DeepseekV2ForCausalLM", "DeepseekV2Model", "DeepseekOCRForCausalLM"},
      .names = llama_names,
