@@ -19,6 +19,10 @@ import sys
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, MllamaForCausalLM, set_seed
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeTextConfig
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeThinkerTextModel
 
 TOKENS = 41
 ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn|mixer)$")
@@ -182,6 +186,15 @@ CASES = {
     "nemotron-nas": sizes(16, 4, 2, 0, 2),  # transformers' llama, whose second layer has one group
     "orion": sizes(16, 4, 4, 0, 1), "xverse": sizes(24, 4, 4, 0, 1), "aquila": sizes(12, 2, 1, 0, 1),
     "Yi": sizes(24, 6, 2, 0, 1), "deepseek": sizes(16, 2, 2, 0, 1),  # transformers' llama
+    "mimo": sizes(16, 4, 2, 6, 1, num_nextn_predict_layers=1),  # transformers' qwen2
+    "qwen2_5_omni_text": sizes(16, 4, 2, 0, 2, rope_scaling={"type": "default", "mrope_section": [1, 1, 0]},
+                               use_sliding_window=True, sliding_window=9, max_window_layers=1),
+    "qwen3_omni_moe_text": sizes(16, 4, 2, 6, 1, attention_bias=True,
+                                 rope_scaling={"type": "default", "mrope_section": [1, 1, 1], "mrope_interleaved": True},
+                                 **experts()),
+    "stablelm_epoch": sizes(16, 2, 1, 0, 1, use_qkv_bias=True, layer_norm_eps=1e-2, partial_rotary_factor=0.25),
+    "phi4mm": sizes(24, 3, 1, 0, 1, sliding_window=9, partial_rotary_factor=0.75, original_max_position_embeddings=16,
+                    rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5, 2.0], "long_factor": [1.25, 3.0, 4.0]}),
     "mllama_text_model": sizes(16, 4, 2, 0, 3, cross_attention_layers=[1], rope_scaling=LLAMA3),
     "phimoe__long": sizes(16, 4, 2, 0, original_max_position_embeddings=16, rope_scaling={**MSCALES}, **experts()),
     "phimoe__short": sizes(16, 2, 1, 0, rope_scaling={**MSCALES, "short_factor": [1.0, 1.5, 2.0, 2.5],
@@ -412,6 +425,15 @@ def as_published(case, tensors, stated):
         return fused(tensors, {"qkv": at + "W_pack.{}", "o_proj": at + "o_proj.{}"})
     if model_type == "nemotron-nas":
         return as_nemotron_nas(tensors, stated)
+    if model_type == "mimo":
+        stated["architectures"] = ["MiMoForCausalLM"]
+    if model_type == "stablelm_epoch":
+        stated["architectures"] = ["StableLMEpochForCausalLM"]
+        renamed(stated, (("rope_pct", "partial_rotary_factor"), ("norm_eps", "layer_norm_eps")))
+        del stated["rms_norm_eps"]
+    if model_type == "phi4mm":
+        stated.update(architectures=["Phi4MMForCausalLM"], vision_lora={"r": 4}, speech_lora={"r": 4})
+        return {name.replace("_proj.", "_proj.base_layer."): value for name, value in tensors.items()}
     if model_type in ("orion", "xverse", "aquila", "Yi", "deepseek"):
         stated["architectures"] = [model_type.capitalize() + "ForCausalLM"]
     if case == "minicpm__long":
@@ -451,20 +473,27 @@ def as_published(case, tensors, stated):
 SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatglm": "glm", "phi3_v": "phi3",
            "mistral_params": "ministral3", "phi-msft": "phi", "qwen": "qwen2", "molmo": "qwen2",
            "molmo__normed": "olmo2", "deepseek_v2__mha": "llama", "minicpmv": "llama", "minicpmv__qwen2": "qwen2",
-           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama", "nemotron-nas": "llama", "orion": "llama", "xverse": "llama",
+           "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama", "mimo": "qwen2", "stablelm_epoch": "stablelm", "phi4mm": "phi3",
+           "nemotron-nas": "llama", "orion": "llama", "xverse": "llama",
            "aquila": "llama", "Yi": "llama", "deepseek": "llama",
            "baichuan__alibi": "mpt"}
+
+
+CLASSES = {"mllama_text_model": MllamaForCausalLM, "qwen2_5_omni_text": Qwen2_5OmniThinkerTextModel,
+           "qwen3_omni_moe_text": Qwen3OmniMoeThinkerTextModel}
+CONFIGS = {"qwen2_5_omni_text": Qwen2_5OmniTextConfig, "qwen3_omni_moe_text": Qwen3OmniMoeTextConfig}
 
 
 def make(case, folder):
     set_seed(sum(case.encode()))
     model_type = case.split("__")[0]
-    config = AutoConfig.for_model(SAME_AS.get(case, SAME_AS.get(model_type, model_type)), **copy.deepcopy(CASES[case]))
+    stated = copy.deepcopy(CASES[case])
+    config = (CONFIGS[model_type](**stated) if model_type in CONFIGS else
+              AutoConfig.for_model(SAME_AS.get(case, SAME_AS.get(model_type, model_type)), **stated))
     config._attn_implementation = "eager"
     kind = AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModel
-    if model_type == "mllama_text_model":
-        kind = MllamaForCausalLM
-    model = (kind._from_config if kind is MllamaForCausalLM else kind.from_config)(config).to(torch.float32).eval()
+    own_class = CLASSES.get(model_type)  # of those that no AutoModel knows
+    model = (own_class._from_config if own_class else kind.from_config)(config).to(torch.float32).eval()
     randomise(model)
     seen, attention = record(model)
     if model_type == "qwen":

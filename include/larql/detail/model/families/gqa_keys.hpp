@@ -116,6 +116,10 @@ inline constexpr fixed_key mpt_fixed[] = {{"no_bias", "true"},
                                           {"attn_config.prefix_lm", "false"},
                                           {"attn_config.attn_uses_sequence_id", "false"},
                                           {"norm_type", "low_precision_layernorm"}};
+inline constexpr key_alias stablelm_epoch_aliases[] = {{model_key::attention_bias, "use_qkv_bias"},
+                                                       {model_key::partial_rotary_factor, "rope_pct"},
+                                                       {model_key::rms_norm_eps, "norm_eps"}};
+inline constexpr std::string_view phi4mm_inert[] = {"vision_lora", "speech_lora", "embd_layer", "img_processor"};
 inline constexpr key_alias enable_bias_alias[] = {{model_key::attention_bias, "enable_bias"}};
 inline constexpr std::string_view opt_inert[] = {  // which side of the block its norm is on, and of what gains it has
     "do_layer_norm_before", "layer_norm_elementwise_affine", "_remove_final_layer_norm"};

@@ -183,6 +183,19 @@ inline constexpr name_row qwen_own_names[] = {  // modeling_qwen.py, published w
     {tensor_role::inert,               "h.{}.attn.logn_tensor"},
     {tensor_role::inert,               "rotary_emb.inv_freq"},
 };
+// What sees an image or hears has adapters of its own, which text passes by: modeling_phi4mm.py.
+inline constexpr name_row phi4mm_own_names[] = {
+    {tensor_role::qkv,                 "layers.{}.self_attn.qkv_proj.base_layer.weight"},
+    {tensor_role::o,                   "layers.{}.self_attn.o_proj.base_layer.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.qkv_proj.lora_A.vision.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.qkv_proj.lora_B.vision.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.qkv_proj.lora_A.speech.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.qkv_proj.lora_B.speech.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.o_proj.lora_A.vision.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.o_proj.lora_B.vision.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.o_proj.lora_A.speech.weight"},
+    {tensor_role::inert,               "layers.{}.self_attn.o_proj.lora_B.speech.weight"},
+};
 inline constexpr name_row mpt_names[] = {  // modeling_mpt.py
     {tensor_role::embedding,           "wte.weight"},
     {tensor_role::output_norm,         "norm_f.weight"},
@@ -242,6 +255,7 @@ inline constexpr auto qwen_names = joined(transformer_names, qwen_own_names);
 inline constexpr auto baichuan_names = joined(names_around_attention, baichuan_attention_names);
 inline constexpr auto eagle3_names = joined(eagle3_own_names, llama_names);
 inline constexpr auto phi3_names = joined(names_around_attention, phi3_attention_names);
+inline constexpr auto phi4mm_names = joined(phi3_names, phi4mm_own_names);
 inline constexpr auto persimmon_names = joined(names_around_attention, persimmon_attention_names, head_layernorm_names);
 
 }  // namespace larql::detail
