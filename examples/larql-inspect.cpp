@@ -153,6 +153,7 @@ ordered_json spec_json(const larql::attention_spec& spec) {
     if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
     if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
     if (spec.v_norm.kind != larql::norm_kind::none) out["v_norm"] = norm_json(spec.v_norm);
+    if (spec.value_scale != 1.0) out["value_scale"] = spec.value_scale;
     if (spec.value_is_key) out["value_is_key"] = true;
     if (spec.fused != larql::qkv_order::in_turn) out["fused_qkv"] = larql::to_string(spec.fused);
     for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
@@ -178,6 +179,7 @@ ordered_json config_json(const larql::model_config& c) {
                         {"rms_norm_eps", c.rms_norm_eps},
                         {"attention_bias", c.attention_bias}};
     if (c.unused_sliding_window != 0) out["unused_sliding_window"] = c.unused_sliding_window;
+    if (c.unused_chunk_size != 0) out["unused_attention_chunk_size"] = c.unused_chunk_size;
     if (c.block_begin != 0 || c.block_end != c.blocks.size()) out["blocks_held"] = {c.block_begin, c.block_end - 1};
     std::vector<ordered_json> blocks;
     std::map<std::string, std::size_t> stated;  // in how many blocks a key stands with the first block's value

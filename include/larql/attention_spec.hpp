@@ -160,6 +160,7 @@ struct attention_spec {
     std::size_t chunk = 0;           ///< the token at p sees key j only if p / chunk == j / chunk; 0: none
     double alibi = 0.0;  ///< above 0: scores fall with the distance of the key, by slopes of heads from 2^-alibi up
     double clip = 0.0;   ///< queries, keys and values are limited to [-clip, clip] before rotation; 0: none
+    double value_scale = 1.0;   ///< multiplies values (MiMo-V2)
     bool value_is_key = false;  ///< values are the projected keys before their norm and rotation: there is no v
     bool sinks = false;         ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;

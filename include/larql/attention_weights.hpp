@@ -180,8 +180,10 @@ inline void require_valid(const attention_spec& spec) {
     if (spec.raw_query_latent && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
         refuse("raw_query_latent", "the block has no query latent");
     if (spec.v_norm.kind != norm_kind::none && spec.v_norm.has_gain) refuse("v_norm", "no model has gains for it");
-    if (spec.kind != attention_kind::gqa && (spec.input_size != 0 || spec.alibi != 0.0))
-        refuse(spec.alibi != 0.0 ? "alibi" : "input_size", "belongs to plain attention");
+    if (spec.kind != attention_kind::gqa && (spec.input_size != 0 || spec.alibi != 0.0 || spec.value_scale != 1.0))
+        refuse("input_size, alibi or value_scale", "belongs to plain attention");
+    if (!(spec.value_scale > 0.0) || !(spec.value_scale <= 3e38))
+        refuse("value_scale", "expected a finite number above 0, got " + std::to_string(spec.value_scale));
     if (!(spec.alibi >= 0.0) || !(spec.alibi <= 128.0))
         refuse("alibi", "expected 0 to 128, got " + std::to_string(spec.alibi));
     if (!(spec.clip >= 0.0)) refuse("clip", "expected 0 or a number above, got " + std::to_string(spec.clip));

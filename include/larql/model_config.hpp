@@ -35,6 +35,7 @@ struct model_config {
     std::size_t vocab_size = 0;
     std::size_t num_nextn_predict_layers = 0;
     double rms_norm_eps = 1e-6;
+    std::size_t unused_chunk_size = 0;      ///< stated, and the model's attention has no chunks
     std::size_t unused_sliding_window = 0;  ///< stated, and no block has a window
     bool attention_bias = false;            ///< some of the attention's projections have biases
 

@@ -43,6 +43,8 @@ enum class model_key : std::uint8_t {
     attention_k_eq_v,
     bidirectional_attention,
     sliding_window,
+    previous_tokens,
+    window_pattern,
     use_sliding_window,
     max_window_layers,
     layer_types,
@@ -77,6 +79,7 @@ enum class model_key : std::uint8_t {
     softcap,
     attention_multiplier,
     key_multiplier,
+    value_scale,
     query_pre_attn_scalar,
     temperature_tuning,
     temperature_scale,
@@ -279,6 +282,8 @@ struct model_family {
     qkv_order fused = qkv_order::in_turn;         ///< of safetensors' qkv; that of GGUF is in turn
     role_set transposed{};                        ///< tensors that safetensors have as [in, out]
     bool sinks = false;
+    bool window_sinks = false;      ///< blocks with a window have them, the others have not
+    std::size_t window_groups = 1;  ///< blocks with a window have so many times the key/value heads, unless stated
     indexer_rule indexer{};
     double alibi = 0.0;                  ///< of attention_spec; 0: none
     bool softcap = false;                ///< `attn_logit_softcapping` is read

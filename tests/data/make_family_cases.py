@@ -28,6 +28,7 @@ TOKENS = 41
 ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn|mixer)$")
 OUTPUT = ("o_proj", "dense", "c_proj", "wo", "out_proj")
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
+MIMO = {"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "attention_chunk_size": 8}
 MSCALES = {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0], "short_mscale": 1.3,
            "long_mscale": 1.7, "original_max_position_embeddings": 16}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -195,6 +196,13 @@ CASES = {
     "stablelm_epoch": sizes(16, 2, 1, 0, 1, use_qkv_bias=True, layer_norm_eps=1e-2, partial_rotary_factor=0.25),
     "phi4mm": sizes(24, 3, 1, 0, 1, sliding_window=9, partial_rotary_factor=0.75, original_max_position_embeddings=16,
                     rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5, 2.0], "long_factor": [1.25, 3.0, 4.0]}),
+    "mimo_v2_flash": sizes(16, 4, 1, 8, 3, v_head_dim=6, attention_bias=True, sliding_window_size=7, **MIMO),
+    "mimo_v2_flash__ropes": sizes(12, 4, 2, 6, 2, v_head_dim=4, attention_value_scale=None, sliding_window=9,
+                                  layer_types=["sliding_attention", "full_attention"], rope_parameters={
+                                      "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0,
+                                                         "partial_rotary_factor": 0.7},
+                                      "sliding_attention": {"rope_type": "default", "rope_theta": 20.0,
+                                                            "partial_rotary_factor": 1.0}}, **MIMO),
     "mllama_text_model": sizes(16, 4, 2, 0, 3, cross_attention_layers=[1], rope_scaling=LLAMA3),
     "phimoe__long": sizes(16, 4, 2, 0, original_max_position_embeddings=16, rope_scaling={**MSCALES}, **experts()),
     "phimoe__short": sizes(16, 2, 1, 0, rope_scaling={**MSCALES, "short_factor": [1.0, 1.5, 2.0, 2.5],
@@ -425,6 +433,9 @@ def as_published(case, tensors, stated):
         return fused(tensors, {"qkv": at + "W_pack.{}", "o_proj": at + "o_proj.{}"})
     if model_type == "nemotron-nas":
         return as_nemotron_nas(tensors, stated)
+    if model_type == "mimo_v2_flash":
+        return {name.replace("self_attn.sinks", "self_attn.attention_sink_bias"): value
+                for name, value in tensors.items()}
     if model_type == "mimo":
         stated["architectures"] = ["MiMoForCausalLM"]
     if model_type == "stablelm_epoch":

@@ -105,6 +105,8 @@ constexpr std::string_view cases[] = {
     "sarvam_moe__unnormed",
     "baichuan",
     "Yi",
+    "mimo_v2_flash",
+    "mimo_v2_flash__ropes",
     "mimo",
     "phi4mm",
     "qwen2_5_omni_text",
@@ -334,6 +336,39 @@ TEST_CASE("gqa families: hybrids say which layers have attention, and of how man
     LARQL_CHECK_ERROR_TEXT(problem_of("nemotron-nas", json::object()), errc::missing_key, "block_configs: required");
 }
 
+TEST_CASE("gqa families: MiMo-V2's blocks with a window have sinks, and heads of their own number") {
+    const json base{{"head_dim", 8}, {"v_head_dim", 6}, {"rope_theta", nullptr}, {"num_key_value_heads", 2}};
+    const auto blocks = [&](const json& more) {
+        json all = base;
+        all.update(more);
+        return blocks_of("mimo_v2_flash", all);
+    };
+    const auto problem = [&](const json& more) { return larql::testing::error_of([&] { return blocks(more); }); };
+    const auto plain = blocks(json::object());
+    CHECK_FALSE(plain[0].sinks);
+    CHECK(plain[1].sinks);
+    CHECK(plain[1].sliding_window == 129);
+    CHECK(plain[1].geometry.kv_heads() == 2 * plain[0].geometry.kv_heads());
+    CHECK(plain[1].rope.theta == 10000.0);
+    CHECK(plain[0].rope.theta == 5000000.0);
+    CHECK(plain[0].value_scale == 0.707);
+    CHECK(blocks({{"sliding_window", 7}})[1].sliding_window == 7);
+    CHECK(blocks({{"sliding_window", 7}, {"sliding_window_size", 7}})[1].sliding_window == 8);
+    CHECK(blocks({{"swa_num_key_value_heads", 1}})[1].geometry.kv_heads() == 1);
+    CHECK(blocks({{"hybrid_layer_pattern", {0, 1, 1, 1}}})[3].sliding_window == 129);
+    LARQL_CHECK_ERROR_TEXT(problem({{"hybrid_layer_pattern", {0, 1, 1, 0}}}), errc::not_understood,
+                           "hybrid_layer_pattern names other blocks");
+    for (const json& theta : {json(5000000), json(5e6)}) CHECK(problem({{"rope_theta", theta}}) == "no error");
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_theta", 500}}), errc::not_understood, "rope_theta is 500");
+    LARQL_CHECK_ERROR_TEXT(problem({{"add_full_attention_sink_bias", true}}), errc::not_understood,
+                           "add_full_attention_sink_bias is true");
+    json chunked = base;
+    chunked["attention_chunk_size"] = 128;
+    const auto model = parse_model_config(config_of("mimo_v2_flash", chunked));
+    CHECK(model.unused_chunk_size == 128);
+    CHECK(model.blocks[1].chunk == 0);
+}
+
 TEST_CASE("gqa families: GPT-Neo says the types of its blocks by repetition") {
     const auto windows = [](const json& types) { return windows_of("gpt_neo", {{"attention_types", types}}); };
     CHECK(windows({{{"global", "local"}, 2}}) == list{0, 256, 0, 256});
@@ -371,7 +406,8 @@ TEST_CASE("gqa families: rows of one model_type are told apart by classes and by
     plain["kv_lora_rank"] = 4;
     LARQL_CHECK_ERROR_TEXT(problem("deepseek_v2", plain), errc::not_understood, "kv_lora_rank is 4, which");
     CHECK(family("minicpmv", {{"version", 2.6}}) == "minicpmv_qwen2");
-    CHECK(family("minicpmv", {{"version", 4.0}}) == "minicpmv_llama");
+    for (const json& version : {json(4.0), json(4), json("4.0")})
+        CHECK(family("minicpmv", {{"version", version}}) == "minicpmv_llama");
     CHECK(family("minicpmv", {{"version", 4.5}}) == "minicpmv_qwen3");
     LARQL_CHECK_ERROR_TEXT(problem("minicpmv", {{"version", 3.0}}), errc::unsupported_architecture,
                            "larql does not implement \"minicpmv\" whose \"version\" is 3.0");

@@ -64,6 +64,7 @@ inline std::string_view difference(const attention_spec& a, const attention_spec
     if (a.sliding_window != b.sliding_window || a.chunk != b.chunk) return "window";
     if (!nearly(a.softcap, b.softcap) || !nearly(a.clip, b.clip)) return "softcap or clipping";
     if (!nearly(a.alibi, b.alibi)) return "biases of distance";
+    if (!nearly(a.value_scale, b.value_scale)) return "scale of values";
     if (a.sinks != b.sinks || a.gate != b.gate || a.value_is_key != b.value_is_key) return "sinks, gate or values";
     if (!nearly(a.temperature.scale, b.temperature.scale) || a.temperature.logarithmic != b.temperature.logarithmic ||
         (a.temperature.scale != 0.0 &&

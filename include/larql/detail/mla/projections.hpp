@@ -242,6 +242,8 @@ private:
         rotate(r.k, m_spec.k_norm, tensor_role::k_norm);
         normalise_heads(r.v, m_spec.v_norm, {}, {});
         clip(r.v);
+        if (m_spec.value_scale != 1.0)
+            for (std::size_t i = 0; i < r.v.size(); ++i) r.v.data()[i] *= static_cast<T>(m_spec.value_scale);
         apply_temperature(r.q, first_position);
     }
 

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <iterator>
@@ -43,6 +44,15 @@ inline bool says_none(const nlohmann::json& value, double neutral = 0.0) {
     if (value.is_null() || value == false || value == "") return true;
     if (value.is_number()) return value.get<double>() == 0.0 || value.get<double>() == neutral;
     return (value.is_array() || value.is_object()) && value.empty();
+}
+
+/// Whether a value is what a row's text says: a number of the same value, or the same word.
+inline bool says(const nlohmann::json& value, std::string_view text) {
+    if (value.is_string()) return value.get_ref<const std::string&>() == text;
+    if (!value.is_number()) return value.dump() == text;
+    double number = 0.0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return problem == std::errc{} && end == text.data() + text.size() && value.get<double>() == number;
 }
 
 /// A member of an object, or of an object in it ("outer.inner"); null if it is not there.
@@ -204,7 +214,7 @@ public:
             const fixed_key* fixed = find_fixed(key);
             if (fixed == nullptr) fixed = find_fixed(name);
             if (fixed != nullptr) {
-                if (!value.is_null() && (value.is_string() ? value.get<std::string>() : value.dump()) != fixed->value)
+                if (!value.is_null() && !says(value, fixed->value))
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", and \"" +
                                                std::string(m_family.name) + "\" has " + std::string(fixed->value));
                 continue;
@@ -298,6 +308,7 @@ private:
     }
 
     [[nodiscard]] const fixed_key* find_fixed(std::string_view name) const {
+        if (m_closed) return nullptr;  // they are of the configuration, not of a rope dictionary
         const auto found = std::ranges::find(m_family.fixed_keys, name, &fixed_key::name);
         return found != m_family.fixed_keys.end() ? &*found : nullptr;
     }

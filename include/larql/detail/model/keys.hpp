@@ -49,6 +49,7 @@ struct key_row {
 
 constexpr bool reads_mla(const model_family& f) { return f.kind == attention_kind::mla; }
 constexpr bool reads_compressed(const model_family& f) { return f.kind == attention_kind::compressed; }
+constexpr bool reads_value_size(const model_family& f) { return reads_mla(f) || f.lists(model_key::v_head_dim); }
 constexpr bool reads_query_rank(const model_family& f) { return reads_mla(f) || reads_compressed(f); }
 constexpr bool reads_biases(const model_family& f) { return !f.biases_by_key.empty(); }
 constexpr bool reads_window(const model_family& f) { return f.windows != window_rule::none; }
@@ -69,7 +70,9 @@ constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mi
     return reads_window(f) && (f.windows != window_rule::every_block || !f.window_by_default);
 }
 constexpr bool reads_pattern(const model_family& f) { return f.windows == window_rule::pattern; }
-constexpr bool reads_chunks(const model_family& f) { return f.windows == window_rule::chunks; }
+constexpr bool reads_chunks(const model_family& f) {
+    return f.windows == window_rule::chunks || f.lists(model_key::attention_chunk_size);
+}
 constexpr bool reads_local_theta(const model_family& f) { return f.default_local_theta.has_value(); }
 constexpr bool reads_no_rope(const model_family& f) { return f.nope == nope_rule::listed; }
 constexpr bool reads_query_scalar(const model_family& f) { return f.scale == scale_rule::inverse_sqrt_stated; }
@@ -113,7 +116,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::kv_lora_rank,               value_type::integer, 1,          max_dimension,  {"kv_lora_rank"},                     {},                                   reads_mla},
     {model_key::qk_nope_head_dim,           value_type::integer, 1,          max_dimension,  {"qk_nope_head_dim"},                 {},                                   reads_mla},
     {model_key::qk_rope_head_dim,           value_type::integer, 0,          max_dimension,  {"qk_rope_head_dim"},                 {},                                   reads_query_rank},
-    {model_key::v_head_dim,                 value_type::integer, 1,          max_dimension,  {"v_head_dim"},                       {},                                   reads_mla},
+    {model_key::v_head_dim,                 value_type::integer, 1,          max_dimension,  {"v_head_dim"},                       {},                                   reads_value_size},
     {model_key::max_position_embeddings,    value_type::integer, 1,          max_length,     {"max_position_embeddings"},          {"context_length"}},
     {model_key::rms_norm_eps,               value_type::number,  above_zero, 1.0,            {"rms_norm_eps"},                     {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"}},
     {model_key::attention_bias,             value_type::flag,    0,          1,              {"attention_bias"},                   {},                                   reads_biases},
@@ -127,6 +130,8 @@ inline constexpr key_row top_keys[] = {
     {model_key::attention_k_eq_v,           value_type::flag,    0,          1,              {"attention_k_eq_v"},                 {},                                   lists<model_key::global_head_dim>},
     {model_key::bidirectional_attention,    value_type::text,    0,          0,              {"use_bidirectional_attention"},      {},                                   lists<model_key::bidirectional_attention>},
     {model_key::sliding_window,             value_type::integer, 0,          max_length,     {"sliding_window"},                   {"attention.sliding_window"},         reads_window},
+    {model_key::previous_tokens,            value_type::integer, 1,          max_length,     {},                                   {},                                   lists<model_key::previous_tokens>},  // that a token sees beside itself; by the aliases of a row
+    {model_key::window_pattern,             value_type::numbers, 0,          1,              {"hybrid_layer_pattern"},             {},                                   lists<model_key::window_pattern>},
     {model_key::use_sliding_window,         value_type::flag,    0,          1,              {"use_sliding_window"},               {},                                   reads_window_switch},
     {model_key::max_window_layers,          value_type::integer, 0,          max_length,     {"max_window_layers"},                {}},  // without a window from a block on it means nothing
     {model_key::layer_types,                value_type::texts,   0,          0,              {"layer_types"},                      {},                                   reads_layer_types},
@@ -161,6 +166,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
     {model_key::key_multiplier,             value_type::number,  above_zero, any_finite,     {"key_multiplier"},                   {},                                   lists<model_key::key_multiplier>, 1.0},
+    {model_key::value_scale,                value_type::number,  above_zero, any_finite,     {"attention_value_scale"},            {},                                   lists<model_key::value_scale>, 1.0},
     {model_key::query_pre_attn_scalar,      value_type::number,  above_zero, any_finite,     {"query_pre_attn_scalar"},            {},                                   reads_query_scalar},
     {model_key::temperature_tuning,         value_type::flag,    0,          1,              {"attn_temperature_tuning"},          {},                                   reads_tuning},
     {model_key::temperature_scale,          value_type::number,  above_zero, any_finite,     {"attn_scale"},                       {},                                   reads_tuning},

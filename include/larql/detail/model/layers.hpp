@@ -82,6 +82,7 @@ public:
                                "layer_types calls block " + std::to_string(block) + " \"" + plan.type +
                                    "\", and no size is stated");
         }
+        check_window_pattern(all);
         stop_rotation(all);
         return all;
     }
@@ -91,6 +92,7 @@ public:
         const key_values& top = m_values.top;
         if (m_family.windows == window_rule::none) return 0;
         if (!top.find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
+        if (const std::size_t previous = top.size(model_key::previous_tokens); previous != 0) return previous + 1;
         if (top.stated(model_key::sliding_window)) return top.size(model_key::sliding_window);
         if (!m_values.class_defaults) return 0;
         if (m_family.default_sliding_window) return *m_family.default_sliding_window;
@@ -114,6 +116,18 @@ private:
         }
         const std::size_t interval = m_values.size_or_default(model_key::no_rope_layer_interval);
         for (std::size_t b = 0; b < all.size(); ++b) all[b].rotates = interval == 0 || (b + 1) % interval != 0;
+    }
+
+    /// A list of which blocks have a window, which transformers does not read: it must say what the types say.
+    void check_window_pattern(const std::vector<layer_plan>& all) {
+        const auto stated = m_values.top.find<std::vector<double>>(model_key::window_pattern);
+        if (!stated) return;
+        const auto agrees = [](double windowed, const layer_plan& plan) {
+            return (windowed != 0.0) == (plan.window != 0);
+        };
+        if (!std::ranges::equal(*stated, all, agrees))
+            m_not_understood.push_back(m_values.top.name(model_key::window_pattern) +
+                                       " names other blocks with a window than the layer types do");
     }
 
     /// Takes the rotation from blocks that go by their window.

@@ -57,7 +57,7 @@ inline const model_family* find_model_type(const config_options& options, std::s
 inline bool has_sign(const model_family& row, const nlohmann::json& text) {
     const auto at = text.find(row.sign.name);
     if (row.sign.name.empty() || at == text.end() || at->is_null()) return row.sign.name.empty();
-    return row.sign.value.empty() || (at->is_string() ? at->get<std::string>() : at->dump()) == row.sign.value;
+    return row.sign.value.empty() || says(*at, row.sign.value);
 }
 
 /// How well a configuration fits a row: a class of the row counts most, then its sign.
@@ -220,6 +220,8 @@ inline model_config resolve_model(model_values values, const std::optional<store
     const auto windowed = [](const attention_spec& spec) { return spec.sliding_window != 0; };
     if (reads_window(*values.family) && std::ranges::none_of(model.blocks, windowed))
         model.unused_sliding_window = values.top.size(model_key::sliding_window);
+    if (values.family->windows != window_rule::chunks)
+        model.unused_chunk_size = values.top.size(model_key::attention_chunk_size);
     if (options.unknown == unknown_policy::ignore) {
         model.warnings = std::move(not_understood);
     } else if (!not_understood.empty()) {

@@ -48,6 +48,7 @@ public:
             spec.layer = types.size() - 1;
             spec.sliding_window = plan.window;
             spec.chunk = plan.chunk;
+            if (m_family.window_sinks) spec.sinks = plan.window != 0;
             if (plan.type == full_layer) widen(spec);
             if (m_ropes.differ()) {
                 m_ropes.set(spec, plan.type);
@@ -102,7 +103,11 @@ private:
     const attention_spec& spec_of(const layer_plan& plan, std::size_t layer, const attention_spec& base) {
         if (!m_values.by_layer) {
             if (m_family.window_keys.empty() || plan.type != sliding_layer) return base;
-            if (!m_window) m_window = spec_with(m_values.window);
+            if (!m_window) {
+                m_window = spec_with(m_values.window);
+                if (!m_values.window.stated(model_key::num_key_value_heads))
+                    m_window->geometry.num_kv_heads *= m_family.window_groups;
+            }
             return *m_window;
         }
         m_layer_specs.resize(m_values.layers.size());
@@ -129,6 +134,8 @@ private:
         if (!m_ropes.differ() && !compressed()) m_ropes.set(spec, "");
         set_scale(spec);
         spec.alibi = m_family.alibi;
+        if (m_family.lists(model_key::value_scale))
+            spec.value_scale = m_values.number_or_default(model_key::value_scale).value_or(1.0);
         spec.clip = top().find<double>(model_key::clip_qkv).value_or(0.0);
         spec.fused = m_values.from_gguf ? qkv_order::in_turn : m_family.fused;
         if (!m_values.from_gguf) spec.transposed = m_family.transposed;
@@ -221,6 +228,7 @@ private:
         }
         g.order = head_order::rope_nope;
         g.v_head_dim = dim;
+        if (m_family.lists(model_key::v_head_dim)) g.v_head_dim = m_values.size_or_default(model_key::v_head_dim);
         g.qk_rope_head_dim = dim;  // less if a part rotates: see rope_resolver
         g.qk_nope_head_dim = 0;
     }

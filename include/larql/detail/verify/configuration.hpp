@@ -62,6 +62,7 @@ inline constexpr compared_fact compared_facts[] = {
     LARQL_FACT(sliding_window),
     LARQL_FACT(chunk),
     LARQL_FACT(clip),
+    LARQL_FACT(value_scale),
     LARQL_FACT(value_is_key),
     LARQL_FACT(sinks),
     LARQL_FACT(gate),

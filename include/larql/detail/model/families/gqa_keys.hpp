@@ -116,6 +116,18 @@ inline constexpr fixed_key mpt_fixed[] = {{"no_bias", "true"},
                                           {"attn_config.prefix_lm", "false"},
                                           {"attn_config.attn_uses_sequence_id", "false"},
                                           {"norm_type", "low_precision_layernorm"}};
+inline constexpr window_key mimo_v2_window_keys[] = {{model_key::num_attention_heads, "swa_num_attention_heads"},
+                                                     {model_key::num_key_value_heads, "swa_num_key_value_heads"},
+                                                     {model_key::head_dim, "swa_head_dim"},
+                                                     {model_key::v_head_dim, "swa_v_head_dim"}};
+inline constexpr key_alias mimo_v2_aliases[] = {{model_key::previous_tokens, "sliding_window_size"}};
+// What configuration_mimo_v2_flash.py assumes whatever these say; others stand in rope_parameters by layer type.
+inline constexpr fixed_key mimo_v2_fixed[] = {{"layernorm_epsilon", "1e-05"},
+                                              {"rope_theta", "5000000"},
+                                              {"swa_rope_theta", "10000"},
+                                              {"partial_rotary_factor", "0.334"},
+                                              {"add_swa_attention_sink_bias", "true"},
+                                              {"add_full_attention_sink_bias", "false"}};
 inline constexpr key_alias stablelm_epoch_aliases[] = {{model_key::attention_bias, "use_qkv_bias"},
                                                        {model_key::partial_rotary_factor, "rope_pct"},
                                                        {model_key::rms_norm_eps, "norm_eps"}};

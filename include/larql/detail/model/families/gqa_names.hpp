@@ -39,6 +39,10 @@ inline constexpr name_row hunyuan_norm_names[] = {  // modeling_hunyuan_v1_dense
 inline constexpr name_row post_norm_names[] = {
     {tensor_role::inert,               "",                                                 "blk.{}.post_attention_norm.weight"},
 };
+inline constexpr name_row mimo_v2_sink_names[] = {  // conversion_mapping.py, modeling_mimo_v2_flash.py
+    {tensor_role::sinks,               "layers.{}.self_attn.attention_sink_bias"},
+    {tensor_role::sinks,               "layers.{}.self_attn.sinks"},
+};
 inline constexpr name_row sink_names[] = {  // modeling_gpt_oss.py
     {tensor_role::sinks,               "layers.{}.self_attn.sinks",                        "blk.{}.attn_sinks.weight"},
 };
@@ -242,6 +246,7 @@ inline constexpr auto gemma2_names = joined(llama_names, post_norm_names);
 inline constexpr auto gemma3_names = joined(qwen3_names, post_norm_names);
 inline constexpr auto qwen3_next_names = joined(names_around_attention, gated_query_names, head_norm_names);
 inline constexpr auto gpt_oss_names = joined(llama_names, sink_names, post_norm_names);
+inline constexpr auto mimo_v2_names = joined(llama_names, mimo_v2_sink_names);
 inline constexpr auto glm4_moe_names = joined(qwen3_names, post_norm_names);
 inline constexpr auto hunyuan_names = joined(llama_names, hunyuan_norm_names);
 inline constexpr auto phi_names = joined(names_around_attention, phi_attention_names, head_layernorm_names);
