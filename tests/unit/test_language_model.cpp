@@ -161,7 +161,7 @@ TEST_CASE("language model: its configuration is found in a wrapper of any type, 
     json nested = {{"model_type", "speaking"}, {"thinker_config", wrapper()}};
     CHECK(larql::parse_model_config(nested).family == "llama");
     json inner_heads = wrapper();
-    inner_heads["text_config"]["architectures"] = {"LlamaForCausalLMEagle3"};
+    inner_heads["text_config"]["architectures"] = {"MedusaLlamaModel"};
     LARQL_CHECK_ERROR(larql::parse_model_config(inner_heads), errc::unsupported_architecture,
                       "text_config.architectures");
     json unknown = wrapper();
