@@ -139,8 +139,9 @@ inline void run_attention(const checkpoint& a, const checkpoint& b, double toler
     if (spec.indexer.shared) given = random_selection(tokens, spec.indexer.top_k, check.block + 1);
     const forward_options options{.selection = &given, .threads = threads};
     const auto compute = [&](const checkpoint& model) {
-        return model.attention(check.block, model.spec(check.block).form,
-                               {.storage = weight_storage::from_file, .threads = threads})
+        return model
+            .attention(check.block, model.spec(check.block).form,
+                       {.storage = weight_storage::from_file, .threads = threads})
             .forward(hidden, options);
     };
     const attention_result<float> x = compute(a);
