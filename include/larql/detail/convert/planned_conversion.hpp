@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A conversion as conversion holds it: what is made of what, and where it goes.
-#include <larql/convert.hpp>  // first: its bodies need this file
-
 #ifndef LARQL_DETAIL_CONVERT_PLANNED_CONVERSION_HPP
 #define LARQL_DETAIL_CONVERT_PLANNED_CONVERSION_HPP
 
 #include <larql/checkpoint.hpp>
 #include <larql/container.hpp>
+#include <larql/convert.hpp>
 #include <larql/detail/convert/conversion_plan.hpp>
 #include <larql/detail/convert/converted_config.hpp>
 #include <larql/detail/convert/fingerprint.hpp>

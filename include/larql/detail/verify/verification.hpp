@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A verification: what there is to compare, divided into parts, and comparing it.
-#include <larql/verify.hpp>  // first: its bodies need this file
-
 #ifndef LARQL_DETAIL_VERIFY_VERIFICATION_HPP
 #define LARQL_DETAIL_VERIFY_VERIFICATION_HPP
 
@@ -15,6 +13,7 @@
 #include <larql/detail/verify/tensor_pairs.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
+#include <larql/verify.hpp>
 
 #include <algorithm>
 #include <cstddef>
