@@ -25,15 +25,12 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include <cstddef>
-#include <exception>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
