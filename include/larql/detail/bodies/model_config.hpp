@@ -28,7 +28,7 @@ LARQL_INLINE nlohmann::json parse_config_json(std::string_view text, const error
 }
 
 LARQL_INLINE nlohmann::json read_config_json(const std::filesystem::path& path) {
-    return parse_config_json(detail::read_text_file(path), {.file = detail::path_text(path)});
+    return parse_config_json(detail::read_text_file(path, detail::max_config_bytes), {.file = detail::path_text(path)});
 }
 
 LARQL_INLINE model_config read_model_config(const gguf_file& file, const config_options& options) {
