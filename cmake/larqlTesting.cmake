@@ -5,9 +5,8 @@ option(LARQL_WARNINGS_AS_ERRORS "Compile larql's own programs and tests with -We
 # "address,undefined", "thread", or empty.
 set(LARQL_SANITIZE "" CACHE STRING "Sanitizers for larql's own programs and tests")
 
-# Links larql to a program and turns warnings (and sanitizers, if asked for) on.
-function(larql_set_up target)
-  target_link_libraries(${target} PRIVATE larql::larql)
+# Turns warnings (and sanitizers, if asked for) on.
+function(_larql_add_flags target)
   if(MSVC)
     target_compile_options(${target} PRIVATE /W4 /permissive- $<$<BOOL:${LARQL_WARNINGS_AS_ERRORS}>:/WX>)
     return()
@@ -23,4 +22,21 @@ function(larql_set_up target)
       -fsanitize=${LARQL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1)
     target_link_options(${target} PRIVATE -fsanitize=${LARQL_SANITIZE})
   endif()
+endfunction()
+
+# The compiled library, which is then as the programs are.
+_larql_add_flags(larql_compiled)
+if(NOT MSVC)
+  # Half the compile time of -O3, and the kernels are no slower.
+  target_compile_options(larql_compiled PRIVATE "$<$<CONFIG:Release>:-O2>")
+endif()
+
+# Links larql to a program, header-only or compiled once for all programs that are so, and turns warnings on.
+function(larql_set_up target way)
+  if(way STREQUAL "COMPILED")
+    target_link_libraries(${target} PRIVATE larql::compiled)
+  else()
+    target_link_libraries(${target} PRIVATE larql::larql)
+  endif()
+  _larql_add_flags(${target})
 endfunction()

@@ -211,6 +211,11 @@ std::uint64_t constant_cache_bytes(const larql::attention_spec& spec) {
     return larql::compressed_cache_shape_of(spec, no_limit, 0).constant_bytes(assumed_bytes_per_number);
 }
 
+/// Of so many numbers; UINT64_MAX for what 64 bits do not hold.
+std::uint64_t bytes_of(std::uint64_t numbers) {
+    return numbers > UINT64_MAX / assumed_bytes_per_number ? UINT64_MAX : numbers * assumed_bytes_per_number;
+}
+
 ordered_json forms_json(const larql::checkpoint& model) {
     ordered_json forms = ordered_json::object();
     const larql::model_config& config = model.config();
@@ -221,19 +226,15 @@ ordered_json forms_json(const larql::checkpoint& model) {
         std::uint64_t most_cached = 0, constant_bytes = 0;
         for (std::size_t block = config.block_begin; block < config.block_end; ++block) {
             const larql::attention_cost cost = larql::cost_of(config.blocks[block], form);
-            sum.weights += cost.weights;
-            sum.cached_per_token += cost.cached_per_token;
-            sum.flops_per_token += cost.flops_per_token;
-            sum.flops_per_cached_token += cost.flops_per_cached_token;
+            sum += cost;
             most_cached = std::max(most_cached, cost.cached_per_token);
             constant_bytes += constant_cache_bytes(config.blocks[block]);
         }
-        forms[std::string(larql::to_string(form))] = {
-            {"weight_bytes", sum.weights * assumed_bytes_per_number},
-            {"kv_cache_numbers_per_token_per_layer", most_cached},
-            {"kv_cache_bytes_per_token", sum.cached_per_token * assumed_bytes_per_number},
-            {"flops_per_token", sum.flops_per_token},
-            {"flops_per_token_per_cached_token", sum.flops_per_cached_token}};
+        forms[std::string(larql::to_string(form))] = {{"weight_bytes", bytes_of(sum.weights)},
+                                                      {"kv_cache_numbers_per_token_per_layer", most_cached},
+                                                      {"kv_cache_bytes_per_token", bytes_of(sum.cached_per_token)},
+                                                      {"flops_per_token", sum.flops_per_token},
+                                                      {"flops_per_token_per_cached_token", sum.flops_per_cached_token}};
         if (constant_bytes != 0) forms[std::string(larql::to_string(form))]["kv_cache_constant_bytes"] = constant_bytes;
     }
     return forms;

@@ -6,6 +6,8 @@
 #include <larql/printable.hpp>
 #include <larql/verify.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include "support/program.hpp"
 #include "support/ranges.hpp"
 #include "support/reading.hpp"

@@ -10,6 +10,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <iostream>
 #include <string>
 

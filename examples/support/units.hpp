@@ -22,11 +22,14 @@ inline std::string with_unit(double value, double step, const std::vector<std::s
     std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.2f %s", value, units[unit].c_str());
     return text;
 }
+/// UINT64_MAX stands for more than 64 bits hold.
 inline std::string byte_text(std::uint64_t n) {
-    return with_unit(static_cast<double>(n), 1024.0, {"B", "KiB", "MiB", "GiB", "TiB"});
+    if (n == UINT64_MAX) return "over 16 EiB";
+    return with_unit(static_cast<double>(n), 1024.0, {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"});
 }
 inline std::string flop_text(std::uint64_t n) {
-    return with_unit(static_cast<double>(n), 1000.0, {"", "k", "M", "G", "T"});
+    if (n == UINT64_MAX) return "over 18 E";
+    return with_unit(static_cast<double>(n), 1000.0, {"", "k", "M", "G", "T", "P", "E"});
 }
 
 }  // namespace larql::program

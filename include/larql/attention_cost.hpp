@@ -22,6 +22,16 @@ struct attention_cost {
     std::uint64_t cached_per_token = 0;  ///< elements that a decoded token adds to the cache
     std::uint64_t flops_per_token = 0;   ///< projections of one token
     std::uint64_t flops_per_cached_token = 0;  ///< attention of one new token to one cached token
+
+    /// Costs of several blocks.
+    attention_cost& operator+=(const attention_cost& other) noexcept {
+        using detail::saturating;
+        weights = (saturating(weights) + other.weights).value();
+        cached_per_token = (saturating(cached_per_token) + other.cached_per_token).value();
+        flops_per_token = (saturating(flops_per_token) + other.flops_per_token).value();
+        flops_per_cached_token = (saturating(flops_per_cached_token) + other.flops_per_cached_token).value();
+        return *this;
+    }
 };
 
 /// The costs of a block in a form. Plain attention (kv_lora_rank 0) has the factored form alone.

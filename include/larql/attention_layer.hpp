@@ -8,16 +8,11 @@
 #ifndef LARQL_ATTENTION_LAYER_HPP
 #define LARQL_ATTENTION_LAYER_HPP
 
-#include <larql/attention_cost.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
-#include <larql/detail/attention/alibi.hpp>
-#include <larql/detail/compressed/attention.hpp>
-#include <larql/detail/gemm.hpp>
-#include <larql/detail/indexer/selector.hpp>
-#include <larql/detail/mla/expanded.hpp>
-#include <larql/detail/mla/projections.hpp>
+#include <larql/detail/mla/projection_buffers.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
@@ -27,10 +22,7 @@
 #include <larql/matrix_input.hpp>
 #include <larql/rope.hpp>
 
-#include <algorithm>
 #include <cstddef>
-#include <string>
-#include <utility>
 #include <vector>
 
 namespace larql {
@@ -83,19 +75,7 @@ template <class T>
 class attention_layer {
 public:
     /// @throws error errc::missing_tensor, errc::shape_mismatch or errc::bad_value, naming the tensor
-    attention_layer(attention_spec spec, attention_weights<T> weights)
-        : m_spec(std::move(spec)), m_weights(std::move(weights)), m_rope(make_rope_table(m_spec.rope)) {
-        detail::require_valid(m_spec);
-        detail::require_complete(m_spec, m_weights);
-        if (m_spec.kind == attention_kind::mla &&
-            (m_spec.q_norm.kind != norm_kind::none || m_spec.k_norm.kind != norm_kind::none ||
-             m_spec.v_norm.kind != norm_kind::none || m_spec.clip != 0.0 || m_spec.value_is_key))
-            detail::fail(errc::unsupported_architecture, "norms and limits of heads belong to plain attention",
-                         {.subject = "attention_spec"});
-        if (m_spec.alibi != 0.0) m_alibi = detail::alibi_slopes(m_spec.geometry.num_heads, m_spec.alibi);
-        for (const T logit : m_weights.vector(tensor_role::sinks).values())
-            m_sinks.push_back(static_cast<float>(logit));
-    }
+    attention_layer(attention_spec spec, attention_weights<T> weights);
 
     [[nodiscard]] const attention_spec& spec() const noexcept { return m_spec; }
 
@@ -105,15 +85,7 @@ public:
     /// @param  rollback  tokens that `truncate` can always take back, such as a draft that is rejected; only compressed
     ///                   attention, which leaves its window behind, has a limit and takes memory for it
     template <class Storage = float>
-    [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity, std::size_t rollback = default_rollback) const {
-        if (m_spec.kind == attention_kind::compressed)
-            return kv_cache<Storage>::compressed(compressed_cache_shape_of(m_spec, capacity, rollback));
-        const kv_cache_shape shape = cache_shape(capacity);
-        if (m_spec.form == attention_form::latent)
-            return kv_cache<Storage>::latent(capacity, shape.value_size, shape.key_size - shape.value_size,
-                                             shape.index_size);
-        return kv_cache<Storage>(shape);
-    }
+    [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity, std::size_t rollback = default_rollback) const;
 
     /// Attends over these tokens alone.
     ///
@@ -125,25 +97,7 @@ public:
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, executor* threads = nullptr) const {
         return forward(x, forward_options{.threads = threads});
     }
-    [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, const forward_options& given) const {
-        attention_result<T> r;
-        attention_workspace<T> memory;
-        if (m_spec.kind == attention_kind::compressed) {
-            run_compressed<T>(x, nullptr, given.threads, r);
-            return r;
-        }
-        run(
-            x, 0, given, r, memory,
-            [&](tensor<T, 3>&& index_keys) {
-                return m_spec.indexer.own() ? matrix_input<T>(detail::flatten_heads(std::move(index_keys)))
-                                            : matrix_input<T>();
-            },
-            [&](auto& out, const attention_options& options) {
-                gqa_attention_into(r.q, r.k, r.v, out, options, memory.scratch());
-            },
-            [&](T* rows) { std::copy_n(r.k.data(), r.k.size(), rows); });
-        return r;
-    }
+    [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, const forward_options& given) const;
 
     /// Attends over the tokens of a cache and these, which are appended to it: token by token gives what one pass
     /// gives.
@@ -175,172 +129,31 @@ public:
     /// @param memory  likewise; one call at a time
     template <class Storage>
     void forward_into(const matrix_input<T>& x, kv_cache<Storage>& cache, attention_result<T>& r,
-                      attention_workspace<T>& memory, const forward_options& given = {}) const {
-        require_own(cache);
-        if (m_spec.kind == attention_kind::compressed)
-            return run_compressed(x, cache.compressed_state(), given.threads, r);
-        const std::size_t held = cache.size();
-        try {
-            run(
-                x, held, given, r, memory,
-                [&](tensor<T, 3>&& index_keys) {
-                    const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
-                    if (latent && indexed)
-                        cache.append_indexed(index_keys, r.k);
-                    else if (latent)
-                        cache.append(r.k);
-                    else if (indexed)
-                        cache.append_indexed(index_keys, r.k, r.v);
-                    else
-                        cache.append(r.k, r.v);
-                    return indexed ? detail::rows_of_cached<T>(cache.index_keys()) : matrix_input<T>();
-                },
-                [&](auto& out, const attention_options& options) {
-                    gqa_attention_into(r.q, cache.keys(), cache.values(), out, options, memory.scratch());
-                },
-                [&](T* rows) {
-                    const auto keys = cache.keys();
-                    const std::size_t tokens = keys.shape()[0], width = keys.shape()[2];
-                    detail::read_strided<T, Storage>({keys.data(), static_cast<std::ptrdiff_t>(width), 1}, width, 0,
-                                                     tokens, rows, width);
-                });
-        } catch (...) {
-            cache.truncate(held);
-            throw;
-        }
-    }
+                      attention_workspace<T>& memory, const forward_options& given = {}) const;
 
 private:
-    [[nodiscard]] kv_cache_shape cache_shape(std::size_t capacity) const {
-        const mla_geometry& g = m_spec.geometry;
-        const std::size_t index_size = m_spec.indexer.own() ? m_spec.indexer.cached_size() : 0;
-        if (m_spec.form == attention_form::latent)
-            return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank, index_size};
-        return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim, index_size};
-    }
+    [[nodiscard]] kv_cache_shape cache_shape(std::size_t capacity) const;
 
     template <class Storage>
-    void require_own(const kv_cache<Storage>& cache) const {
-        const bool compressed = m_spec.kind == attention_kind::compressed;
-        if (cache.is_compressed() != compressed)
-            detail::fail(errc::shape_mismatch,
-                         std::string("the layer's attention is ") + (compressed ? "" : "not ") +
-                             "compressed, and the cache is another's",
-                         {.subject = "cache"});
-        if (compressed) {
-            const compressed_cache_shape& got = cache.compressed_state()->shape();
-            if (got != compressed_cache_shape_of(m_spec, got.capacity, got.rollback))
-                detail::fail(errc::shape_mismatch, "its window, entries or head size are not this layer's",
-                             {.subject = "cache"});
-            return;
-        }
-        const kv_cache_shape &got = cache.shape(), want = cache_shape(got.capacity);
-        const auto text = [](const kv_cache_shape& s) {
-            return std::to_string(s.kv_heads) + " heads of " + std::to_string(s.key_size) + "/" +
-                   std::to_string(s.value_size) +
-                   (s.index_size == 0 ? "" : " and an indexer's key of " + std::to_string(s.index_size));
-        };
-        const bool is_latent = m_spec.form == attention_form::latent;
-        if (got.kv_heads != want.kv_heads || got.key_size != want.key_size || got.value_size != want.value_size ||
-            got.index_size != want.index_size || cache.is_latent() != is_latent)
-            detail::fail(errc::shape_mismatch,
-                         "the layer caches " + text(want) + (is_latent ? ", latent" : "") + ", the cache holds " +
-                             text(got) + (cache.is_latent() ? ", latent" : ""),
-                         {.subject = "cache"});
-    }
+    void require_own(const kv_cache<Storage>& cache) const;
 
-    void require_width(const matrix_input<T>& x) const {
-        const std::size_t width = m_spec.input_width();
-        if (x.cols() != width)
-            detail::fail(
-                errc::shape_mismatch,
-                "expected hidden states of width " + std::to_string(width) + ", got " + std::to_string(x.cols()),
-                {.subject = "x"});
-    }
+    void require_width(const matrix_input<T>& x) const;
 
     /// @param state  null: these tokens alone. It changes after everything is computed, so that what is thrown leaves
     ///               it as it was.
     template <class Storage>
     void run_compressed(const matrix_input<T>& x, detail::compressed_state<Storage>* state, executor* given,
-                        attention_result<T>& r) const {
-        const mla_geometry& g = m_spec.geometry;
-        require_width(x);
-        if (state != nullptr) state->require_room(x.rows());
-        const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
-        detail::with_executor(given, worth_threads, [&](executor& threads) {
-            detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
-            block.forward(x, r);
-            if (state != nullptr) state->append(block.added());
-        });
-    }
+                        attention_result<T>& r) const;
 
     /// Holds a given selection against what the block needs.
-    void require_selection(const key_selection* given, std::size_t tokens) const {
-        const bool missing = given == nullptr || given->empty();
-        if (m_spec.indexer.shared && missing && m_spec.indexer.selects(tokens))
-            detail::fail(errc::bad_value,
-                         "the block shares another's selection of " + std::to_string(m_spec.indexer.top_k) + " of " +
-                             std::to_string(tokens) +
-                             " keys, and none is given: pass that of the last block before it that makes one",
-                         {.subject = "selection"});
-        if (!m_spec.indexer.shared && !missing)
-            detail::fail(errc::bad_value, "is given, and the block has no use for it", {.subject = "selection"});
-    }
+    void require_selection(const key_selection* given, std::size_t tokens) const;
 
     /// @param append  stores what the projections made, and returns the indexer's keys of all tokens so far
     /// @param attend  fills [T, H, R], the heads' weighted latents, or [T, H*V], their outputs
     /// @param latents  of latent form: writes the rows of all tokens so far, [S, R + P], to a pointer
     template <class Append, class Attend, class Latents>
     void run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given, attention_result<T>& r,
-             attention_workspace<T>& memory, Append append, Attend attend, Latents latents) const {
-        const mla_geometry& g = m_spec.geometry;
-        require_width(x);
-        require_selection(given.selection, first_position + x.rows());
-        rope_table of_length;
-        if (depends_on_length(m_spec.rope))
-            of_length = make_rope_table(m_spec.rope, static_cast<double>(first_position + x.rows()));
-        const rope_table& rope = depends_on_length(m_spec.rope) ? of_length : m_rope;
-        const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
-        detail::with_executor(given.threads, worth_threads, [&](executor& threads) {
-            const detail::block_projection<T> project(m_spec, rope, m_weights, memory.projections(), threads);
-            const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
-            tensor<T, 2> query_latent;
-            project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr);
-            r.selection = {};
-            if (m_spec.indexer.own()) {
-                const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
-                const matrix_input<T> index_keys = append(indexer.keys(x, first_position));
-                if (selects) r.selection = indexer.select(x, query_latent, index_keys);
-            } else {
-                (void)append(tensor<T, 3>{});
-            }
-            if (m_spec.indexer.shared && given.selection != nullptr) r.selection = *given.selection;
-            const attention_options options{.scale = m_spec.scale,
-                                            .first_position = first_position,
-                                            .softcap = m_spec.softcap,
-                                            .sliding_window = m_spec.sliding_window,
-                                            .chunk = m_spec.chunk,
-                                            .sinks = m_sinks,
-                                            .alibi = m_alibi,
-                                            .key_lists = r.selection.view(),
-                                            .threads = &threads};
-            if (r.selection.empty() &&
-                detail::expanded_attention<T>::pays(m_spec, x.rows(), first_position + x.rows())) {
-                detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
-                    .run(memory.projections().query, first_position + x.rows(), latents, options, memory.scratch(),
-                         r.context);
-            } else if (m_spec.form == attention_form::latent) {
-                detail::fit(memory.attended(), x.rows(), g.num_heads, g.kv_lora_rank);
-                attend(memory.attended(), options);
-                project.from_latent(memory.attended(), r.context);
-            } else {
-                detail::fit(r.context, x.rows(), g.num_heads * g.v_head_dim);
-                attend(r.context, options);
-            }
-            project.apply_gate(x, r.context);
-            project.output(r.context, r.out);
-        });
-    }
+             attention_workspace<T>& memory, Append append, Attend attend, Latents latents) const;
 
     attention_spec m_spec;
     attention_weights<T> m_weights;
@@ -350,5 +163,9 @@ private:
 };
 
 }  // namespace larql
+
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/attention_layer.hpp>
+#endif
 
 #endif

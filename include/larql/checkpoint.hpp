@@ -9,8 +9,8 @@
 #include <larql/attention_layer.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
-#include <larql/detail/checkpoint/files.hpp>
-#include <larql/detail/checkpoint/tensors.hpp>
+#include <larql/detail/checkpoint/recipe.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
 #include <larql/linear.hpp>
@@ -22,26 +22,43 @@
 #include <larql/weight_reader.hpp>
 #include <larql/weight_storage.hpp>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <cstddef>
-#include <exception>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 namespace larql {
 
+namespace detail {
+struct checkpoint_state;
+struct model_values;
+}  // namespace detail
+
+/// A config.json, parsed, or a part of one; or nothing.
+class stated_config {
+public:
+    stated_config() = default;
+    stated_config(const nlohmann::json& config);  // NOLINT(google-explicit-constructor): an option's value
+
+    /// Null if nothing is stated.
+    [[nodiscard]] const nlohmann::json* json() const noexcept { return m_json.get(); }
+
+private:
+    std::shared_ptr<const nlohmann::json> m_json{};
+};
+
 /// How a checkpoint is opened.
 struct open_options {
-    /// A config.json, parsed, or a part of one: what it says replaces what the files say. For containers that have no
-    /// place for something, such as a GGUF of architecture "llama" for Mistral's window.
-    nlohmann::json config{};
+    /// What it says replaces what the files say. For containers that have no place for something, such as a GGUF of
+    /// architecture "llama" for Mistral's window.
+    stated_config config{};
     /// Families beside larql's own, looked up first. Static data: they must outlive the checkpoint.
     std::span<const model_family> families{};
     /// What to do with keys, values and tensors of attention that larql does not understand.
@@ -65,127 +82,74 @@ public:
     ///              a folder with one GGUF model, or a folder with config.json alone
     /// @throws error as gguf_file::open, safetensors_file::open. What config.json or the metadata say is judged later,
     ///         by `config()`, so that tensors of a model that larql does not implement can be read.
-    static checkpoint open(const std::filesystem::path& path, const open_options& options = {}) {
-        auto opened = std::make_shared<state>();
-        opened->files = detail::open_checkpoint_files(path);
-        opened->read(options);
-        return checkpoint(std::move(opened));
-    }
+    static checkpoint open(const std::filesystem::path& path, const open_options& options = {});
 
     // No moves: a handle that was moved from would be one to nothing.
     checkpoint(const checkpoint&) = default;
     checkpoint& operator=(const checkpoint&) = default;
 
     /// "gguf", "safetensors", "vindex", or "" for a configuration without tensors.
-    [[nodiscard]] std::string_view format() const noexcept {
-        if (files().is_vindex) return "vindex";
-        return files().gguf ? "gguf" : files().safetensors ? "safetensors" : "";
-    }
+    [[nodiscard]] std::string_view format() const noexcept;
 
     /// What the model is.
     /// @throws error what parse_model_config or read_model_config said; errc::not_understood for tensors of attention
     ///         that nothing reads; errc::missing_key if nothing says what the model is
-    [[nodiscard]] const model_config& config() const& {
-        if (!m_state->config) std::rethrow_exception(m_state->problem);
-        return *m_state->config;
-    }
-    [[nodiscard]] model_config config() const&& { return static_cast<const checkpoint&>(*this).config(); }
+    [[nodiscard]] const model_config& config() const&;
+    [[nodiscard]] model_config config() const&&;
     /// What the model is, or null if larql cannot tell; `config()` says why. Lives as long as a handle.
-    [[nodiscard]] const model_config* find_config() const noexcept {
-        return m_state->config ? &*m_state->config : nullptr;
-    }
+    [[nodiscard]] const model_config* find_config() const noexcept;
     /// config.json as it stands in the folder, or as GGUF's metadata imply it, with what the caller's `config`
     /// replaced; null if neither is there.
     /// @throws error errc::unsupported_architecture for GGUF metadata that transformers has no words for
-    [[nodiscard]] nlohmann::json config_json() const {
-        if (!has_gguf_names()) return m_state->config_json;
-        (void)config();  // says what is wrong, if anything is
-        return detail::print_config(*m_state->values, detail::printed_rope(config().blocks), {.file = shard_path(0)});
-    }
+    [[nodiscard]] nlohmann::json config_json() const;
 
     /// The path that was opened, as the caller gave it.
-    [[nodiscard]] const std::string& path() const& noexcept { return files().path; }
-    [[nodiscard]] std::string path() const&& { return files().path; }
+    [[nodiscard]] const std::string& path() const& noexcept;
+    [[nodiscard]] std::string path() const&&;
 
-    [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept {
-        if (files().gguf) return files().gguf->tensors();
-        return files().safetensors ? files().safetensors->tensors() : std::span<const tensor_info>{};
-    }
+    [[nodiscard]] std::span<const tensor_info> tensors() const& noexcept;
     std::span<const tensor_info> tensors() const&& = delete;
-    [[nodiscard]] std::size_t shard_count() const noexcept {
-        return files().gguf          ? files().gguf->shard_count()
-               : files().safetensors ? files().safetensors->shard_count()
-                                     : 0;
-    }
-    [[nodiscard]] std::string shard_path(std::size_t index) const {
-        if (files().gguf) return files().gguf->shard_path(index);
-        return files().safetensors ? files().safetensors->shard_path(index) : files().path;
-    }
+    [[nodiscard]] std::size_t shard_count() const noexcept;
+    [[nodiscard]] std::string shard_path(std::size_t index) const;
     /// Every file that the checkpoint reads from, for programs that must not overwrite their input.
-    [[nodiscard]] std::vector<std::filesystem::path> paths() const {
-        std::vector<std::filesystem::path> all;
-        for (std::size_t i = 0; i < shard_count(); ++i) all.push_back(detail::path_from_text(shard_path(i)));
-        if (!files().config_path.empty()) all.push_back(detail::path_from_text(files().config_path));
-        if (files().safetensors && shard_count() != 0) {
-            const std::filesystem::path index =
-                detail::path_from_text(shard_path(0)).parent_path() / "model.safetensors.index.json";
-            std::error_code ignored;
-            if (std::filesystem::exists(index, ignored)) all.push_back(index);
-        }
-        return all;
-    }
+    [[nodiscard]] std::vector<std::filesystem::path> paths() const;
     /// The stored bytes of a tensor of this checkpoint.
     /// @throws error errc::missing_tensor if it has none
-    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const& {
-        if (files().gguf) return files().gguf->bytes(info);
-        (void)weights();
-        return files().safetensors->bytes(info);
-    }
+    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const&;
     std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
     /// The GGUF file behind this checkpoint, or null.
-    [[nodiscard]] std::shared_ptr<const gguf_file> gguf() const noexcept { return files().gguf; }
+    [[nodiscard]] std::shared_ptr<const gguf_file> gguf() const noexcept;
     /// The safetensors behind this checkpoint, or null.
-    [[nodiscard]] std::shared_ptr<const safetensors_file> safetensors() const noexcept { return files().safetensors; }
+    [[nodiscard]] std::shared_ptr<const safetensors_file> safetensors() const noexcept;
 
     /// Whether tensors have llama.cpp's names: those of GGUF, but for what larql itself writes in other forms.
-    [[nodiscard]] bool has_gguf_names() const noexcept { return m_state->world == detail::naming::gguf; }
+    [[nodiscard]] bool has_gguf_names() const noexcept;
     /// What the files state, key by key: what a conversion carries over.
-    [[nodiscard]] const detail::model_values& stated_values() const {
-        (void)config();
-        return *m_state->values;
-    }
+    [[nodiscard]] const detail::model_values& stated_values() const;
 
     /// Weights by logical name, whatever their quantisation.
     /// @throws error errc::missing_tensor for a configuration without tensors
-    [[nodiscard]] const weight_reader& weights() const& { return m_state->weights(); }
-    [[nodiscard]] weight_reader weights() const&& { return m_state->weights(); }
+    [[nodiscard]] const weight_reader& weights() const&;
+    [[nodiscard]] weight_reader weights() const&&;
 
     /// Number of attention blocks of the model. A conversion may hold a part of them: model_config::block_begin, _end.
-    [[nodiscard]] std::size_t attention_blocks() const { return m_state->require_config().blocks.size(); }
+    [[nodiscard]] std::size_t attention_blocks() const { return config().blocks.size(); }
 
     /// What a block computes, in the form in which it is stored.
     /// @throws error errc::bad_value for a block that the model does not have
-    [[nodiscard]] const attention_spec& spec(std::size_t block) const& { return m_state->spec(block); }
-    [[nodiscard]] attention_spec spec(std::size_t block) const&& { return m_state->spec(block); }
+    [[nodiscard]] const attention_spec& spec(std::size_t block) const&;
+    [[nodiscard]] attention_spec spec(std::size_t block) const&&;
 
     /// The row of the model's family.
-    [[nodiscard]] const model_family& family() const {
-        (void)config();
-        return *m_state->family;
-    }
+    [[nodiscard]] const model_family& family() const;
     /// What stands before the names of the model's blocks: "model.", "language_model.model.", ... ; "" for GGUF.
-    [[nodiscard]] const std::string& name_prefix() const& noexcept { return m_state->tensors.prefix(); }
-    [[nodiscard]] std::string name_prefix() const&& { return m_state->tensors.prefix(); }
+    [[nodiscard]] const std::string& name_prefix() const& noexcept;
+    [[nodiscard]] std::string name_prefix() const&&;
     /// The name that a tensor of an attention block has in this checkpoint, or would have, and for other roles that of
     /// a layer; "" if its names have no such tensor.
-    [[nodiscard]] std::string tensor_name(tensor_role role, std::size_t block, bool bias = false) const {
-        return m_state->tensors.name_of(is_attention_role(role) ? detail::identity_of(spec(block), role, bias)
-                                                                : detail::tensor_identity{role, bias, block, 0});
-    }
+    [[nodiscard]] std::string tensor_name(tensor_role role, std::size_t block, bool bias = false) const;
     /// How a block's tensor is made from what is stored, or nothing if the checkpoint does not have it.
-    [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, std::size_t block) const {
-        return m_state->tensors.locate(role, spec(block));
-    }
+    [[nodiscard]] std::optional<tensor_recipe> locate(tensor_role role, std::size_t block) const;
 
     /// How the up-projection of keys and values is stored: "kv_b", "k_b+v_b", "all" (both), or "" (no latent
     /// attention). Every dialect can be read; none needs another download.
@@ -193,10 +157,7 @@ public:
     [[nodiscard]] std::string_view dialect(std::size_t block) const;
 
     /// Whether blocks can be computed in a form.
-    [[nodiscard]] bool supports(attention_form form) const {
-        return std::ranges::any_of(config().blocks,
-                                   [&](const attention_spec& block) { return why_not(block, form).empty(); });
-    }
+    [[nodiscard]] bool supports(attention_form form) const;
 
     /// The weights of a block in the form in which they are stored. They read from the files as they are used.
     /// @throws error errc::missing_tensor or errc::shape_mismatch naming the tensor; errc::bad_value for a block that
@@ -221,63 +182,15 @@ public:
                                                    const layer_options& options = {}) const;
 
 private:
-    /// Weights of a block, each put once where they shall stand: several roles may be made of one.
-    struct held_weights {
-        weight_storage storage;
-        std::map<std::string, weight> by_name{};
+    explicit checkpoint(std::shared_ptr<const detail::checkpoint_state> opened) : m_state(std::move(opened)) {}
 
-        const weight& at(const weight_reader& reader, const std::string& name) {
-            const auto known = by_name.find(name);
-            return known != by_name.end() ? known->second
-                                          : by_name.emplace(name, reader.at(name).in(storage)).first->second;
-        }
-    };
-
-    struct state {
-        detail::checkpoint_files files;
-        std::optional<weight_reader> reader;
-        nlohmann::json config_json;
-        std::optional<detail::model_values> values;
-        detail::naming world = detail::naming::safetensors;
-        const model_family* family = nullptr;
-        std::optional<model_config> config;
-        std::exception_ptr problem;
-        detail::model_tensors tensors;
-
-        void read(const open_options& options);
-        void read_gguf(const open_options& options);
-        void read_json(const open_options& options);
-        void find_tensors(detail::naming names);
-        void place_tensors(const open_options& options);
-
-        [[nodiscard]] const weight_reader& weights() const {
-            if (!reader) detail::fail(errc::missing_tensor, "the checkpoint has no tensors", {.file = files.path});
-            return *reader;
-        }
-        [[nodiscard]] const model_config& require_config() const {
-            if (!config) std::rethrow_exception(problem);
-            return *config;
-        }
-        [[nodiscard]] const attention_spec& spec(std::size_t block) const;
-        [[nodiscard]] matrix_input<float> part(const stored_rows& rows, const attention_spec& spec,
-                                               held_weights& held) const;
-        [[nodiscard]] vector_input<float> vector(const std::string& name, std::size_t length, std::size_t begin,
-                                                 std::size_t end, std::size_t runs = 1, std::size_t rows = 1) const;
-        [[nodiscard]] vector_input<float> bias(const detail::role_row& row, std::size_t block) const;
-        void read_role(const detail::role_row& row, std::size_t block, held_weights& held,
-                       attention_weights<float>& weights) const;
-        [[nodiscard]] attention_weights<float> read_block(const attention_spec& wanted, std::size_t block,
-                                                          weight_storage storage) const;
-    };
-
-    explicit checkpoint(std::shared_ptr<const state> opened) : m_state(std::move(opened)) {}
-    [[nodiscard]] const detail::checkpoint_files& files() const noexcept { return m_state->files; }
-
-    std::shared_ptr<const state> m_state;
+    std::shared_ptr<const detail::checkpoint_state> m_state;
 };
 
 }  // namespace larql
 
-#include <larql/detail/checkpoint/state.hpp>
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/checkpoint.hpp>
+#endif
 
 #endif

@@ -7,9 +7,9 @@
 #ifndef LARQL_GGUF_HPP
 #define LARQL_GGUF_HPP
 
-#include <larql/detail/gguf/parse.hpp>
-#include <larql/detail/gguf/shards.hpp>
+#include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/value.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/error.hpp>
 #include <larql/mapped_file.hpp>
@@ -44,13 +44,7 @@ public:
     ///         file
     /// @note   Linear in the size of the headers. A set of shards is opened whole, because only its first file holds
     ///         the model's metadata and any file may hold any tensor.
-    static gguf_file open(const std::filesystem::path& path) {
-        std::error_code ignored;
-        const bool folder = std::filesystem::is_directory(path, ignored);
-        gguf_file out;
-        out.load(folder ? detail::find_gguf_in(path) : path);
-        return out;
-    }
+    static gguf_file open(const std::filesystem::path& path);
 
     /// GGUF version of the first shard: 1, 2 or 3.
     [[nodiscard]] std::uint32_t version() const noexcept { return m_contents.front().version; }
@@ -62,12 +56,7 @@ public:
     std::span<const gguf_entry> metadata() const&& = delete;
 
     /// The metadata keys in stored order, as views.
-    [[nodiscard]] std::vector<std::string_view> keys() const& {
-        std::vector<std::string_view> out;
-        out.reserve(metadata().size());
-        for (const gguf_entry& entry : metadata()) out.push_back(entry.key);
-        return out;
-    }
+    [[nodiscard]] std::vector<std::string_view> keys() const&;
     std::vector<std::string_view> keys() const&& = delete;
 
     /// The value of a key, or null. Nothing is copied.
@@ -106,78 +95,24 @@ private:
         detail::gguf_contents contents;
     };
 
-    static loaded load_one(const std::filesystem::path& path) {
-        mapped_file file = mapped_file::open(path);
-        detail::gguf_contents contents = detail::gguf_parser(file.bytes(), file.path()).parse();
-        return {std::move(file), std::move(contents)};
-    }
+    static loaded load_one(const std::filesystem::path& path);
 
-    void add(const std::filesystem::path& path, loaded&& shard) {
-        const detail::file_identity identity = shard.file.identity();
-        add_shard(path, identity, std::move(shard.contents.tensors), std::move(shard.file));
-        m_contents.push_back(std::move(shard.contents));
-    }
+    void add(const std::filesystem::path& path, loaded&& shard);
 
-    void load(const std::filesystem::path& path) {
-        loaded given = load_one(path);
-        const detail::gguf_split split = detail::read_gguf_split(given.contents, given.file.path());
-        if (split.count == 0 || (split.count == 1 && !detail::shard_set_at(path, detail::gguf_ending))) {
-            add(path, std::move(given));  // a set of one is complete whatever its name
-        } else {
-            const detail::shard_set set = detail::locate_gguf_shards(path, split);
-            for (std::size_t i = 0; i < set.files.size(); ++i) {
-                add(set.files[i], i == set.given ? std::move(given) : load_one(set.files[i]));
-                check_place(i, set.files.size());
-            }
-        }
-        index_names();
-        check_set();
-    }
+    void load(const std::filesystem::path& path);
 
     // A file that was renamed or downloaded twice has the wrong number inside.
-    void check_place(std::size_t position, std::size_t count) const {
-        const std::string& file = shard_path(position);
-        const detail::gguf_split split = detail::read_gguf_split(m_contents[position], file);
-        const auto expect = [&](std::string_view key, std::uint64_t expected, std::uint64_t got) {
-            if (expected == got) return;
-            detail::fail(errc::bad_value,
-                         "the file's name and metadata disagree: expected " + std::to_string(expected) +
-                             " by its name, got " + std::to_string(got),
-                         {.file = file, .subject = std::string(key)});
-        };
-        expect("split.count", count, split.count);
-        expect("split.no", position, split.number);
-    }
+    void check_place(std::size_t position, std::size_t count) const;
 
-    void check_set() const {
-        if (m_contents.size() < 2) return;
-        constexpr std::string_view total = "split.tensors.count";
-        constexpr std::string_view architecture = "general.architecture";
-        const gguf_value* expected = m_contents.front().find(architecture);
-        for (std::size_t i = 0; i < m_contents.size(); ++i) {
-            const std::string& file = shard_path(i);
-            const auto count = detail::find_gguf_integer(m_contents[i], file, total);
-            if (count && *count != tensors().size())
-                detail::fail(errc::shape_mismatch,
-                             "the shards do not add up: expected " + std::to_string(*count) + " tensors, got " +
-                                 std::to_string(tensors().size()),
-                             {.file = file, .subject = std::string(total)});
-            const gguf_value* repeated = m_contents[i].find(architecture);
-            if (expected == nullptr || repeated == nullptr) continue;
-            const error_where where{.file = file, .offset = repeated->offset(), .subject = std::string(architecture)};
-            const auto first = expected->to<std::string>({.file = shard_path(0), .subject = where.subject});
-            const auto other = repeated->to<std::string>(where);
-            if (first != other)
-                detail::fail(errc::bad_value,
-                             "shards of different models: expected " + detail::quoted_name(first) + ", got " +
-                                 detail::quoted_name(other),
-                             where);
-        }
-    }
+    void check_set() const;
 
     std::vector<detail::gguf_contents> m_contents{};  // without the tensors
 };
 
 }  // namespace larql
+
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/gguf.hpp>
+#endif
 
 #endif

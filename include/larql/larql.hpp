@@ -12,6 +12,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/container.hpp>
 #include <larql/convert.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -31,6 +32,7 @@
 #include <larql/model_family.hpp>
 #include <larql/openblas.hpp>
 #include <larql/printable.hpp>
+#include <larql/quantization_config.hpp>
 #include <larql/rope.hpp>
 #include <larql/rope_config.hpp>
 #include <larql/safetensors.hpp>

@@ -6,11 +6,12 @@
 #define LARQL_MODEL_CONFIG_HPP
 
 #include <larql/attention_spec.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
 #include <larql/model_family.hpp>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -69,17 +70,17 @@ struct config_options {
 ///         implement, errc::missing_key, errc::wrong_type, errc::bad_value, errc::shape_mismatch; errc::not_understood
 ///         for keys and values that may change attention and that no row claims
 /// @source transformers 5.24 configuration_*.py, modeling_rope_utils.py
-inline model_config parse_model_config(const nlohmann::json& config, const error_where& where = {},
-                                       const config_options& options = {});
+LARQL_INLINE model_config parse_model_config(const nlohmann::json& config, const error_where& where = {},
+                                             const config_options& options = {});
 
 /// The JSON of a config.json, strictly read. Python's NaN and Infinity are tolerated and become strings, which a field
 /// that is used refuses; containers deeper than 64 levels become null.
 /// @throws error errc::corrupt_header or errc::duplicate_name, with the byte
-inline nlohmann::json parse_config_json(std::string_view text, const error_where& where = {});
+LARQL_INLINE nlohmann::json parse_config_json(std::string_view text, const error_where& where = {});
 
 /// The JSON of a config.json on disk.
 /// @throws error as parse_config_json, and errc::io
-inline nlohmann::json read_config_json(const std::filesystem::path& path);
+LARQL_INLINE nlohmann::json read_config_json(const std::filesystem::path& path);
 
 /// Reads the metadata of a GGUF model.
 ///
@@ -89,14 +90,16 @@ inline nlohmann::json read_config_json(const std::filesystem::path& path);
 /// @throws error errc::unsupported_architecture by name; errc::missing_key; errc::not_understood; errc::shape_mismatch
 ///         ("metadata says X, tensor implies Y")
 /// @source llama.cpp conversion/deepseek.py and llama-model.cpp, early 2025 to late 2026
-inline model_config read_model_config(const gguf_file& file, const config_options& options = {});
+LARQL_INLINE model_config read_model_config(const gguf_file& file, const config_options& options = {});
 
 /// The configuration of a GGUF model as the config.json that transformers would have, as far as GGUF states it.
 /// @throws error as read_model_config; errc::unsupported_architecture for what transformers has no words for
-inline nlohmann::json to_config_json(const gguf_file& file, const config_options& options = {});
+LARQL_INLINE nlohmann::json to_config_json(const gguf_file& file, const config_options& options = {});
 
 }  // namespace larql
 
-#include <larql/detail/model/read.hpp>
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/model_config.hpp>
+#endif
 
 #endif

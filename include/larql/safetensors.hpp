@@ -8,10 +8,8 @@
 #ifndef LARQL_SAFETENSORS_HPP
 #define LARQL_SAFETENSORS_HPP
 
-#include <larql/detail/safetensors/header.hpp>
-#include <larql/detail/safetensors/index.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
-#include <larql/detail/vindex/read.hpp>
 #include <larql/error.hpp>
 #include <larql/tensor_info.hpp>
 
@@ -31,6 +29,11 @@
 
 namespace larql {
 
+namespace detail {
+struct safetensors_index;
+struct vindex_tensor;
+}  // namespace detail
+
 /// An open safetensors checkpoint. Move-only. Tensor infos and bytes are views into it: they stay valid when the object
 /// moves and end with it. All const functions may be called from several threads at once.
 class safetensors_file : public detail::sharded_tensors {
@@ -48,48 +51,12 @@ public:
     ///         than the index says. A tensor that the index names and no shard has is missing_tensor when it is asked
     ///         for: published models lack tensors that nothing uses. Tensors that the index forgets are read too; a
     ///         wrong total_size is ignored. Numbered shards are read by their index if it lists them.
-    static safetensors_file open(const std::filesystem::path& path) {
-        std::error_code ignored;
-        const bool folder = std::filesystem::is_directory(path, ignored);
-        const std::filesystem::path file = folder ? detail::find_safetensors_in(path) : path;
-        safetensors_file out;
-        if (detail::path_text(file.filename()).ends_with(".json")) {
-            out.load_index(file, read_index(file));
-        } else {
-            out.load_file(file);
-        }
-        return out;
-    }
+    static safetensors_file open(const std::filesystem::path& path);
 
     /// Opens files without headers, whose tensors another file describes.
     /// @throws error offset_out_of_range for a tensor beyond its file's end, duplicate_name, io
     static safetensors_file open_vindex(const std::filesystem::path& folder,
-                                        const std::vector<detail::vindex_tensor>& tensors) {
-        safetensors_file out;
-        std::map<std::string, std::vector<tensor_info>> files;
-        auto names = std::make_unique<std::deque<std::string>>();
-        for (const detail::vindex_tensor& tensor : tensors)
-            files[tensor.file].push_back({.name = names->emplace_back(tensor.name),
-                                          .shape = tensor.shape,
-                                          .type = tensor.type,
-                                          .shard = 0,
-                                          .offset = tensor.offset,
-                                          .size_bytes = tensor.size_bytes});
-        for (auto& [name, infos] : files) {
-            const std::filesystem::path path = folder / std::filesystem::path(std::u8string(name.begin(), name.end()));
-            const detail::input_file file = detail::input_file::open(path);
-            for (const tensor_info& info : infos)
-                if (info.offset > file.size_bytes() || info.size_bytes > file.size_bytes() - info.offset)
-                    detail::fail(errc::offset_out_of_range,
-                                 "expected an end within " + std::to_string(file.size_bytes()) + " bytes, got " +
-                                     std::to_string(info.offset) + " + " + std::to_string(info.size_bytes),
-                                 {.file = detail::path_text(path), .offset = {}, .subject = std::string(info.name)});
-            out.add_shard(path, file.identity(), std::move(infos));
-        }
-        out.m_names.push_back(std::move(names));
-        out.index_names();
-        return out;
-    }
+                                        const std::vector<detail::vindex_tensor>& tensors);
 
     /// The strings of `__metadata__`, of all shards; where two shards differ, the first one's.
     [[nodiscard]] const std::map<std::string, std::string>& metadata() const& noexcept { return m_metadata; }
@@ -101,71 +68,22 @@ public:
 private:
     safetensors_file() = default;
 
-    void load_shard(const std::filesystem::path& path) {
-        const detail::input_file file = detail::input_file::open(path);
-        detail::safetensors_contents contents = detail::parse_safetensors(
-            file.size_bytes(), detail::path_text(path),
-            [&](std::uint64_t offset, std::span<std::byte> out) { file.read_at(offset, out); });
-        add_shard(path, file.identity(), std::move(contents.tensors));
-        m_metadata.merge(contents.metadata);
-        m_names.push_back(std::move(contents.names));
-    }
+    void load_shard(const std::filesystem::path& path);
 
-    static detail::safetensors_index read_index(const std::filesystem::path& path) {
-        return detail::parse_safetensors_index(detail::read_text_file(path), detail::path_text(path));
-    }
+    static detail::safetensors_index read_index(const std::filesystem::path& path);
 
-    void load_file(const std::filesystem::path& path) {
-        const std::string text = detail::path_text(path.filename());
-        std::vector<std::filesystem::path> files = {path};
-        std::error_code ignored;
-        // What is no file at all is left to the opening of it.
-        if (const auto name = detail::parse_shard_name(text, detail::safetensors_ending);
-            name && std::filesystem::is_regular_file(path, ignored)) {
-            const std::filesystem::path at = path.parent_path() / std::filesystem::path(detail::index_name_of(*name));
-            if (std::filesystem::exists(at, ignored)) {
-                const detail::safetensors_index index = read_index(at);
-                if (std::binary_search(index.shards.begin(), index.shards.end(), text)) return load_index(at, index);
-            }
-            files = detail::numbered_shards(path, *name);
-        }
-        for (const std::filesystem::path& file : files) load_shard(file);
-        index_names();
-    }
+    void load_file(const std::filesystem::path& path);
 
-    void load_index(const std::filesystem::path& path, const detail::safetensors_index& index) {
-        const std::string name = detail::path_text(path);
-        set_path(name);
-        for (const std::string& shard : index.shards) {
-            const std::filesystem::path file =
-                path.parent_path() / std::filesystem::path(std::u8string(shard.begin(), shard.end()));
-            std::error_code ignored;
-            if (!std::filesystem::exists(file, ignored))
-                detail::fail(errc::missing_shard,
-                             "a shard is missing: expected the " + std::to_string(index.shards.size()) + " files of " +
-                                 name + ", of which this one is absent",
-                             {.file = detail::path_text(file)});
-            load_shard(file);
-        }
-        index_names();
-        for (const auto& [tensor, shard] : index.weight_map) {
-            const tensor_info* info = find_tensor(tensor);
-            if (info != nullptr && info->shard == shard) continue;
-            if (info == nullptr) {
-                add_absent(tensor, shard);
-                continue;
-            }
-            detail::fail(errc::missing_tensor,
-                         "the index names a tensor that is not in its shard: expected it in " + index.shards[shard] +
-                             ", got it in " + shard_path(info->shard),
-                         {.file = shard_path(shard), .subject = tensor});
-        }
-    }
+    void load_index(const std::filesystem::path& path, const detail::safetensors_index& index);
 
     std::vector<std::unique_ptr<std::deque<std::string>>> m_names{};  // what the infos of each shard point into
     std::map<std::string, std::string> m_metadata{};
 };
 
 }  // namespace larql
+
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/safetensors.hpp>
+#endif
 
 #endif

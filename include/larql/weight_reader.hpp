@@ -30,11 +30,10 @@
 #ifndef LARQL_WEIGHT_READER_HPP
 #define LARQL_WEIGHT_READER_HPP
 
-#include <larql/detail/quant/config.hpp>
-#include <larql/detail/quant/find.hpp>
-#include <larql/detail/quant/plain.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
+#include <larql/quantization_config.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/tensor_info.hpp>
 #include <larql/weight_storage.hpp>
@@ -50,6 +49,11 @@
 #include <vector>
 
 namespace larql {
+
+namespace detail {
+class row_source;
+struct found_weight;
+}  // namespace detail
 
 /// One logical weight, whatever its storage. Cheap to copy. It shares the ownership that its reader has of the
 /// checkpoint: see weight_reader.
@@ -84,34 +88,14 @@ public:
     ///         each tensor involved: ask for many rows at once. "awq", "gptq" and transposed "mxfp4-blocks" come
     ///         straight from the map (see mapped_file), and best in multiples of 64 rows. Products are rounded once, in
     ///         float; see detail/quant/grid.hpp for where two scales meet.
-    void read_rows(std::uint64_t row_begin, std::uint64_t row_end, float* out, std::size_t out_stride) const {
-        if (row_begin > row_end || row_end > m_rows)
-            detail::fail(errc::shape_mismatch,
-                         "rows " + std::to_string(row_begin) + " to " + std::to_string(row_end) + " of a weight with " +
-                             std::to_string(m_rows) + " rows",
-                         {.subject = m_name});
-        if (out_stride < columns())
-            detail::fail(
-                errc::shape_mismatch,
-                "expected a stride of at least " + std::to_string(columns()) + ", got " + std::to_string(out_stride),
-                {.subject = m_name});
-        if (row_begin != row_end && columns() != 0) m_source->read_rows(row_begin, row_end, out, out_stride);
-    }
+    void read_rows(std::uint64_t row_begin, std::uint64_t row_end, float* out, std::size_t out_stride) const;
 
     /// The same weight, with its numbers elsewhere. What a reader hands out is `from_file`, but for "awq", "gptq" and
     /// transposed "mxfp4-blocks", which are mapped.
     ///
     /// @return  keeps the memory or the map that it reads; so do copies and matrices made of it
     /// @throws error source_changed, io or unsupported_dtype as read_rows; std::bad_alloc
-    [[nodiscard]] weight in(weight_storage storage) const {
-        weight other = *this;
-        if (storage == weight_storage::from_file) return other;
-        if (storage == weight_storage::decoded)
-            other.m_source = std::make_shared<detail::decoded_source>(*m_source, m_rows, columns());
-        else
-            other.m_source = m_source->held(storage);
-        return other;
-    }
+    [[nodiscard]] weight in(weight_storage storage) const;
 
     /// For matrix_of: what decodes the rows.
     [[nodiscard]] const std::shared_ptr<const detail::row_source>& source() const& noexcept { return m_source; }
@@ -120,16 +104,7 @@ public:
 private:
     friend class weight_reader;
 
-    weight(std::string_view name, detail::found_weight&& found)
-        : m_name(name),
-          m_shape(std::move(found.shape)),
-          m_type(found.type),
-          m_scheme(found.scheme),
-          m_stored_bytes(found.stored_bytes),
-          m_raw(found.raw),
-          m_source(std::move(found.source)) {
-        for (std::size_t i = 0; i + 1 < m_shape.size(); ++i) m_rows *= m_shape[i];
-    }
+    weight(std::string_view name, detail::found_weight&& found);
 
     std::string m_name;
     std::vector<std::uint64_t> m_shape;
@@ -175,42 +150,19 @@ public:
     ///         could tell how to read it, bad_value for parts or group indices that contradict each other
     /// @note   Reads the headers, and of the data only weight_shape, g_idx, GPTQ's zero points and factors of whole
     ///         matrices.
-    [[nodiscard]] std::optional<weight> find(std::string_view name) const {
-        if (m_gguf != nullptr) {
-            const tensor_info* info = m_gguf->find_tensor(name);
-            if (info == nullptr) return std::nullopt;
-            return weight(name, from_gguf(*info));
-        }
-        auto found = detail::find_weight(m_safetensors, m_config, name);
-        if (!found) return std::nullopt;
-        return weight(name, std::move(*found));
-    }
+    [[nodiscard]] std::optional<weight> find(std::string_view name) const;
 
     /// The weight of this name.
     /// @throws error missing_tensor, unsupported_dtype if quantization_config names a method that larql does not read,
     ///         and what find() throws
-    [[nodiscard]] weight at(std::string_view name) const {
-        if (auto found = find(name)) return *std::move(found);
-        const std::string& path = m_gguf != nullptr ? m_gguf->shard_path(0) : m_safetensors->shard_path(0);
-        const error_where where{.file = path, .offset = std::nullopt, .subject = std::string(name)};
-        m_config.require_supported(where);  // the likelier reason, if it is one
-        detail::fail(errc::missing_tensor, "no such weight in the checkpoint", where);
-    }
+    [[nodiscard]] weight at(std::string_view name) const;
 
     /// Whether find() would look at tensors of this name; it may still refuse them.
-    [[nodiscard]] bool contains(std::string_view name) const {
-        return m_gguf != nullptr ? m_gguf->find_tensor(name) != nullptr : detail::stores_weight(*m_safetensors, name);
-    }
+    [[nodiscard]] bool contains(std::string_view name) const;
 
     /// Logical names of all weights and other tensors, in stored order: without scales, zero points and the like, and
     /// with packed weights under the name that they have unpacked.
-    [[nodiscard]] std::vector<std::string> names() const {
-        if (m_gguf == nullptr) return detail::logical_names(*m_safetensors);
-        std::vector<std::string> out;
-        for (const tensor_info& info : m_gguf->tensors())
-            if (!is_gguf_scale(info)) out.emplace_back(info.name);
-        return out;
-    }
+    [[nodiscard]] std::vector<std::string> names() const;
 
     [[nodiscard]] const quantization_config& config() const& noexcept { return m_config; }
     const quantization_config& config() const&& = delete;
@@ -220,55 +172,18 @@ private:
     static std::shared_ptr<const File> unowned(const File& file) noexcept {
         return {std::shared_ptr<const void>{}, &file};  // shares the ownership of nothing
     }
-    static void require_file(bool given) {
-        if (!given) detail::fail(errc::bad_value, "expected an open checkpoint, got a null pointer");
-    }
+    static void require_file(bool given);
 
     static constexpr std::string_view weight_ending = ".weight";
     static constexpr std::string_view scale_ending = ".scale";
 
     /// The sibling `X.scale` of `X.weight`: a factor of the tensor, or of each leading index. `.input_scale` belongs to
     /// the activations and is not applied.
-    [[nodiscard]] const tensor_info* gguf_scale(const tensor_info& info) const {
-        if (!info.name.ends_with(weight_ending)) return nullptr;
-        std::string name(info.name.substr(0, info.name.size() - weight_ending.size()));
-        return m_gguf->find_tensor(name += scale_ending);
-    }
+    [[nodiscard]] const tensor_info* gguf_scale(const tensor_info& info) const;
 
-    [[nodiscard]] bool is_gguf_scale(const tensor_info& info) const {
-        if (!info.name.ends_with(scale_ending)) return false;
-        std::string name(info.name.substr(0, info.name.size() - scale_ending.size()));
-        return m_gguf->find_tensor(name += weight_ending) != nullptr;
-    }
+    [[nodiscard]] bool is_gguf_scale(const tensor_info& info) const;
 
-    [[nodiscard]] detail::found_weight from_gguf(const tensor_info& info) const {
-        detail::found_weight out{.shape = info.shape, .type = info.type, .stored_bytes = info.size_bytes};
-        std::vector<float> factors;
-        std::uint64_t rows_per_factor = info.rows();
-        const tensor_info* scale = gguf_scale(info);
-        if (scale == nullptr) {
-            out.raw = &info;
-        } else {
-            const error_where where{m_gguf->shard_path(scale->shard), scale->offset, std::string(scale->name)};
-            if (traits_of(scale->type).kind != dtype_kind::floating)
-                detail::fail(errc::unsupported_dtype,
-                             "is " + std::string(to_string(scale->type)) + ", expected F32, F16 or BF16", where);
-            const std::uint64_t count = scale->element_count();
-            const std::uint64_t leading = info.shape.size() > 2 ? info.shape.front() : 1;
-            if (count != 1 && count != leading)
-                detail::fail(errc::shape_mismatch,
-                             "expected 1 or " + std::to_string(leading) + " factors for " + std::string(info.name) +
-                                 " " + detail::shape_text(info.shape) + ", got " + std::to_string(count),
-                             where);
-            factors = detail::stored_part{.file = m_gguf, .info = scale, .type = scale->type}.read_all();
-            rows_per_factor = info.rows() / count;
-            out.stored_bytes += scale->size_bytes;
-        }
-        out.source = std::make_unique<detail::plain_source>(
-            detail::stored_part{.file = m_gguf, .info = &info, .type = info.type}, std::move(factors), rows_per_factor,
-            error_where{m_gguf->shard_path(info.shard), info.offset, std::string(info.name)});
-        return out;
-    }
+    [[nodiscard]] detail::found_weight from_gguf(const tensor_info& info) const;
 
     std::shared_ptr<const safetensors_file> m_safetensors{};
     std::shared_ptr<const gguf_file> m_gguf{};
@@ -276,5 +191,9 @@ private:
 };
 
 }  // namespace larql
+
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/weight_reader.hpp>
+#endif
 
 #endif

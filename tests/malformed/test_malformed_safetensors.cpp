@@ -237,7 +237,7 @@ TEST_CASE("safetensors index: rejects another form") {
 #if !defined(_WIN32)
     std::filesystem::resize_file(config, 1000000001);  // sparse
     LARQL_CHECK_ERROR(safetensors_file::open(config), errc::limit_exceeded,
-                      "config.json: expected at most 1000000000 bytes of JSON, got 1000000001");
+                      "config.json: expected at most 1000000000 bytes of text, got 1000000001");
 #endif
     CHECK(set.error("{\"x\":" + std::string(3000, '[') + std::string(3000, ']') +
                     R"(,"weight_map":{"a":"a.safetensors"}})") == "no error");

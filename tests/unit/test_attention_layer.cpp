@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/attention_layer.hpp>
+#include <larql/detail/mla/expanded.hpp>
 #include <support/reference_attention.hpp>
 #include <support/reference_mla.hpp>
 

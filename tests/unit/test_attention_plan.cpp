@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <larql/attention_cost.hpp>
 #include <larql/attention_plan.hpp>
+#include <larql/detail/planned_costs.hpp>
 #include <support/files.hpp>
 
 #include <doctest/doctest.h>

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What changes attention and is not understood is refused by name; what is known to change nothing is not.
+#include <larql/detail/model/families.hpp>
+#include <larql/detail/model/gguf_source.hpp>
+#include <larql/detail/model/inert_keys.hpp>
+#include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/print.hpp>
 #include <larql/model_config.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/tiny_model.hpp>
 

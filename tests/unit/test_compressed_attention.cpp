@@ -3,6 +3,7 @@
 // Blocks of compressed attention from a spec and weights: the formula, and a cache that forgets most of what it saw.
 #include <larql/attention_cost.hpp>
 #include <larql/attention_layer.hpp>
+#include <larql/detail/compressed/choice.hpp>
 #include <support/files.hpp>
 #include <support/reference_compressed.hpp>
 

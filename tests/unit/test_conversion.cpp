@@ -2,7 +2,11 @@
 //
 // Conversions into GGUF, held against llama.cpp's converter, and what happens to runs that are cut short.
 #include <larql/convert.hpp>
+#include <larql/detail/convert/planned_conversion.hpp>
+#include <larql/detail/io/sha256.hpp>
 #include <larql/safetensors_writer.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/converted.hpp>
 #include <support/failing_calls.hpp>
 #include <support/files.hpp>

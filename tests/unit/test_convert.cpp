@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/convert.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/converted.hpp>
 #include <support/files.hpp>
 #include <support/reference_mla.hpp>

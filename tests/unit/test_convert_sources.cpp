@@ -2,8 +2,11 @@
 //
 // Conversions of models that are not simply a folder of transformers' or a file of llama.cpp's converter.
 #include <larql/convert.hpp>
+#include <larql/detail/model/families.hpp>
 #include <larql/gguf_writer.hpp>
 #include <larql/safetensors_writer.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/converted.hpp>
 #include <support/files.hpp>
 #include <support/reference_mla.hpp>

@@ -3,7 +3,11 @@
 // DeepSeek-V4 from files: against what transformers computed, under every spelling of its tensors' names, from both
 // dialects of GGUF and from FP8; and what its configurations say.
 #include <larql/checkpoint.hpp>
+#include <larql/detail/model/families.hpp>
+#include <larql/detail/model/names.hpp>
 #include <larql/safetensors_writer.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/files.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/reference_mla.hpp>

@@ -3,6 +3,8 @@
 // Families of plain attention: each against what transformers computed, from its own files and from GGUF, in one pass
 // and token by token; and the rules that their rows name.
 #include <larql/checkpoint.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/reference_case.hpp>
 #include <support/tiny_model.hpp>
@@ -162,7 +164,7 @@ TEST_CASE(
     const std::string data = LARQL_TEST_DATA, path = data + "/gguf/granite-bf16.gguf";
     LARQL_CHECK_ERROR(checkpoint::open(path).attention(0, attention_form::factored), errc::shape_mismatch,
                       "blk.0.attn_q.weight: the configuration implies [64, 64], the tensor has [128, 64]");
-    const checkpoint model = checkpoint::open(path, {.config = {{"head_dim", 32}}});
+    const checkpoint model = checkpoint::open(path, {.config = nlohmann::json{{"head_dim", 32}}});
     CHECK(model.spec(0).scale == 0.11);
     CHECK(worst_error(model, "granite") <= 2e-5);
 }

@@ -4,6 +4,9 @@
 // GGUF files that llama.cpp's converter did.
 #include <larql/attention_cost.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/model/families.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/reference_case.hpp>
 #include <support/tiny_model.hpp>

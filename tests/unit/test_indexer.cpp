@@ -5,6 +5,9 @@
 #include <larql/attention_cost.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/convert.hpp>
+#include <larql/detail/indexer/top_k.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/reference_mla.hpp>
 #include <support/tiny_model.hpp>

@@ -2,6 +2,8 @@
 #include <larql/detail/io/json.hpp>
 #include <larql/detail/io/utf8.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <doctest/doctest.h>
 #include <support/files.hpp>
 

@@ -3,6 +3,8 @@
 // Where the language model lies in a checkpoint: its configuration in a wrapper's, its tensors beside those of towers;
 // tensors of attention that nothing reads; what a caller's configuration replaces.
 #include <larql/checkpoint.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -308,35 +310,40 @@ TEST_CASE("config: a caller's configuration goes before the file's") {
     CHECK(worst_reference_error("mistral_swa", checkpoint::open(data + "/hf/mistral_swa")) <= 1e-5);
 
     // A part of a configuration replaces that part.
-    const checkpoint theta = checkpoint::open(data + "/gguf/llama3-bf16.gguf", {.config = {{"rope_theta", 1234.5}}});
+    const checkpoint theta =
+        checkpoint::open(data + "/gguf/llama3-bf16.gguf", {.config = nlohmann::json{{"rope_theta", 1234.5}}});
     CHECK(theta.spec(0).rope.theta == 1234.5);
     CHECK(theta.spec(0).rope.kind == larql::rope_kind::divisors);
-    const checkpoint scaling = checkpoint::open(
-        data + "/gguf/llama3-bf16.gguf", {.config = {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 3.0}}}}});
+    const checkpoint scaling =
+        checkpoint::open(data + "/gguf/llama3-bf16.gguf",
+                         {.config = nlohmann::json{{"rope_scaling", {{"rope_type", "linear"}, {"factor", 3.0}}}}});
     CHECK(scaling.spec(0).rope.kind == larql::rope_kind::linear);
     CHECK(scaling.spec(0).rope.theta == 500000.0);
-    const checkpoint none = checkpoint::open(data + "/gguf/llama3-bf16.gguf", {.config = {{"rope_scaling", nullptr}}});
+    const checkpoint none =
+        checkpoint::open(data + "/gguf/llama3-bf16.gguf", {.config = nlohmann::json{{"rope_scaling", nullptr}}});
     CHECK(none.spec(0).rope.kind == larql::rope_kind::standard);
 
     // What is wrong in it is an error whatever the container, and no reason to believe the file instead.
     for (const std::string path : {"/gguf/llama3-bf16.gguf", "/hf/llama3"}) {
         CAPTURE(path);
-        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = {{"rope_theta", -5}}}).config(), errc::bad_value,
-                          "rope_theta: expected a finite number above 0, got -5");
-        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = {{"head_dim", "x"}}}).config(), errc::wrong_type,
-                          "head_dim: expected an integer");
-        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = {{"architectures", {"Eagle3"}}}}).config(),
-                          errc::unsupported_architecture, "\"Eagle3\" is not a class");
+        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = nlohmann::json{{"rope_theta", -5}}}).config(),
+                          errc::bad_value, "rope_theta: expected a finite number above 0, got -5");
+        LARQL_CHECK_ERROR(checkpoint::open(data + path, {.config = nlohmann::json{{"head_dim", "x"}}}).config(),
+                          errc::wrong_type, "head_dim: expected an integer");
+        LARQL_CHECK_ERROR(
+            checkpoint::open(data + path, {.config = nlohmann::json{{"architectures", {"Eagle3"}}}}).config(),
+            errc::unsupported_architecture, "\"Eagle3\" is not a class");
     }
 
-    const checkpoint hf = checkpoint::open(data + "/hf/llama3", {.config = {{"rope_theta", 77.0}}});
+    const checkpoint hf = checkpoint::open(data + "/hf/llama3", {.config = nlohmann::json{{"rope_theta", 77.0}}});
     CHECK(hf.spec(0).rope.theta == 77.0);
     CHECK(hf.spec(0).rope.kind == larql::rope_kind::llama3);
-    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"qk_clip", 3}}}).config(), errc::not_understood, "qk_clip");
-    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"model_type", "deepseek_v3"}}}).config(), errc::bad_value,
-                      "is not stored as architecture \"llama\"");
-    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"sliding_window", 5}}}).config(), errc::not_understood,
-                      "sliding_window is 5, which \"llama\" does not have");
+    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = nlohmann::json{{"qk_clip", 3}}}).config(), errc::not_understood,
+                      "qk_clip");
+    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = nlohmann::json{{"model_type", "deepseek_v3"}}}).config(),
+                      errc::bad_value, "is not stored as architecture \"llama\"");
+    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = nlohmann::json{{"sliding_window", 5}}}).config(),
+                      errc::not_understood, "sliding_window is 5, which \"llama\" does not have");
 
     // A base stated beside the dictionaries goes before that within them, and stays when a dictionary goes.
     const temporary_folder modern;
@@ -356,15 +363,16 @@ TEST_CASE("config: a caller's configuration goes before the file's") {
     CHECK(rope_with({{"rope_scaling", nullptr}}).theta == 500000.0);
     CHECK(rope_with({{"rope_scaling", nullptr}}).kind == larql::rope_kind::standard);
     // What is wrong in it is an error over GGUF, too.
-    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"rms_norm_eps", -1}}}).config(), errc::bad_value,
-                      "rms_norm_eps");
-    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = {{"model_type", "mistral"}, {"sliding_window", "8"}}}).config(),
-                      errc::wrong_type, "sliding_window");
+    LARQL_CHECK_ERROR(checkpoint::open(gguf, {.config = nlohmann::json{{"rms_norm_eps", -1}}}).config(),
+                      errc::bad_value, "rms_norm_eps");
     LARQL_CHECK_ERROR(
-        checkpoint::open(data + "/gguf/deepseek_v3-bf16.gguf",
-                         {.config = {{"model_type", "larql-dense"}, {"larql", {{"model_type", "deepseek_v3"}}}}})
-            .config(),
-        errc::bad_value, "describes converted tensors");
+        checkpoint::open(gguf, {.config = nlohmann::json{{"model_type", "mistral"}, {"sliding_window", "8"}}}).config(),
+        errc::wrong_type, "sliding_window");
+    LARQL_CHECK_ERROR(checkpoint::open(data + "/gguf/deepseek_v3-bf16.gguf",
+                                       {.config = nlohmann::json{{"model_type", "larql-dense"},
+                                                                 {"larql", {{"model_type", "deepseek_v3"}}}}})
+                          .config(),
+                      errc::bad_value, "describes converted tensors");
 
     // Inside a wrapper, what is stated without it means the language model.
     const temporary_folder folder;
@@ -372,9 +380,10 @@ TEST_CASE("config: a caller's configuration goes before the file's") {
     source.config = wrapper();
     add_llama_layer(source, "language_model.model.");
     source.write(folder.path());
-    CHECK(checkpoint::open(folder.path(), {.config = {{"rope_theta", 55.0}}}).spec(0).rope.theta == 55.0);
-    CHECK(checkpoint::open(folder.path(), {.config = {{"text_config", {{"rope_theta", 56.0}}}}}).spec(0).rope.theta ==
-          56.0);
+    CHECK(checkpoint::open(folder.path(), {.config = nlohmann::json{{"rope_theta", 55.0}}}).spec(0).rope.theta == 55.0);
+    CHECK(checkpoint::open(folder.path(), {.config = nlohmann::json{{"text_config", {{"rope_theta", 56.0}}}}})
+              .spec(0)
+              .rope.theta == 56.0);
 
     // Instead of a config.json that is not there.
     std::filesystem::remove(folder / "config.json");

@@ -4,6 +4,9 @@
 // and the rules that their rows name.
 #include <larql/checkpoint.hpp>
 #include <larql/convert.hpp>
+#include <larql/detail/model/families.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/files.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/tiny_model.hpp>

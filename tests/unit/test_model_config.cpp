@@ -2,6 +2,8 @@
 #include <larql/model_config.hpp>
 #include <larql/rope.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <doctest/doctest.h>
 
 #include <cmath>

@@ -120,3 +120,14 @@ TEST_CASE("not a checkpoint: whatever opens is opened, whatever its first bytes 
         CHECK(file.find_tensor("w") != nullptr);
     }
 }
+
+#if !defined(_WIN32)
+TEST_CASE("not a checkpoint: a configuration too large to be one is not read") {
+    const testing::temporary_folder folder;
+    const auto config = testing::write_file(folder / "config.json", "{}");
+    std::filesystem::resize_file(config, 16'000'001);  // sparse
+    LARQL_CHECK_ERROR(larql::read_config_json(config), errc::limit_exceeded, "expected at most 16000000 bytes of text");
+    LARQL_CHECK_ERROR(larql::checkpoint::open(folder.path()), errc::limit_exceeded,
+                      "config.json: expected at most 16000000 bytes of text, got 16000001");
+}
+#endif

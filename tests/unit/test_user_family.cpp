@@ -2,6 +2,8 @@
 //
 // A family that exists nowhere, added by a user: rows alone, without a change in larql.
 #include <larql/checkpoint.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/tiny_model.hpp>
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/convert.hpp>
+#include <larql/detail/verify/steps.hpp>
+#include <larql/detail/verify/verification.hpp>
 #include <larql/gguf_writer.hpp>
 #include <larql/safetensors_writer.hpp>
 #include <larql/verify.hpp>
+
+#include <nlohmann/json.hpp>
 #include <support/files.hpp>
 #include <support/random.hpp>
 

@@ -84,7 +84,7 @@ inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path)
     }
     if (has_config) {
         files.config_path = path_text(config);
-        files.config_text = read_text_file(config);
+        files.config_text = read_text_file(config, max_config_bytes);
     }
     const bool config_alone =
         folder ? !has_tensors && has_config : path.filename() == "config.json" || path.filename() == "params.json";

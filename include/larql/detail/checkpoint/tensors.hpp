@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_CHECKPOINT_TENSORS_HPP
 #define LARQL_DETAIL_CHECKPOINT_TENSORS_HPP
 
+#include <larql/detail/checkpoint/recipe.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>
@@ -22,26 +23,7 @@
 #include <utility>
 #include <vector>
 
-namespace larql {
-
-/// Rows of a stored weight: those from `begin` to `end` of each of `runs` runs of equal length, and of each the
-/// elements from `first_column` on, `columns` of them; 0: all.
-struct stored_rows {
-    std::string name;
-    tensor_role role;
-    std::size_t begin = 0, end = 0;
-    std::size_t runs = 1;
-    std::size_t first_column = 0, columns = 0;
-};
-
-/// How a role's rows are made from what a checkpoint stores: the rows of one part as they are, or the join of a k_b and
-/// a v_b (see merge_kv_b).
-struct tensor_recipe {
-    std::vector<stored_rows> parts;
-    bool joins_kv_b = false;
-};
-
-namespace detail {
+namespace larql::detail {
 
 /// Prefixes under which published checkpoints have their language model, in the order of preference.
 inline constexpr std::string_view language_prefixes[] = {
@@ -248,7 +230,6 @@ private:
     std::string m_prefix;
 };
 
-}  // namespace detail
-}  // namespace larql
+}  // namespace larql::detail
 
 #endif

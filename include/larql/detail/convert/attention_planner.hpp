@@ -8,6 +8,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/checkpoint/block_weights.hpp>
 #include <larql/detail/convert/block_rows.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/number_formats.hpp>

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_CONVERSION_PLAN_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/detail/convert/attention_planner.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/number_formats.hpp>

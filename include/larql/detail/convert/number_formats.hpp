@@ -6,6 +6,7 @@
 
 #include <larql/attention_form.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/container.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/ggml_blocks.hpp>
@@ -21,25 +22,7 @@
 #include <string_view>
 #include <vector>
 
-namespace larql {
-
-/// What a conversion writes.
-enum class container : std::uint8_t {
-    safetensors,  ///< a folder with config.json, read by transformers
-    gguf,         ///< a file or a set of shards, read by llama.cpp in the factored form
-    vindex,       ///< a folder of the original larql's layout, version 2
-};
-
-constexpr std::string_view to_string(container kind) noexcept {
-    switch (kind) {
-        case container::safetensors: return "safetensors";
-        case container::gguf: return "gguf";
-        case container::vindex: return "vindex";
-    }
-    return "unknown";
-}
-
-namespace detail {
+namespace larql::detail {
 
 /// What is converted to what.
 struct conversion_scope {
@@ -140,7 +123,6 @@ inline void require_writable_type(container kind, const std::optional<dtype>& ty
          {.subject = std::string(subject)});
 }
 
-}  // namespace detail
-}  // namespace larql
+}  // namespace larql::detail
 
 #endif

@@ -9,6 +9,7 @@
 #include <larql/detail/io/file_names.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/sha256.hpp>
+#include <larql/detail/safetensors/index.hpp>
 #include <larql/error.hpp>
 
 #include <algorithm>

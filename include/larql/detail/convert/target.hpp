@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_TARGET_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/checkpoint/files.hpp>
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/output_set.hpp>

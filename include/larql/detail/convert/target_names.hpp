@@ -6,6 +6,7 @@
 
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/error.hpp>

@@ -6,6 +6,7 @@
 #ifndef LARQL_DETAIL_GGUF_PARSE_HPP
 #define LARQL_DETAIL_GGUF_PARSE_HPP
 
+#include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/value.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/name_index.hpp>
@@ -26,26 +27,10 @@
 namespace larql::detail {
 
 inline constexpr std::string_view gguf_magic = "GGUF";
-inline constexpr std::uint32_t gguf_default_alignment = 32;
 inline constexpr std::uint64_t gguf_max_key_bytes = 65535;  // specification
 inline constexpr std::uint64_t gguf_max_name_bytes = 64;    // specification
 inline constexpr std::uint32_t gguf_max_dimensions = 4;     // specification
 inline constexpr std::uint32_t gguf_max_array_depth = 8;    // deeper than any use, shallow enough to recurse
-
-/// What one file holds. Views point into the bytes that were parsed.
-struct gguf_contents {
-    std::uint32_t version = 0;
-    std::uint64_t alignment = gguf_default_alignment;
-    std::uint64_t data_offset = 0;  ///< start of the data, aligned, in bytes from the start of the file
-    std::vector<gguf_entry> entries{};
-    std::vector<tensor_info> tensors{};
-    name_index keys{};
-
-    [[nodiscard]] const gguf_value* find(std::string_view key) const {
-        const auto at = keys.find(key, [this](std::size_t i) { return entries[i].key; });
-        return at ? &entries[*at].value : nullptr;
-    }
-};
 
 /// Reads one file. Each step below checks what it reads before the next one relies on it.
 class gguf_parser {

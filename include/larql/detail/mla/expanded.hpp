@@ -9,6 +9,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/detail/gemm.hpp>
+#include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/detail/mla/projections.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/executor.hpp>
@@ -19,14 +20,6 @@
 #include <cstddef>
 
 namespace larql::detail {
-
-/// Working memory of expanded_attention. It grows to the largest call.
-template <class T>
-struct expanded_buffers {
-    tensor<T, 2> latents = tensor<T, 2>::from_shape({0, 0});    ///< [S, R + P]
-    tensor<T, 3> keys = tensor<T, 3>::from_shape({0, 0, 0});    ///< [S, heads at once, N + P]
-    tensor<T, 3> values = tensor<T, 3>::from_shape({0, 0, 0});  ///< [S, heads at once, V]
-};
 
 /// The latent attention of one block with published factors, a few heads at a time.
 template <class T>

@@ -28,6 +28,14 @@ void fit(Tensor& x, Extents... extents) {
     if (x.shape() != shape) x = Tensor::from_shape(shape);
 }
 
+/// Working memory of expanded_attention. It grows to the largest call.
+template <class T>
+struct expanded_buffers {
+    tensor<T, 2> latents = tensor<T, 2>::from_shape({0, 0});    ///< [S, R + P]
+    tensor<T, 3> keys = tensor<T, 3>::from_shape({0, 0, 0});    ///< [S, heads at once, N + P]
+    tensor<T, 3> values = tensor<T, 3>::from_shape({0, 0, 0});  ///< [S, heads at once, V]
+};
+
 }  // namespace larql::detail
 
 #endif

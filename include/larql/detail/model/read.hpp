@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From a file to a model_config: find the family, read what is stated, resolve it to specs. model_config.hpp, which
-// declares what is filled here, includes this file.
+// From a file to a model_config: find the family, read what is stated, resolve it to specs.
 #ifndef LARQL_DETAIL_MODEL_READ_HPP
 #define LARQL_DETAIL_MODEL_READ_HPP
 
@@ -351,32 +350,5 @@ inline model_config finish_gguf_config(read_config read, const gguf_file& file, 
 }
 
 }  // namespace larql::detail
-
-namespace larql {
-
-inline model_config parse_model_config(const nlohmann::json& config, const error_where& where,
-                                       const config_options& options) {
-    return detail::finish_json_config(detail::read_json_config(config, where, options), where, options);
-}
-
-inline nlohmann::json parse_config_json(std::string_view text, const error_where& where) {
-    return detail::parse_json(text, where, {.drop_deeper = true, .tolerate_non_finite = true});
-}
-
-inline nlohmann::json read_config_json(const std::filesystem::path& path) {
-    return parse_config_json(detail::read_text_file(path), {.file = detail::path_text(path)});
-}
-
-inline model_config read_model_config(const gguf_file& file, const config_options& options) {
-    return detail::finish_gguf_config(detail::read_gguf_config(file, options), file, options);
-}
-
-inline nlohmann::json to_config_json(const gguf_file& file, const config_options& options) {
-    const detail::read_config read = detail::read_gguf_config(file, options);
-    const model_config model = detail::finish_gguf_config(read, file, options);
-    return detail::print_config(read.values, detail::printed_rope(model.blocks), {.file = file.shard_path(0)});
-}
-
-}  // namespace larql
 
 #endif

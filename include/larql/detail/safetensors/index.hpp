@@ -22,15 +22,16 @@
 
 namespace larql::detail {
 
-inline constexpr std::uint64_t max_json_bytes = 1'000'000'000;  // a thousand times the largest index that is published
+inline constexpr std::uint64_t max_index_bytes = 1'000'000'000;  // a thousand times the largest that is published
+inline constexpr std::uint64_t max_config_bytes = 16'000'000;    // likewise; it is kept as a tree, 30 times its size
 
 /// The whole of a small text file.
-inline std::string read_text_file(const std::filesystem::path& path) {
+/// @throws error errc::limit_exceeded for a file of more than `most` bytes
+inline std::string read_text_file(const std::filesystem::path& path, std::uint64_t most = max_index_bytes) {
     const input_file file = input_file::open(path);
-    if (file.size_bytes() > max_json_bytes)
+    if (file.size_bytes() > most)
         fail(errc::limit_exceeded,
-             "expected at most " + std::to_string(max_json_bytes) + " bytes of JSON, got " +
-                 std::to_string(file.size_bytes()),
+             "expected at most " + std::to_string(most) + " bytes of text, got " + std::to_string(file.size_bytes()),
              {.file = path_text(path)});
     std::string text(static_cast<std::size_t>(file.size_bytes()), '\0');
     file.read_at(0, std::as_writable_bytes(std::span(text)));

@@ -6,6 +6,7 @@
 
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/name_index.hpp>
+#include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/tensor_reading.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
@@ -32,31 +33,14 @@ namespace larql::detail {
 class shard_file {
 public:
     /// @param map  the map of the file, if there is one already
-    shard_file(const std::filesystem::path& path, const file_identity& identity, std::optional<mapped_file> map)
-        : m_text(path_text(path)), m_identity(identity), m_map(std::move(map)) {
-        std::error_code failed;
-        m_path = std::filesystem::absolute(path, failed);
-        if (failed) m_path = path;
-    }
+    shard_file(const std::filesystem::path& path, const file_identity& identity, std::optional<mapped_file> map);
 
     /// The path as the user sees it.
     [[nodiscard]] const std::string& text() const noexcept { return m_text; }
 
     /// All bytes, valid as long as this object.
     /// @throws error source_changed if this is not the file any more whose header was read
-    [[nodiscard]] std::span<const std::byte> bytes() const {
-        const std::lock_guard lock(m_mutex);
-        if (!m_map) {
-            mapped_file opened = mapped_file::open(m_path);
-            if (opened.identity() != m_identity)
-                fail(errc::source_changed,
-                     "the file changed after its header was read: expected " + std::to_string(m_identity.size_bytes) +
-                         " bytes, got " + std::to_string(opened.size_bytes()) + ", or it was modified or replaced",
-                     {.file = m_text});
-            m_map.emplace(std::move(opened));
-        }
-        return m_map->bytes();
-    }
+    [[nodiscard]] std::span<const std::byte> bytes() const;
     [[nodiscard]] bool is_mapped() const {
         const std::lock_guard lock(m_mutex);
         return m_map.has_value();
@@ -89,49 +73,23 @@ public:
 
     /// The tensor of this name.
     /// @throws error missing_tensor
-    [[nodiscard]] const tensor_info& at_tensor(std::string_view name) const& {
-        if (const tensor_info* info = find_tensor(name)) return *info;
-        require_not_absent(name);
-        fail(errc::missing_tensor,
-             "no such tensor among the " + std::to_string(m_tensors.size()) + " of the checkpoint",
-             {.file = m_path, .subject = std::string(name)});
-    }
+    [[nodiscard]] const tensor_info& at_tensor(std::string_view name) const&;
     const tensor_info& at_tensor(std::string_view) const&& = delete;
 
     /// Fails for a tensor that the index names and its shard does not have: `find_tensor` gives null for it.
     /// @throws error missing_tensor naming the shard
-    void require_not_absent(std::string_view name) const {
-        if (m_absent.empty()) return;
-        const auto at = m_absent.find(std::string(name));
-        if (at == m_absent.end()) return;
-        fail(errc::missing_tensor,
-             "the index names a tensor that is not in its shard: expected it in " + shard_path(at->second) +
-                 ", got no such tensor",
-             {.file = m_path, .subject = std::string(name)});
-    }
+    void require_not_absent(std::string_view name) const;
 
     /// The stored bytes of a tensor of this checkpoint, a view into the map of its shard. A safetensors file is mapped
     /// by the first call. See mapped_file for what happens if somebody shortens the file meanwhile.
     /// @throws error source_changed if the shard is not the file whose header was read
-    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const& {
-        const shard_file& shard = shard_of(info);
-        const std::span<const std::byte> all = shard.bytes();
-        if (info.offset > all.size() || info.size_bytes > all.size() - info.offset)
-            fail(errc::bad_value,
-                 "a tensor of another checkpoint: expected an end within " + std::to_string(all.size()) +
-                     " bytes, got " + std::to_string(info.offset) + " + " + std::to_string(info.size_bytes),
-                 {.file = shard.text(), .subject = std::string(info.name)});
-        return all.subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size_bytes));
-    }
+    [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const&;
     std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
 
     /// Fills `out` with stored bytes of a tensor, from its byte `first` on, by ordinary reads.
     /// @throws error source_changed if the file was changed, replaced or shortened since it was opened, bad_value if
     ///         the range leaves the tensor
-    void read_bytes(const tensor_info& info, std::uint64_t first, std::span<std::byte> out) const {
-        const shard_file& shard = shard_of(info);
-        read_tensor_bytes(shard.reopen(), info, shard.text(), first, out);
-    }
+    void read_bytes(const tensor_info& info, std::uint64_t first, std::span<std::byte> out) const;
 
     /// Reads rows [row_begin, row_end) of a tensor as float, whatever its format; a row is the innermost dimension.
     ///
@@ -141,16 +99,7 @@ public:
     /// source_changed as read_bytes
     /// @note   Ordinary reads of the rows asked for and nothing else; 128 KiB of scratch.
     void read_rows(const tensor_info& info, std::uint64_t row_begin, std::uint64_t row_end, float* out,
-                   std::size_t out_stride = 0) const {
-        const shard_file& shard = shard_of(info);
-        if (out_stride == 0) out_stride = static_cast<std::size_t>(info.columns());
-        if (out_stride < info.columns())
-            fail(errc::bad_value,
-                 "expected a stride of at least " + std::to_string(info.columns()) + ", got " +
-                     std::to_string(out_stride),
-                 {.file = shard.text(), .subject = std::string(info.name)});
-        read_tensor_rows(shard.reopen(), info, shard.text(), row_begin, row_end, out, out_stride);
-    }
+                   std::size_t out_stride = 0) const;
 
     /// All of a tensor as float, in its row-major shape.
     /// @throws error missing_tensor, shape_mismatch if it has not `Rank` dimensions, and as read_rows
@@ -178,9 +127,7 @@ public:
 
     /// Checks that every shard still is the file that was opened, with the same size and modification time.
     /// @throws error source_changed naming the shard
-    void verify_unchanged() const {
-        for (const auto& shard : m_shards) (void)shard->reopen();
-    }
+    void verify_unchanged() const;
 
 protected:
     sharded_tensors() = default;
@@ -195,42 +142,19 @@ protected:
 
     /// Adds a shard with its tensors, which it takes over.
     void add_shard(const std::filesystem::path& path, const file_identity& identity, std::vector<tensor_info>&& found,
-                   std::optional<mapped_file> map = {}) {
-        for (tensor_info& info : found) {
-            info.shard = m_shards.size();
-            m_tensors.push_back(std::move(info));
-        }
-        m_shards.push_back(std::make_unique<shard_file>(path, identity, std::move(map)));
-        if (m_path.empty()) m_path = m_shards.back()->text();
-    }
+                   std::optional<mapped_file> map = {});
 
     /// Notes a tensor that is said to be in a shard and is not.
     void add_absent(std::string_view name, std::size_t shard) { m_absent.emplace(name, shard); }
 
     /// Ends the additions.
     /// @throws error duplicate_name if two tensors have one name
-    void index_names() {
-        const auto twice = m_names.build(m_tensors.size(), [this](std::size_t i) { return m_tensors[i].name; });
-        if (!twice) return;
-        const tensor_info& first = m_tensors[twice->first];
-        const tensor_info& second = m_tensors[twice->second];
-        fail(errc::duplicate_name,
-             "tensor stored twice: in " + shard_path(first.shard) + " at byte " + std::to_string(first.offset) +
-                 " and again",
-             {.file = shard_path(second.shard), .offset = second.offset, .subject = std::string(second.name)});
-    }
+    void index_names();
 
     [[nodiscard]] bool is_shard_mapped(std::size_t index) const { return m_shards.at(index)->is_mapped(); }
 
 private:
-    const shard_file& shard_of(const tensor_info& info) const {
-        if (info.shard >= m_shards.size())
-            fail(errc::bad_value,
-                 "a tensor of another checkpoint: expected a shard below " + std::to_string(m_shards.size()) +
-                     ", got " + std::to_string(info.shard),
-                 {.subject = std::string(info.name)});
-        return *m_shards[info.shard];
-    }
+    const shard_file& shard_of(const tensor_info& info) const;
 
     std::string m_path{};
     std::vector<std::unique_ptr<shard_file>> m_shards{};  // behind pointers: a mutex does not move
@@ -240,5 +164,9 @@ private:
 };
 
 }  // namespace larql::detail
+
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/sharded_tensors.hpp>
+#endif
 
 #endif

@@ -8,6 +8,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/detail/model/json_source.hpp>
+#include <larql/detail/model/json_wrapper.hpp>
 #include <larql/model_config.hpp>
 #include <larql/rope.hpp>
 

@@ -47,7 +47,7 @@ public:
     ///         errc::shape_mismatch
     [[nodiscard]] vindex_contents read() {
         const std::filesystem::path at = m_folder / vindex_index;
-        const nlohmann::json index = parse_json(read_text_file(at), {.file = path_text(at)}, {});
+        const nlohmann::json index = parse_json(read_text_file(at, max_config_bytes), {.file = path_text(at)}, {});
         m_file = path_text(at);
         vindex_contents contents;
         if (!index.is_object()) refuse(errc::wrong_type, "", "expected an object");
