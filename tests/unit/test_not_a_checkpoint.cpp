@@ -4,6 +4,7 @@
 #include <larql/checkpoint.hpp>
 
 #include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
 #include <support/files.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/safetensors_builder.hpp>
