@@ -71,6 +71,21 @@ ordered_json rope_json(const larql::attention_spec& spec) {
     } else {
         rope["magnitude"] = table.magnitude;
     }
+    if (config.alpha) rope["alpha"] = *config.alpha;
+    if (config.doubling) rope["doubling"] = true;
+    if (config.kind == larql::rope_kind::yarn) {
+        rope["beta_fast"] = config.beta_fast;
+        rope["beta_slow"] = config.beta_slow;
+        rope["truncate"] = config.truncate;
+        if (config.mscale) rope["mscale"] = *config.mscale;
+        if (config.mscale_all_dim) rope["mscale_all_dim"] = *config.mscale_all_dim;
+    }
+    if (config.kind == larql::rope_kind::llama3) {
+        rope["low_freq_factor"] = config.low_freq_factor;
+        rope["high_freq_factor"] = config.high_freq_factor;
+    }
+    if (config.kind == larql::rope_kind::proportional) rope["partial_rotary_factor"] = config.partial_rotary_factor;
+    if (config.attention_factor) rope["attention_factor"] = *config.attention_factor;
     const std::vector<double>& f = table.frequencies;
     if (!f.empty()) rope["inv_freq"] = {f.front(), f[f.size() / 2], f.back()};
     return rope;

@@ -3,7 +3,8 @@
 // One attention block: hidden states in, block output out, from weights in any of the three forms, with or without a
 // cache. It is what ties the rest together and the definition of what the forms mean:
 //     factored, dense: q, k, v of every head, then attention
-//     latent:          keys and values stay in the latent; the query is carried there (k_b) and the result back (v_b)
+//     latent:          keys and values stay in the latent; the query is carried there (k_b) and the result back (v_b),
+//                      unless making each head's keys and values of the latent is cheaper, as for many tokens at once
 // Plain grouped-query attention is the factored form without latents; compressed attention has that form alone.
 #ifndef LARQL_ATTENTION_LAYER_HPP
 #define LARQL_ATTENTION_LAYER_HPP

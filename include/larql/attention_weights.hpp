@@ -20,7 +20,7 @@
 namespace larql {
 
 /// Weights of a block, in the form that its spec says. Shapes stand at tensor_role; what the form does not use stays
-/// empty. Biases may be given for q, q_a, kv_a, k, v, gate and o, and for the norms of heads.
+/// empty. Biases may be given for q, q_a, kv_a, kv_a_latent, k, v, gate and o, and for the norms of heads.
 template <class T>
 class attention_weights {
 public:

@@ -9,7 +9,6 @@
 #include <larql/attention_layer.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
-#include <larql/detail/checkpoint/recipe.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
@@ -19,6 +18,7 @@
 #include <larql/model_config.hpp>
 #include <larql/model_family.hpp>
 #include <larql/safetensors.hpp>
+#include <larql/tensor_recipe.hpp>
 #include <larql/weight_reader.hpp>
 #include <larql/weight_storage.hpp>
 
@@ -78,8 +78,9 @@ class checkpoint {
 public:
     /// Opens a model.
     ///
-    /// @param path  a .gguf file (any shard), a .safetensors file or index, a folder with config.json and safetensors,
-    ///              a folder with one GGUF model, or a folder with config.json alone
+    /// @param path  a .gguf file (any shard), a .safetensors file or index, a folder with config.json (or params.json)
+    ///              and safetensors, a folder with one GGUF model, a vindex folder that larql wrote, or a folder with
+    ///              config.json alone
     /// @throws error as gguf_file::open, safetensors_file::open. What config.json or the metadata say is judged later,
     ///         by `config()`, so that tensors of a model that larql does not implement can be read.
     static checkpoint open(const std::filesystem::path& path, const open_options& options = {});

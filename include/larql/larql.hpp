@@ -38,6 +38,7 @@
 #include <larql/safetensors.hpp>
 #include <larql/safetensors_writer.hpp>
 #include <larql/tensor_info.hpp>
+#include <larql/tensor_recipe.hpp>
 #include <larql/tensor_role.hpp>
 #include <larql/verify.hpp>
 #include <larql/version.hpp>

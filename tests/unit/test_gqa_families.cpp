@@ -84,7 +84,6 @@ constexpr std::string_view cases[] = {
     "qwen3_next",
     "seed_oss",
     "smollm3",
-
     "stablelm",
     "starcoder2",
     "vaultgemma",

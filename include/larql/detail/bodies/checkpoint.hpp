@@ -8,12 +8,12 @@
 
 #include <larql/detail/checkpoint/block_weights.hpp>
 #include <larql/detail/checkpoint/files.hpp>
-#include <larql/detail/checkpoint/recipe.hpp>
 #include <larql/detail/checkpoint/state.hpp>
 #include <larql/detail/mla/rows.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/print.hpp>
 #include <larql/detail/separate.hpp>
+#include <larql/tensor_recipe.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -149,7 +149,7 @@ LARQL_INLINE std::string_view checkpoint::dialect(std::size_t block) const {
     };
     const bool whole = has(tensor_role::kv_b);
     const bool split = has(tensor_role::k_b) && has(tensor_role::v_b);
-    return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
+    return detail::dialect_name(whole, split);
 }
 
 LARQL_INLINE std::string_view checkpoint::dialect() const {

@@ -6,7 +6,6 @@
 
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
-#include <larql/detail/checkpoint/recipe.hpp>
 #include <larql/detail/checkpoint/state.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/detail/quant/source.hpp>
@@ -16,6 +15,7 @@
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
 #include <larql/model_config.hpp>
+#include <larql/tensor_recipe.hpp>
 #include <larql/weight_reader.hpp>
 #include <larql/weight_storage.hpp>
 
@@ -28,7 +28,8 @@
 
 namespace larql::detail {
 
-/// The rows of a weight that is stored [in, out]: its columns. It is read as a whole, once.
+/// The rows of a weight that is stored [in, out]: its columns. It is read as a whole, for each role that is made of
+/// it.
 inline matrix_input<float> transposed_rows(const weight& found, std::size_t rows, std::size_t cols) {
     auto turned = tensor<float, 2>::from_shape({rows, cols});
     std::vector<float> stored(rows);
@@ -181,7 +182,8 @@ inline mla_factors<float> factors_of(attention_weights<float>& w) {
             .kv_b = std::move(w[kv_b])};
 }
 
-/// Moves what a block has in every form beside its projections: gate, sinks, norms of the keys.
+/// Moves every tensor that the form needs and absorption did not make: gate, sinks, indexer, norms. In latent attention
+/// none of them has a bias.
 inline void carry_over(attention_weights<float>& stored, const attention_spec& spec, attention_weights<float>& made) {
     for (const role_row& row : attention_roles) {
         if (!row.needed(spec, spec.form) || !made[row.role].empty() || !made.vector(row.role).empty()) continue;

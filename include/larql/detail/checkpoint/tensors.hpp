@@ -5,11 +5,11 @@
 #ifndef LARQL_DETAIL_CHECKPOINT_TENSORS_HPP
 #define LARQL_DETAIL_CHECKPOINT_TENSORS_HPP
 
-#include <larql/detail/checkpoint/recipe.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>
 #include <larql/model_config.hpp>
+#include <larql/tensor_recipe.hpp>
 
 #include <algorithm>
 #include <array>
@@ -177,7 +177,8 @@ private:
         const auto whole = [&](tensor_role stored) { return m_map.find(prefix, identity_of(spec, stored)); };
         const recipe_row* made = nullptr;
         for (const recipe_row& row : recipes)
-            if (row.made == role && whole(row.from[0]) != nullptr && whole(row.from[1]) != nullptr) made = &row;
+            if (made == nullptr && row.made == role && whole(row.from[0]) != nullptr && whole(row.from[1]) != nullptr)
+                made = &row;
         const std::string* direct = whole(role);
         if (direct != nullptr && (made == nullptr || !made->preferred)) {
             const role_row* row = find_role(role);

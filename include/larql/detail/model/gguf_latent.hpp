@@ -40,7 +40,7 @@ public:
     [[nodiscard]] std::string_view dialect() const {
         const bool whole = find(tensor_role::kv_b) != nullptr;
         const bool split = find(tensor_role::k_b) != nullptr && find(tensor_role::v_b) != nullptr;
-        return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
+        return dialect_name(whole, split);
     }
 
     /// The sizes that the tensors imply; a contradiction between them is an error.

@@ -174,6 +174,11 @@ enum class row_op : std::uint8_t {
     join_kv_b,  ///< per head: the columns of k_b, then the rows of v_b
 };
 
+/// How the up-projection of keys and values is stored, or "".
+constexpr std::string_view dialect_name(bool whole, bool split) noexcept {
+    return whole && split ? "all" : whole ? "kv_b" : split ? "k_b+v_b" : "";
+}
+
 /// A role that can be made from tensors stored under other roles.
 struct recipe_row {
     tensor_role made;

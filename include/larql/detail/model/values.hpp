@@ -134,9 +134,9 @@ struct model_values {
     key_values top;
     std::vector<rope_values> ropes;                          ///< empty: no scaling is stated
     key_values window;                                       ///< for layers with a window, by the family's window_keys
-    std::vector<layer_values> layers;                        ///< of per_layer_config
+    std::vector<layer_values> layers;                        ///< of per_layer_config or block_configs
     std::vector<std::size_t> without_attention;              ///< layers of block_configs
-    bool by_layer = false;                                   ///< there is a per_layer_config: `window` does not count
+    bool by_layer = false;                                   ///< there is either of them: `window` does not count
     std::vector<std::string> not_understood;                 ///< one sentence each
     rope_pairing stored_pairing = rope_pairing::half_split;  ///< of the rows in this file
     bool from_gguf = false;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How a weight of a model's attention is made from what a checkpoint stores.
-#ifndef LARQL_DETAIL_CHECKPOINT_RECIPE_HPP
-#define LARQL_DETAIL_CHECKPOINT_RECIPE_HPP
+#ifndef LARQL_TENSOR_RECIPE_HPP
+#define LARQL_TENSOR_RECIPE_HPP
 
 #include <larql/tensor_role.hpp>
 
