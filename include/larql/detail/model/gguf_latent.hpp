@@ -8,6 +8,7 @@
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/names.hpp>
+#include <larql/detail/model/roles.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
