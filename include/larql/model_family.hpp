@@ -304,14 +304,13 @@ struct model_family {
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
     std::optional<double> default_compress_rope_theta{};
-    std::optional<double> default_partial_rotary_factor{};
     std::size_t default_head_dim = 0;                  ///< 0: hidden_size / num_attention_heads, as in most
     std::optional<std::size_t> default_q_lora_rank{};  ///< where no tensors settle it; 0: a single q_proj
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};
     std::optional<double> default_local_theta{};  ///< blocks with a window rotate unscaled, with `rope_local_base_freq`
     bool dictionary_for_windows = false;          ///< a rope dictionary for all blocks is for those with a window, too
-    std::array<key_default, 6> defaults{};        ///< of other keys
+    std::array<key_default, 6> defaults{};        ///< of other keys: those that a test lists
 
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read

@@ -15,7 +15,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <sstream>
 #include <string>
@@ -250,6 +252,50 @@ TEST_CASE("closed world: every row's names are claimed once, and every known key
     std::size_t adjusted = 0;
     for (const auto& family : larql::detail::families) adjusted += family.adjust != nullptr ? 1 : 0;
     CHECK(adjusted == 0);  // no family needs code of its own
+}
+
+TEST_CASE("closed world: a row's defaults are of keys whose default is looked up there") {
+    using enum larql::model_key;
+    static constexpr larql::model_key looked_up[] = {
+        attention_bias,
+        attention_chunk_size,
+        attention_k_eq_v,
+        attention_layer_offset,
+        attention_layer_period,
+        attention_multiplier,
+        attention_out_bias,
+        dynamic_ntk,
+        full_attention_interval,
+        global_head_dim,
+        kv_lora_rank,
+        logn,
+        multi_query,
+        new_decoder_architecture,
+        no_rope_layer_interval,
+        num_attention_heads,
+        num_hidden_layers,
+        num_key_value_heads,
+        o_groups,
+        o_lora_rank,
+        partial_rotary_factor,
+        qk_nope_head_dim,
+        qk_norm,
+        qk_rope_head_dim,
+        query_pre_attn_scalar,
+        rotary_dim,
+        sliding_window_pattern,
+        softcap,
+        temperature_length,
+        temperature_scale,
+        temperature_tuning,
+        v_head_dim,
+        value_scale,
+    };
+    for (const auto& family : larql::detail::families)
+        for (const larql::key_default& row : family.defaults)
+            CHECK_MESSAGE(
+                (row.key == larql::model_key{} || std::ranges::find(looked_up, row.key) != std::end(looked_up)),
+                family.name << ": default of key number " << static_cast<int>(row.key));
 }
 
 TEST_CASE("closed world: architectures must be classes of the family") {
