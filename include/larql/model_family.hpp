@@ -174,6 +174,13 @@ struct window_key {
 struct fixed_key {
     std::string_view name;
     std::string_view value;  ///< "headwise", "true"
+    std::string_view why{};  ///< said to who states another value
+};
+
+/// A key that nobody reads and that may repeat what another states, and say nothing else.
+struct repeated_key {
+    std::string_view name;
+    std::string_view of;
 };
 
 /// Where the softmax scale comes from.
@@ -331,6 +338,8 @@ struct model_family {
                                                      ///< config.json, and of GGUF below the architecture's prefix
 
     std::span<const fixed_key> fixed_keys{};
+    std::span<const repeated_key> repeated_keys{};
+    fixed_key never{};  ///< a key and the value that no model of this row has
     fixed_key
         sign{};  ///< a key that models of this row state, with this value or with any (""), and no others of the type
 

@@ -298,6 +298,32 @@ TEST_CASE("closed world: a row's defaults are of keys whose default is looked up
                 family.name << ": default of key number " << static_cast<int>(row.key));
 }
 
+TEST_CASE("closed world: two names of one key must say the same") {
+    const auto norm = [](const json& first, const json& second) {
+        json config = tiny_llama_config();
+        config["model_type"] = "cohere";
+        config.erase("architectures");
+        config.erase("rms_norm_eps");
+        config["layer_norm_eps"] = first;
+        config["norm_eps"] = second;
+        return problem_of(config);
+    };
+    CHECK(norm(1e-5, 1e-5) == "no error");
+    LARQL_CHECK_ERROR_TEXT(norm(1e-5, 1e-6), errc::not_understood,
+                           "layer_norm_eps is 1e-05, and norm_eps, another name for it, is 1e-06");
+    const auto scaled = [](const char* first, const char* second) {
+        return problem_of(with("rope_scaling", {{"rope_type", first}, {"type", second}, {"factor", 2.0}}));
+    };
+    CHECK(scaled("linear", "linear") == "no error");
+    CHECK(scaled("yarn", "deepseek_yarn") == "no error");
+    LARQL_CHECK_ERROR_TEXT(scaled("linear", "yarn"), errc::not_understood,
+                           "rope_scaling.rope_type is \"linear\", and rope_scaling.type, another name for it, is");
+    // A name of a key that the family does not read hides no other.
+    json hidden = with("qk_norm", true);
+    hidden["use_qk_norm"] = false;
+    LARQL_CHECK_ERROR_TEXT(problem_of(hidden), errc::not_understood, "qk_norm is true");
+}
+
 TEST_CASE("closed world: architectures must be classes of the family") {
     for (const char* name : {"EagleLlamaForCausalLM", "MedusaLlamaModel"}) {
         CAPTURE(name);

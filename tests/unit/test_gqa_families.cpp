@@ -420,8 +420,16 @@ TEST_CASE("gqa families: rows of one model_type are told apart by classes and by
     CHECK(blocks_of("baichuan", {{"max_position_embeddings", 64}})[0].alibi == 0.0);
 }
 
-TEST_CASE("gqa families: MLC's word for a window is read where transformers reads its own") {
-    CHECK(windows_of("mistral", {{"sliding_window_size", 7}, {"attention_sink_size", 4}}) == list{7, 7, 7, 7});
+TEST_CASE("gqa families: MLC's word for a window may repeat transformers' own") {
+    CHECK(windows_of("mistral", {{"sliding_window", 7}, {"sliding_window_size", 7}}) == list{7, 7, 7, 7});
+    CHECK(windows_of("mistral", {{"sliding_window", 7}, {"attention_sink_size", 0}}) == list{7, 7, 7, 7});
+    for (const json& other : {json(8), json()})
+        LARQL_CHECK_ERROR_TEXT(problem_of("mistral", {{"sliding_window", other}, {"sliding_window_size", 7}}),
+                               errc::not_understood, "sliding_window_size is 7");
+    LARQL_CHECK_ERROR_TEXT(problem_of("mistral", {{"sliding_window_size", 7}}), errc::not_understood,
+                           "sliding_window does not say the same");
+    LARQL_CHECK_ERROR_TEXT(problem_of("mistral", {{"attention_sink_size", 4}}), errc::not_understood,
+                           "attention_sink_size");
     LARQL_CHECK_ERROR_TEXT(problem_of("llama", {{"attention_sink_size", 4}}), errc::not_understood,
                            "attention_sink_size");
 }

@@ -175,9 +175,15 @@ inline constexpr fixed_key eagle3_fixed[] = {{"num_hidden_layers", "1"}};
 inline constexpr std::string_view eagle3_inert[] = {"draft_vocab_size", "use_qk_norm", "attention_head_dim",
                                                     "cla_share_factor"};
 inline constexpr std::string_view minicpmv_inert[] = {"query_num", "slice_config"};  // of the resampler of images
-// MLC's word for the window, and a setting of its cache, which no code of the model reads.
-inline constexpr key_alias mistral_aliases[] = {{model_key::sliding_window, "sliding_window_size"}};
-inline constexpr std::string_view mistral_inert[] = {"attention_sink_size"};
+// MLC's word for the window, which transformers does not read.
+inline constexpr repeated_key mistral_repeated[] = {{"sliding_window_size", "sliding_window"}};
+// Of the smaller Baichuan models, whose code has no other base.
+inline constexpr std::string_view baichuan_why =
+    "models of hidden_size 4096 rotate and state max_position_embeddings, the larger ones have ALiBi and do not";
+inline constexpr fixed_key baichuan_fixed[] = {{"rope_theta", "10000"}, {"hidden_size", "4096", baichuan_why}};
+inline constexpr fixed_key mimo_fixed[] = {{"attention_bias", "true"}};  // of q, k and v: modeling_mimo.py is Qwen2's
+inline constexpr repeated_key stablelm_epoch_repeated[] = {{"partial_rotary_factor", "rope_pct"}};
+inline constexpr fixed_key stablelm_epoch_fixed[] = {{"rotary_scaling_factor", "1"}};
 
 inline constexpr key_alias qkv_bias_alias[] = {{model_key::attention_bias, "qkv_bias"}};
 inline constexpr key_alias use_bias_alias[] = {{model_key::attention_bias, "use_bias"}};
