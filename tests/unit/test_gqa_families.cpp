@@ -450,6 +450,22 @@ TEST_CASE("gqa families: the first Qwen's frequencies and queries follow the len
     CHECK(block(json::object()).temperature.logarithmic);
     CHECK(block({{"use_logn_attn", false}}).temperature.scale == 0.0);
     CHECK(block({{"use_dynamic_ntk", false}}).rope.kind == larql::rope_kind::standard);
+    // A later call would go on with the frequencies of the first one, which a cache does not hold.
+    const checkpoint model = checkpoint::open(data() + "/hf/qwen");  // trained on 12
+    const auto attention = model.attention(0, larql::attention_form::factored);
+    auto cache = attention.make_cache(20);
+    const auto tokens = [&](std::size_t count) {
+        auto x = larql::tensor<float, 2>::from_shape({count, attention.spec().input_width()});
+        x.fill(1.0F);
+        return attention.forward(x, cache).out.shape(0);
+    };
+    CHECK(tokens(7) == 7);
+    CHECK(tokens(5) == 5);
+    LARQL_CHECK_ERROR(tokens(1), errc::bad_value, "a sequence of 13 tokens in several calls");
+    CHECK(cache.size() == 12);
+    cache.truncate(0);
+    CHECK(tokens(13) == 13);
+    LARQL_CHECK_ERROR(tokens(1), errc::bad_value, "passes the trained length, 12");
 }
 
 TEST_CASE("gqa families: which blocks do not rotate") {
