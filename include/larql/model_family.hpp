@@ -249,6 +249,17 @@ enum class longrope_rule : std::uint8_t {
     usual,
     short_alone,  ///< the long factors are never used, and the dictionary has a magnitude for short and for long
     by_lengths,   ///< the magnitude goes by max_position_embeddings over the original, whatever factor is stated
+    by_growth,    ///< the same, and it is 1 unless the first is the longer
+};
+
+/// Which rope dictionaries a family's code reads; others are refused.
+enum class dictionary_rule : std::uint8_t {
+    any,
+    none,                 ///< it reads none
+    by_layer_type,        ///< none for all blocks
+    linear,               ///< of type "linear"
+    longrope,             ///< of type "longrope"
+    default_or_longrope,  ///< of these two
 };
 
 /// One family. Several may have a model_type in common: classes and signs tell them apart. Texts and spans are
@@ -299,9 +310,11 @@ struct model_family {
     bool partial_rotary = false;         ///< `partial_rotary_factor` is read
     bool dynamic_alpha = false;          ///< `alpha` of dynamic scaling is read
     longrope_rule longrope = longrope_rule::usual;
-    role_set biases{};         ///< tensors that always have a bias
-    role_set biases_by_key{};  ///< tensors that have one if `attention_bias` is true
-    role_set norm_biases{};    ///< of q_norm and k_norm, those that have one, if there is a norm
+    dictionary_rule dictionaries = dictionary_rule::any;
+    bool rotary_dim_unread = false;  ///< `rotary_dim` must be the default share of a head
+    role_set biases{};               ///< tensors that always have a bias
+    role_set biases_by_key{};        ///< tensors that have one if `attention_bias` is true
+    role_set norm_biases{};          ///< of q_norm and k_norm, those that have one, if there is a norm
 
     std::array<model_key, 6> reads{};  ///< keys beyond those that every family, or one with such rules, reads
     bool only_longrope = false;        ///< a rope type "yarn" means longrope (Phi-3)

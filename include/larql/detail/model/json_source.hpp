@@ -255,6 +255,13 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
     if (scaling == nullptr) return;
     const bool by_layer_type =
         std::ranges::all_of(*scaling, [](const nlohmann::json& v) { return v.is_object() || v.is_null(); });
+    const dictionary_rule rule = values.family->dictionaries;
+    if (rule == dictionary_rule::none || (rule == dictionary_rule::by_layer_type && !by_layer_type)) {
+        values.not_understood.push_back(name + " is " + shown(*scaling) + ", and \"" +
+                                        std::string(values.family->name) + "\" reads no rope dictionary" +
+                                        (rule == dictionary_rule::none ? "" : " but by layer type"));
+        return;
+    }
     if (!by_layer_type) {
         json_object_reader reader(*scaling, name + ".", *values.family, problems, values.not_understood, true);
         reader.read(rope_keys, values.ropes.emplace_back().keys);

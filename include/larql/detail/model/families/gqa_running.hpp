@@ -104,17 +104,22 @@ inline constexpr model_family running_families[] = {
      .classes = {"StableLMEpochForCausalLM", "StableLMEpochModel"},
      .names = llama_names,
      .partial_rotary = true,
+     .dictionaries = dictionary_rule::none,
      .biases_by_key = q_k_v,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,
      .defaults = {{{model_key::partial_rotary_factor, 0.25}}},
-     .aliases = stablelm_epoch_aliases},
+     .aliases = stablelm_epoch_aliases,
+     .fixed_keys = stablelm_epoch_fixed,
+     .repeated_keys = stablelm_epoch_repeated},
     {.name = "phi4mm",  // Phi-4-multimodal, for text: modeling_phi4mm.py, published with the model, is Phi-3's
      .model_types = {"phi4mm"},
      .classes = {"Phi4MMForCausalLM", "Phi4MMModel"},
      .names = phi4mm_names,
      .windows = window_rule::every_block,
      .partial_rotary = true,
+     .longrope = longrope_rule::by_growth,
+     .dictionaries = dictionary_rule::longrope,
      .only_longrope = true,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,
@@ -147,16 +152,21 @@ inline constexpr model_family running_families[] = {
      .model_types = {"baichuan"},
      .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
      .names = baichuan_names,
+     .dictionaries = dictionary_rule::none,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
+     .fixed_keys = baichuan_fixed,
      .sign = {"max_position_embeddings", ""}},
-    {.name = "baichuan_alibi",  // the larger models, whose configurations have no word for a number of positions
+    // The larger models, whose configurations have no word for a number of positions. Their code runs in no test: they
+    // are held against what transformers' MPT, another model with ALiBi, computes.
+    {.name = "baichuan_alibi",
      .model_types = {"baichuan"},
-     .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
+     .classes = {"BaichuanForCausalLM"},
      .names = baichuan_names,
      .pairing = rope_pairing::none,
      .alibi = 8.0,
-     .default_rms_norm_eps = 1e-6},
+     .default_rms_norm_eps = 1e-6,
+     .never = {"hidden_size", "4096", baichuan_why}},
 };
 
 }  // namespace larql::detail
