@@ -447,6 +447,8 @@ def as_published(case, tensors, stated):
         return {name.replace("_proj.", "_proj.base_layer."): value for name, value in tensors.items()}
     if model_type in ("orion", "xverse", "aquila", "Yi", "deepseek"):
         stated["architectures"] = [model_type.capitalize() + "ForCausalLM"]
+    if model_type == "xverse":
+        stated["rope_theta"] = 10000.0
     if case == "minicpm__long":
         del stated["rope_scaling"]["attention_factor"]
     if model_type == "internlm2":

@@ -543,6 +543,13 @@ TEST_CASE("gqa families: half of Bamba's heads rotate, unless its rope dictionar
                            "partial_rotary_factor is 0.25");
 }
 
+TEST_CASE("gqa families: XVERSE has no default base") {
+    json config = config_of("xverse", json::object());
+    CHECK(parse_model_config(config).blocks[0].rope.theta == 1e4);
+    config.erase("rope_theta");
+    LARQL_CHECK_ERROR(parse_model_config(config), errc::missing_key, "rope_theta: required and absent");
+}
+
 TEST_CASE("gqa families: MLC's word for a window may repeat transformers' own") {
     CHECK(windows_of("mistral", {{"sliding_window", 7}, {"sliding_window_size", 7}}) == list{7, 7, 7, 7});
     CHECK(windows_of("mistral", {{"sliding_window", 7}, {"attention_sink_size", 0}}) == list{7, 7, 7, 7});

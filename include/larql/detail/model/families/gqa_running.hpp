@@ -125,11 +125,19 @@ inline constexpr model_family running_families[] = {
      .default_rms_norm_eps = 1e-5,
      .default_sliding_window = 0,
      .inert_keys = phi4mm_inert},
-    {.name = "llama_elder",  // published with code of their own, which vLLM's registry runs as Llama
-     .model_types = {"orion", "xverse", "aquila", "Yi"},
-     .classes = {"OrionForCausalLM", "XverseForCausalLM", "AquilaForCausalLM", "YiForCausalLM"},
+    // Published with code of their own, which no test runs: vLLM's registry runs Orion's, Aquila's and Yi's as Llama,
+    // and they are held against what transformers' Llama computes.
+    {.name = "llama_elder",
+     .model_types = {"orion", "aquila", "Yi"},
+     .classes = {"OrionForCausalLM", "AquilaForCausalLM", "YiForCausalLM"},
      .names = llama_names,
      .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6},
+    // Likewise. The code of XVERSE-13B-256K has a base of 500000 where its configuration has none: no default is sure.
+    {.name = "xverse",
+     .model_types = {"xverse"},
+     .classes = {"XverseForCausalLM"},
+     .names = llama_names,
      .default_rms_norm_eps = 1e-6},
     {.name = "deepseek",  // the first DeepSeek-MoE, published with code of its own: LlamaAttention
      .model_types = {"deepseek"},
