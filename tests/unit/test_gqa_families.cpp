@@ -550,6 +550,19 @@ TEST_CASE("gqa families: XVERSE has no default base") {
     LARQL_CHECK_ERROR(parse_model_config(config), errc::missing_key, "rope_theta: required and absent");
 }
 
+TEST_CASE("gqa families: keys of other parts than attention, and those that say what is always so") {
+    CHECK(problem_of("mimo", {{"attention_bias", true}}) == "no error");
+    LARQL_CHECK_ERROR_TEXT(problem_of("mimo", {{"attention_bias", false}}), errc::not_understood,
+                           "attention_bias is false");
+    CHECK(problem_of("jamba", {{"num_hidden_layers", 8}, {"mamba_inner_layernorms", true}}) == "no error");
+    CHECK(problem_of("llama", {{"architectures", {"LlamaForCausalLMEagle3"}},
+                               {"num_hidden_layers", 1},
+                               {"norm_before_residual", true}}) == "no error");
+    CHECK(problem_of("stablelm_epoch", {{"rotary_scaling_factor", 1.0}}) == "no error");
+    LARQL_CHECK_ERROR_TEXT(problem_of("stablelm_epoch", {{"rotary_scaling_factor", 2.0}}), errc::not_understood,
+                           "rotary_scaling_factor is 2.0");
+}
+
 TEST_CASE("gqa families: MLC's word for a window may repeat transformers' own") {
     CHECK(windows_of("mistral", {{"sliding_window", 7}, {"sliding_window_size", 7}}) == list{7, 7, 7, 7});
     CHECK(windows_of("mistral", {{"sliding_window", 7}, {"attention_sink_size", 0}}) == list{7, 7, 7, 7});
@@ -644,6 +657,21 @@ TEST_CASE("gqa families: defaults are those of transformers' classes") {
     CHECK(blocks_of("starcoder2")[0].biases.contains(tensor_role::o));
     CHECK(blocks_of("starcoder2", {{"use_bias", false}})[0].biases.empty());
     CHECK(blocks_of("seed_oss")[0].biases == larql::role_set{tensor_role::q, tensor_role::k, tensor_role::v});
+    const auto groups = [&](const char* type, const json& more) {
+        json config = config_of(type, more);
+        config.erase("num_key_value_heads");
+        return parse_model_config(config).blocks[0].geometry.kv_heads();
+    };
+    const json heads{{"num_attention_heads", 16}};
+    for (const char* type : {"phimoe", "jamba", "bamba", "mllama_text_model"}) {
+        json more = heads;
+        if (std::string_view(type) == "jamba") more["num_hidden_layers"] = 8;
+        if (std::string_view(type) == "bamba") more["attn_layer_indices"] = {0};
+        if (std::string_view(type) == "mllama_text_model") more["cross_attention_layers"] = {3};
+        CHECK_MESSAGE(groups(type, more) == 8, type);
+    }
+    for (const char* type : {"qwen2_5_omni_text", "qwen3_omni_moe_text"}) CHECK_MESSAGE(groups(type, heads) == 4, type);
+    CHECK(groups("mimo_v2_flash", {{"num_attention_heads", 16}, {"v_head_dim", 6}, {"rope_theta", nullptr}}) == 4);
     for (const char* half : {"glm4", "glm4_moe", "nemotron", "phi", "persimmon"})
         CHECK_MESSAGE(blocks_of(half)[0].geometry.qk_rope_head_dim == 4, half);
     for (const char* quarter : {"stablelm", "gpt_neox", "qwen3_next"})

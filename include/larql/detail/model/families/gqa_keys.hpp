@@ -189,7 +189,8 @@ inline constexpr fixed_key without_mla[] = {{"use_mla", "false"}};
 // One layer, which alone reads both; keys of the model that it drafts for, of which the head's class reads none.
 inline constexpr fixed_key eagle3_fixed[] = {{"num_hidden_layers", "1"}};
 inline constexpr std::string_view eagle3_inert[] = {"draft_vocab_size", "use_qk_norm", "attention_head_dim",
-                                                    "cla_share_factor"};
+                                                    "cla_share_factor",
+                                                    "norm_before_residual"};         // which of the two the residual is
 inline constexpr std::string_view minicpmv_inert[] = {"query_num", "slice_config"};  // of the resampler of images
 // MLC's word for the window, which transformers does not read.
 inline constexpr repeated_key mistral_repeated[] = {{"sliding_window_size", "sliding_window"}};

@@ -251,6 +251,7 @@ inline constexpr model_family plain_families[] = {
      .default_local_theta = 10000.0,
      .defaults = {{{model_key::v_head_dim, 128.0},
                    {model_key::value_scale, 0.707},
+                   {model_key::num_key_value_heads, 4.0},
                    {model_key::partial_rotary_factor, 0.334}}},
      .window_keys = mimo_v2_window_keys,
      .aliases = mimo_v2_aliases,
@@ -265,7 +266,8 @@ inline constexpr model_family plain_families[] = {
      .biases_by_key = q_k_v_o,
      .default_rope_theta = 1000000.0,
      .default_rms_norm_eps = 1e-5,
-     .default_sliding_window = 0},
+     .default_sliding_window = 0,
+     .defaults = {{{model_key::num_key_value_heads, 8.0}}}},
     {.name = "glm",  // modeling_glm.py, modeling_glm4.py
      .model_types = {"glm", "glm4"},
      .classes = {"GlmForCausalLM", "GlmModel", "GlmForSequenceClassification", "GlmForTokenClassification",
