@@ -105,6 +105,7 @@ public:
     ///
     /// @param cache  from make_cache; the first new token has position cache.size()
     /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's;
+    ///         errc::bad_value past the trained length of a model whose frequencies follow its first call (Qwen 1);
     ///         and as above. What is thrown, here or by a task of the executor, leaves the cache as it was.
     template <class Storage>
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
@@ -146,6 +147,8 @@ private:
     void run_compressed(const matrix_input<T>& x, detail::compressed_state<Storage>* state, executor* given,
                         attention_result<T>& r) const;
 
+    /// Refuses what only the first call's length would tell.
+    void require_one_call(std::size_t first_position, std::size_t added) const;
     /// Holds a given selection against what the block needs.
     void require_selection(const key_selection* given, std::size_t tokens) const;
 

@@ -174,6 +174,13 @@ struct window_key {
 struct fixed_key {
     std::string_view name;
     std::string_view value;  ///< "headwise", "true"
+    std::string_view why{};  ///< said to who states another value
+};
+
+/// A key that nobody reads and that may repeat what another states, and say nothing else.
+struct repeated_key {
+    std::string_view name;
+    std::string_view of;
 };
 
 /// Where the softmax scale comes from.
@@ -242,6 +249,17 @@ enum class longrope_rule : std::uint8_t {
     usual,
     short_alone,  ///< the long factors are never used, and the dictionary has a magnitude for short and for long
     by_lengths,   ///< the magnitude goes by max_position_embeddings over the original, whatever factor is stated
+    by_growth,    ///< the same, and it is 1 unless the first is the longer
+};
+
+/// Which rope dictionaries a family's code reads; others are refused.
+enum class dictionary_rule : std::uint8_t {
+    any,
+    none,                 ///< it reads none
+    by_layer_type,        ///< none for all blocks
+    linear,               ///< of type "linear"
+    longrope,             ///< of type "longrope"
+    default_or_longrope,  ///< of these two
 };
 
 /// One family. Several may have a model_type in common: classes and signs tell them apart. Texts and spans are
@@ -292,9 +310,11 @@ struct model_family {
     bool partial_rotary = false;         ///< `partial_rotary_factor` is read
     bool dynamic_alpha = false;          ///< `alpha` of dynamic scaling is read
     longrope_rule longrope = longrope_rule::usual;
-    role_set biases{};         ///< tensors that always have a bias
-    role_set biases_by_key{};  ///< tensors that have one if `attention_bias` is true
-    role_set norm_biases{};    ///< of q_norm and k_norm, those that have one, if there is a norm
+    dictionary_rule dictionaries = dictionary_rule::any;
+    bool rotary_dim_unread = false;  ///< `rotary_dim` must be the default share of a head
+    role_set biases{};               ///< tensors that always have a bias
+    role_set biases_by_key{};        ///< tensors that have one if `attention_bias` is true
+    role_set norm_biases{};          ///< of q_norm and k_norm, those that have one, if there is a norm
 
     std::array<model_key, 6> reads{};  ///< keys beyond those that every family, or one with such rules, reads
     bool only_longrope = false;        ///< a rope type "yarn" means longrope (Phi-3)
@@ -304,14 +324,13 @@ struct model_family {
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
     std::optional<double> default_compress_rope_theta{};
-    std::optional<double> default_partial_rotary_factor{};
     std::size_t default_head_dim = 0;                  ///< 0: hidden_size / num_attention_heads, as in most
     std::optional<std::size_t> default_q_lora_rank{};  ///< where no tensors settle it; 0: a single q_proj
     std::optional<std::size_t> default_sliding_window{};
     std::optional<std::size_t> default_max_window_layers{};
     std::optional<double> default_local_theta{};  ///< blocks with a window rotate unscaled, with `rope_local_base_freq`
     bool dictionary_for_windows = false;          ///< a rope dictionary for all blocks is for those with a window, too
-    std::array<key_default, 6> defaults{};        ///< of other keys
+    std::array<key_default, 6> defaults{};        ///< of other keys: those that a test lists
 
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
@@ -332,6 +351,8 @@ struct model_family {
                                                      ///< config.json, and of GGUF below the architecture's prefix
 
     std::span<const fixed_key> fixed_keys{};
+    std::span<const repeated_key> repeated_keys{};
+    fixed_key never{};  ///< a key and the value that no model of this row has
     fixed_key
         sign{};  ///< a key that models of this row state, with this value or with any (""), and no others of the type
 

@@ -444,6 +444,8 @@ def as_published(case, tensors, stated):
         return {name.replace("_proj.", "_proj.base_layer."): value for name, value in tensors.items()}
     if model_type in ("orion", "xverse", "aquila", "Yi", "deepseek"):
         stated["architectures"] = [model_type.capitalize() + "ForCausalLM"]
+    if model_type == "xverse":
+        stated["rope_theta"] = 10000.0
     if case == "minicpm__long":
         del stated["rope_scaling"]["attention_factor"]
     if model_type == "internlm2":
@@ -470,6 +472,7 @@ def as_published(case, tensors, stated):
         stated["add_qkv_bias"] = stated.pop("attention_bias", True)
         if case == "chatglm__ratio":
             stated["rope_ratio"] = int(stated.pop("rope_theta") / 10000.0)
+            stated["padded_vocab_size"] = 151552  # GLM-4's, whose code multiplies the base
         stated.update(architectures=["ChatGLMModel"], multi_query_attention=True, rmsnorm=True, original_rope=True,
                       add_bias_linear=False, apply_query_key_layer_scaling=True)
         at = "transformer.encoder.layers.{}.self_attention."

@@ -15,7 +15,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <sstream>
 #include <string>
@@ -250,6 +252,76 @@ TEST_CASE("closed world: every row's names are claimed once, and every known key
     std::size_t adjusted = 0;
     for (const auto& family : larql::detail::families) adjusted += family.adjust != nullptr ? 1 : 0;
     CHECK(adjusted == 0);  // no family needs code of its own
+}
+
+TEST_CASE("closed world: a row's defaults are of keys whose default is looked up there") {
+    using enum larql::model_key;
+    static constexpr larql::model_key looked_up[] = {
+        attention_bias,
+        attention_chunk_size,
+        attention_k_eq_v,
+        attention_layer_offset,
+        attention_layer_period,
+        attention_multiplier,
+        attention_out_bias,
+        dynamic_ntk,
+        full_attention_interval,
+        global_head_dim,
+        kv_lora_rank,
+        logn,
+        multi_query,
+        new_decoder_architecture,
+        no_rope_layer_interval,
+        num_attention_heads,
+        num_hidden_layers,
+        num_key_value_heads,
+        o_groups,
+        o_lora_rank,
+        partial_rotary_factor,
+        qk_nope_head_dim,
+        qk_norm,
+        qk_rope_head_dim,
+        query_pre_attn_scalar,
+        rotary_dim,
+        sliding_window_pattern,
+        softcap,
+        temperature_length,
+        temperature_scale,
+        temperature_tuning,
+        v_head_dim,
+        value_scale,
+    };
+    for (const auto& family : larql::detail::families)
+        for (const larql::key_default& row : family.defaults)
+            CHECK_MESSAGE(
+                (row.key == larql::model_key{} || std::ranges::find(looked_up, row.key) != std::end(looked_up)),
+                family.name << ": default of key number " << static_cast<int>(row.key));
+}
+
+TEST_CASE("closed world: two names of one key must say the same") {
+    const auto norm = [](const json& first, const json& second) {
+        json config = tiny_llama_config();
+        config["model_type"] = "cohere";
+        config.erase("architectures");
+        config.erase("rms_norm_eps");
+        config["layer_norm_eps"] = first;
+        config["norm_eps"] = second;
+        return problem_of(config);
+    };
+    CHECK(norm(1e-5, 1e-5) == "no error");
+    LARQL_CHECK_ERROR_TEXT(norm(1e-5, 1e-6), errc::not_understood,
+                           "layer_norm_eps is 1e-05, and norm_eps, another name for it, is 1e-06");
+    const auto scaled = [](const char* first, const char* second) {
+        return problem_of(with("rope_scaling", {{"rope_type", first}, {"type", second}, {"factor", 2.0}}));
+    };
+    CHECK(scaled("linear", "linear") == "no error");
+    CHECK(scaled("yarn", "deepseek_yarn") == "no error");
+    LARQL_CHECK_ERROR_TEXT(scaled("linear", "yarn"), errc::not_understood,
+                           "rope_scaling.rope_type is \"linear\", and rope_scaling.type, another name for it, is");
+    // A name of a key that the family does not read hides no other.
+    json hidden = with("qk_norm", true);
+    hidden["use_qk_norm"] = false;
+    LARQL_CHECK_ERROR_TEXT(problem_of(hidden), errc::not_understood, "qk_norm is true");
 }
 
 TEST_CASE("closed world: architectures must be classes of the family") {

@@ -223,7 +223,7 @@ TEST_CASE("dots3-note: what contradicts itself or is not known is refused") {
     for (const json& layers : {json{{"6", json::object()}}, json{{"x", json::object()}}, json{{"1", 2}},
                                json{{"1", {{"skip", {"attention"}}}}}})
         LARQL_CHECK_ERROR(parse_model_config(with("per_layer_config", layers)), errc::bad_value,
-                          "expected layers from 0 to 6");
+                          "expected layers below 6");
     LARQL_CHECK_ERROR(parse_model_config(with("per_layer_config", {{"2", {{"sliding_window", 4}}}})),
                       errc::not_understood, "per_layer_config.2.sliding_window (4) is unknown");
     LARQL_CHECK_ERROR(parse_model_config(with("attention_gate_type", "elementwise")), errc::not_understood,

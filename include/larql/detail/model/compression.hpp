@@ -86,7 +86,7 @@ public:
         const std::size_t rotated = top().size(model_key::qk_rope_head_dim);
         const bool stated =
             keys.find<double>(model_key::partial_rotary_factor) || top().find<double>(model_key::partial_rotary_factor);
-        const double share = rotated == 0 ? m_values.family->default_partial_rotary_factor.value_or(1.0)
+        const double share = rotated == 0 ? m_values.family->default_of(model_key::partial_rotary_factor).value_or(1.0)
                                           : static_cast<double>(rotated) / static_cast<double>(head_dim());
         if (!stated) keys.set(model_key::partial_rotary_factor, share, m_values.where + "partial_rotary_factor");
         return keys;

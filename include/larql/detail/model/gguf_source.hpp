@@ -101,8 +101,8 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
     const auto name_of = [&](model_key key) { return rope.name(key, fields.key("rope.scaling.type")); };
     if (type != "none" && type != "linear" && type != "yarn" && type != "longrope")
         refuse(name_of(model_key::rope_type) + ": GGUF has no rope type \"" + type + "\"");
-    if (type == "yarn" &&
-        !rope.stated(model_key::rope_factor))  // transformers would derive it; llama.cpp does not scale
+    // transformers would derive it; llama.cpp does not scale.
+    if (type == "yarn" && !rope.stated(model_key::rope_factor))
         rope.set(model_key::rope_factor, 1.0, fields.key("rope.scaling.factor"));
     const bool scaled = type == "yarn" || (type != "none" && factor != 1.0);
     const bool divided = factors(tensor_role::rope_divisors, model_key::rope_divisors);
@@ -120,9 +120,9 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
                 rope.set(model_key::rope_original_max_position, *context, fields.key("context_length"));
     }
     if (divided && scaled) refuse(name_of(model_key::rope_factor) + " scales what rope_freqs.weight divides");
+    // llama.cpp scales the softmax by it, too.
     if (values.family->scale == scale_rule::yarn_mscale &&
-        rope.find<double>(model_key::rope_magnitude_factor).value_or(1.0) !=
-            1.0)  // llama.cpp scales the softmax by it, too
+        rope.find<double>(model_key::rope_magnitude_factor).value_or(1.0) != 1.0)
         refuse(rope.name(model_key::rope_magnitude_factor) + " is stated, which \"" + std::string(values.family->name) +
                "\" does not have");
     if (const auto multiplier = rope.find<double>(model_key::rope_mscale_all_dim)) {

@@ -68,8 +68,8 @@ inline void read_json_layers(const nlohmann::json& text, const std::string& path
         if (problem != std::errc{} || end != number.data() + number.size() || layer >= layers || !keys.is_object() ||
             keys.contains("skip")) {
             problems.add(errc::bad_value, name,
-                         "expected layers from 0 to " + std::to_string(layers) + " and objects of sizes, got \"" +
-                             number + "\": " + shown(keys));
+                         "expected layers below " + std::to_string(layers) + " and objects of sizes, got \"" + number +
+                             "\": " + shown(keys));
             continue;
         }
         const auto same = std::ranges::find_if(seen, [&](const nlohmann::json* other) { return *other == keys; });

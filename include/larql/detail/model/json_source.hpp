@@ -10,6 +10,7 @@
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>
+#include <larql/rope_config.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -38,18 +39,25 @@ public:
 
     void read(std::span<const key_row> rows, key_values& values) {
         for (const key_row& row : rows) {
-            const std::string_view name = stated_name(row);
-            if (name.empty()) continue;
-            const nlohmann::json& value = *find_member(m_object, name);
+            const std::vector<std::string_view> names = stated_names(row);
             if (row.read_by != nullptr && !row.read_by(m_family)) {
-                if (is_own(name)) continue;
-                require_none(row, name, value);
+                for (const std::string_view name : names)
+                    if (!is_own(name)) require_none(row, name, *find_member(m_object, name));
                 continue;
             }
+            if (names.empty()) continue;
+            const std::string_view name = names.front();
+            const nlohmann::json& value = *find_member(m_object, name);
+            for (const std::string_view other : names)
+                if (!agree(row, value, *find_member(m_object, other)))
+                    m_not_understood.push_back(m_path + std::string(name) + " is " + shown(value) + ", and " + m_path +
+                                               std::string(other) + ", another name for it, is " +
+                                               shown(*find_member(m_object, other)));
             auto read = json_value_reader(row, m_path + std::string(name), m_problems).read(value);
             values.set(row.key, read ? std::move(*read) : config_value(refused_value{}), m_path + std::string(name));
         }
         report_unclaimed(m_object, m_path, rows);
+        report_never();
     }
 
     /// Reports keys of an object, and of the objects in it, that look like attention and that nobody claims.
@@ -61,7 +69,16 @@ public:
             if (fixed != nullptr) {
                 if (!value.is_null() && !says(value, fixed->value))
                     m_not_understood.push_back(path + name + " is " + shown(value) + ", and \"" +
-                                               std::string(m_family.name) + "\" has " + std::string(fixed->value));
+                                               std::string(m_family.name) + "\" has " + std::string(fixed->value) +
+                                               reason(*fixed));
+                continue;
+            }
+            if (const repeated_key* repeated = find_repeated(key)) {
+                const nlohmann::json* first = find_member(m_object, repeated->of);
+                if (!says_none(value) && (first == nullptr || *first != value))
+                    m_not_understood.push_back(path + name + " is " + shown(value) + ", which \"" +
+                                               std::string(m_family.name) + "\" does not read, and " + m_path +
+                                               std::string(repeated->of) + " does not say the same");
                 continue;
             }
             if (claimed(name, rows) || claimed(key, rows)) continue;
@@ -93,13 +110,35 @@ private:
         for (std::size_t i = 0; i < value.size(); ++i) report_within(value[i], path + "[" + std::to_string(i) + "]");
     }
 
-    /// The name under which the object states a row, or "".
-    [[nodiscard]] std::string_view stated_name(const key_row& row) const {
+    /// The names under which the object states a row: the first one counts, and others must agree.
+    [[nodiscard]] std::vector<std::string_view> stated_names(const key_row& row) const {
+        std::vector<std::string_view> names;
         for (const std::string_view name : row.hf)
-            if (!name.empty() && find_member(m_object, name) != nullptr) return name;
+            if (!name.empty() && find_member(m_object, name) != nullptr) names.push_back(name);
         for (const key_alias& alias : m_family.aliases)
-            if (alias.key == row.key && find_member(m_object, alias.name) != nullptr) return alias.name;
-        return {};
+            if (alias.key == row.key && find_member(m_object, alias.name) != nullptr) names.push_back(alias.name);
+        return names;
+    }
+
+    /// Whether two names of one key state the same: types of rope that have two words are.
+    [[nodiscard]] static bool agree(const key_row& row, const nlohmann::json& a, const nlohmann::json& b) {
+        if (row.key != model_key::rope_type || !a.is_string() || !b.is_string()) return a == b;
+        const auto kind = [](const nlohmann::json& name) { return rope_kind_from_name(name.get<std::string>()); };
+        return a == b || (kind(a) && kind(a) == kind(b));
+    }
+
+    /// Reports what no model of the row has: it is of another row's.
+    void report_never() {
+        if (m_closed || m_family.never.name.empty()) return;
+        const nlohmann::json* value = find_member(m_object, m_family.never.name);
+        if (value != nullptr && says(*value, m_family.never.value))
+            m_not_understood.push_back(m_path + std::string(m_family.never.name) + " is " + shown(*value) +
+                                       ", which no \"" + std::string(m_family.name) + "\" has" +
+                                       reason(m_family.never));
+    }
+
+    [[nodiscard]] static std::string reason(const fixed_key& key) {
+        return key.why.empty() ? "" : " (" + std::string(key.why) + ")";
     }
 
     /// A key that the family does not read may still be there, if it says "none".
@@ -158,6 +197,12 @@ private:
         return found != m_family.fixed_keys.end() ? &*found : nullptr;
     }
 
+    [[nodiscard]] const repeated_key* find_repeated(std::string_view name) const {
+        if (m_closed) return nullptr;
+        const auto found = std::ranges::find(m_family.repeated_keys, name, &repeated_key::name);
+        return found != m_family.repeated_keys.end() ? &*found : nullptr;
+    }
+
     [[nodiscard]] static const inert_key* find_inert(const std::string& name) {
         const auto found = std::ranges::find(hf_inert_keys, std::string_view(name), &inert_key::name);
         return found != std::end(hf_inert_keys) ? &*found : nullptr;
@@ -210,6 +255,13 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
     if (scaling == nullptr) return;
     const bool by_layer_type =
         std::ranges::all_of(*scaling, [](const nlohmann::json& v) { return v.is_object() || v.is_null(); });
+    const dictionary_rule rule = values.family->dictionaries;
+    if (rule == dictionary_rule::none || (rule == dictionary_rule::by_layer_type && !by_layer_type)) {
+        values.not_understood.push_back(name + " is " + shown(*scaling) + ", and \"" +
+                                        std::string(values.family->name) + "\" reads no rope dictionary" +
+                                        (rule == dictionary_rule::none ? "" : " but by layer type"));
+        return;
+    }
     if (!by_layer_type) {
         json_object_reader reader(*scaling, name + ".", *values.family, problems, values.not_understood, true);
         reader.read(rope_keys, values.ropes.emplace_back().keys);

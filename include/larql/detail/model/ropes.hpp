@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_MODEL_ROPES_HPP
 #define LARQL_DETAIL_MODEL_ROPES_HPP
 
+#include <larql/detail/model/json_value.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/values.hpp>
@@ -64,9 +65,12 @@ public:
         const std::size_t whole = latent() ? g.qk_rope_head_dim : g.qk_head_dim();
         rope = rope_config{};
         if (g.pairing == rope_pairing::none) return;  // whatever is stated
-        rope.kind = m_family.only_longrope && kind(keys) == rope_kind::yarn ? rope_kind::longrope : kind(keys);
+        rope.kind = kind(keys);
+        require_read(keys, rope.kind);
         rope.rotary_dim = whole;
-        const auto share = rotated_share(keys, whole);
+        const auto dim = stated_rotary_dim(whole);
+        const auto stated_share = first<double>(keys, model_key::partial_rotary_factor);
+        const auto share = dim && !stated_share ? std::nullopt : stated_share ? stated_share : default_share();
         if (share && rope.kind == rope_kind::proportional) {
             rope.partial_rotary_factor = *share;  // its exponents run over the whole head
         } else if (share) {
@@ -75,6 +79,14 @@ public:
                 m_not_understood.push_back("partial_rotary_factor rotates " + std::to_string(rotated) +
                                            " elements of a head, and qk_rope_head_dim is " + std::to_string(whole));
             if (!latent()) rope.rotary_dim = rotated;
+        } else if (dim) {
+            rope.rotary_dim = *dim;
+        }
+        if (rope.rotary_dim > whole) {
+            m_problems.add(errc::bad_value, top().name(model_key::rotary_dim, m_values.where + "rotary_dim"),
+                           "expected at most " + std::to_string(whole) + ", the elements of a head, got " +
+                               std::to_string(rope.rotary_dim));
+            rope.rotary_dim = whole;
         }
         if (!latent()) {
             g.qk_nope_head_dim = whole - rope.rotary_dim;
@@ -97,12 +109,40 @@ private:
     [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
     [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
 
-    /// The part of a head that rotates, if it is stated or the family's default.
-    [[nodiscard]] std::optional<double> rotated_share(const key_values& keys, std::size_t whole) const {
-        auto share = first<double>(keys, model_key::partial_rotary_factor);
-        if (const std::size_t dim = m_values.size_or_default(model_key::rotary_dim); !share && dim != 0 && whole != 0)
-            share = static_cast<double>(dim) / static_cast<double>(whole);
-        return share || !m_values.class_defaults ? share : m_family.default_of(model_key::partial_rotary_factor);
+    /// The part of a head that rotates if nothing says so.
+    [[nodiscard]] std::optional<double> default_share() const {
+        return m_values.class_defaults ? m_family.default_of(model_key::partial_rotary_factor) : std::nullopt;
+    }
+
+    /// The elements of a head that rotate, where a family counts them: stated, or its default.
+    [[nodiscard]] std::optional<std::size_t> stated_rotary_dim(std::size_t whole) {
+        const std::size_t dim = m_values.size_or_default(model_key::rotary_dim);
+        const bool null = top().stated(model_key::rotary_dim) && dim == 0 && !top().refused(model_key::rotary_dim);
+        if (m_family.rotary_dim_unread) {
+            const double share = default_share().value_or(1.0) * static_cast<double>(whole);
+            if (dim != 0 && static_cast<double>(dim) != share && m_reported.insert("rotary_dim"))
+                m_not_understood.push_back(top().name(model_key::rotary_dim) + " is " + std::to_string(dim) +
+                                           ", which \"" + std::string(m_family.name) + "\" does not read: it rotates " +
+                                           shown(share) + " elements of a head");
+            return std::nullopt;
+        }
+        if (null && m_family.default_of(model_key::rotary_dim))
+            m_problems.add(errc::missing_key, top().name(model_key::rotary_dim), "required and null");
+        return dim != 0 ? std::optional(dim) : std::nullopt;
+    }
+
+    /// Reports a rope type that the family's code does not have.
+    void require_read(const key_values& keys, rope_kind found) {
+        const dictionary_rule rule = m_family.dictionaries;
+        const bool good = m_values.ropes.empty() || (rule == dictionary_rule::linear     ? found == rope_kind::linear
+                                                     : rule == dictionary_rule::longrope ? found == rope_kind::longrope
+                                                     : rule == dictionary_rule::default_or_longrope
+                                                         ? found == rope_kind::longrope || found == rope_kind::standard
+                                                         : true);
+        if (!good && m_reported.insert("rope type"))
+            m_not_understood.push_back(keys.name(model_key::rope_type, m_values.where + "rope_parameters") + ": \"" +
+                                       std::string(m_family.name) + "\" has no rope type \"" +
+                                       std::string(to_string(found)) + "\"");
     }
 
     /// What a rope dictionary states, or else the configuration around it.
@@ -119,7 +159,8 @@ private:
                 m_not_understood.push_back(keys.name(model_key::rope_factor) + " is stated without a rope_type");
             return rope_kind::standard;
         }
-        const auto known = rope_kind_from_name(*name);
+        auto known = rope_kind_from_name(*name);
+        if (m_family.only_longrope && known == rope_kind::yarn) known = rope_kind::longrope;
         if (!known && m_reported.insert(*name))
             m_not_understood.push_back(keys.name(model_key::rope_type) + ": rope type \"" + *name + "\" is unknown");
         return known.value_or(rope_kind::standard);
@@ -184,10 +225,17 @@ private:
                 m_problems.add(errc::missing_key, m_values.where + "seq_length", "required and absent");
         }
         if (rope.kind != rope_kind::longrope) return;
-        if (m_family.longrope == longrope_rule::by_lengths && rope.original_max_position > 1.0 &&
-            rope.max_position > 0.0)
-            rope.attention_factor = std::sqrt(1.0 + std::log(rope.max_position / rope.original_max_position) /
-                                                        std::log(rope.original_max_position));
+        const bool by_growth = m_family.longrope == longrope_rule::by_growth;
+        if ((by_growth || m_family.longrope == longrope_rule::by_lengths) && rope.original_max_position > 1.0 &&
+            rope.max_position > 0.0) {
+            const double ratio = rope.max_position / rope.original_max_position;
+            rope.attention_factor = by_growth && ratio <= 1.0
+                                        ? 1.0
+                                        : std::sqrt(1.0 + std::log(ratio) / std::log(rope.original_max_position));
+        }
+        if (by_growth && rope.max_position == 0.0)
+            m_problems.add(errc::missing_key, m_values.where + "max_position_embeddings",
+                           "required by rope type \"longrope\" and absent");
         if (m_family.longrope != longrope_rule::short_alone) return;
         rope.long_factor = rope.short_factor;
         rope.short_magnitude = keys.find<double>(model_key::rope_short_magnitude);

@@ -85,7 +85,16 @@ inline constexpr fixed_key chatglm_fixed[] = {{"multi_query_attention", "true"},
                                               {"rmsnorm", "true"},
                                               {"original_rope", "true"},
                                               {"position_encoding_2d", "false"},
-                                              {"add_bias_linear", "false"}};
+                                              {"add_bias_linear", "false"},
+                                              {"rope_ratio", "1",
+                                               "it divides positions in ChatGLM2's code and multiplies the base in "
+                                               "ChatGLM3's, and no key tells them apart: state with --config "
+                                               "rope_ratio 1 and what is meant, rope_theta or a linear rope_scaling"}};
+inline constexpr fixed_key glm4_fixed[] = {{"multi_query_attention", "true"},
+                                           {"rmsnorm", "true"},
+                                           {"original_rope", "true"},
+                                           {"position_encoding_2d", "false"},
+                                           {"add_bias_linear", "false"}};
 // How the same softmax is computed, and where residuals are added.
 inline constexpr std::string_view chatglm_inert[] = {"apply_query_key_layer_scaling",
                                                      "apply_residual_connection_post_layernorm",
@@ -136,13 +145,15 @@ inline constexpr key_alias enable_bias_alias[] = {{model_key::attention_bias, "e
 inline constexpr std::string_view opt_inert[] = {  // which side of the block its norm is on, and of what gains it has
     "do_layer_norm_before", "layer_norm_elementwise_affine", "_remove_final_layer_norm"};
 inline constexpr std::string_view mamba_inert[] = {  // of the state space
-    "mamba_chunk_size",   "mamba_d_head",         "mamba_n_heads",       "mamba_d_state", "mamba_n_groups",
-    "z_loss_coefficient", "embedding_multiplier", "residual_multiplier", "logits_scaling"};
+    "mamba_chunk_size",   "mamba_d_head",         "mamba_n_heads",       "mamba_d_state",  "mamba_n_groups",
+    "z_loss_coefficient", "embedding_multiplier", "residual_multiplier", "logits_scaling", "mamba_inner_layernorms"};
+inline constexpr fixed_key bamba_fixed[] = {{"partial_rotary_factor", "0.5"}};  // whatever it says: BambaConfig
 inline constexpr key_alias bamba_aliases[] = {{model_key::full_attention_indexes, "attn_layer_indices"},
                                               {model_key::rotary_dim, "attn_rotary_emb"}};
 inline constexpr key_alias granite_hybrid_aliases[] = {{model_key::position_type, "position_embedding_type"}};
 inline constexpr fixed_key granite_hybrid_fixed[] = {{"normalization_function", "rmsnorm"}};
-inline constexpr fixed_key gptj_fixed[] = {{"rotary", "true"}};
+inline constexpr fixed_key gptj_fixed[] = {{"rotary", "true"}, {"rope_theta", "10000"}};
+inline constexpr fixed_key fixed_theta[] = {{"rope_theta", "10000"}};  // the code knows no other
 inline constexpr key_alias gpt_neo_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
                                                 {model_key::num_attention_heads, "num_heads"},
                                                 {model_key::sliding_window, "window_size"},
@@ -163,21 +174,33 @@ inline constexpr key_alias qwen_aliases[] = {{model_key::head_dim, "kv_channels"
                                              {model_key::rope_theta, "rotary_emb_base"},
                                              {model_key::partial_rotary_factor, "rotary_pct"},
                                              {model_key::rms_norm_eps, "layer_norm_epsilon"}};
+// Words of transformers that its code does not read.
+inline constexpr repeated_key qwen_repeated[] = {{"rope_theta", "rotary_emb_base"},
+                                                 {"partial_rotary_factor", "rotary_pct"},
+                                                 {"original_max_position_embeddings", "seq_length"}};
 inline constexpr fixed_key qwen_fixed[] = {{"no_bias", "true"}};
 inline constexpr key_alias molmo_aliases[] = {{model_key::attention_bias, "qkv_bias"},
                                               {model_key::qk_norm, "attention_layer_norm"},
                                               {model_key::rms_norm_eps, "layer_norm_eps"}};
-inline constexpr fixed_key molmo_fixed[] = {{"layer_norm_type", "rms"}, {"attention_layer_norm_with_affine", "true"}};
+inline constexpr fixed_key molmo_fixed[] = {
+    {"layer_norm_type", "rms"}, {"attention_layer_norm_with_affine", "true"}, {"rope", "true"}};
 inline constexpr std::string_view molmo_inert[] = {"norm_after"};  // which side of the block its norm is on
 inline constexpr fixed_key without_mla[] = {{"use_mla", "false"}};
 // One layer, which alone reads both; keys of the model that it drafts for, of which the head's class reads none.
 inline constexpr fixed_key eagle3_fixed[] = {{"num_hidden_layers", "1"}};
 inline constexpr std::string_view eagle3_inert[] = {"draft_vocab_size", "use_qk_norm", "attention_head_dim",
-                                                    "cla_share_factor"};
+                                                    "cla_share_factor",
+                                                    "norm_before_residual"};         // which of the two the residual is
 inline constexpr std::string_view minicpmv_inert[] = {"query_num", "slice_config"};  // of the resampler of images
-// MLC's word for the window, and a setting of its cache, which no code of the model reads.
-inline constexpr key_alias mistral_aliases[] = {{model_key::sliding_window, "sliding_window_size"}};
-inline constexpr std::string_view mistral_inert[] = {"attention_sink_size"};
+// MLC's word for the window, which transformers does not read.
+inline constexpr repeated_key mistral_repeated[] = {{"sliding_window_size", "sliding_window"}};
+// Of the smaller Baichuan models, whose code has no other base.
+inline constexpr std::string_view baichuan_why =
+    "models of hidden_size 4096 rotate and state max_position_embeddings, the larger ones have ALiBi and do not";
+inline constexpr fixed_key baichuan_fixed[] = {{"rope_theta", "10000"}, {"hidden_size", "4096", baichuan_why}};
+inline constexpr fixed_key mimo_fixed[] = {{"attention_bias", "true"}};  // of q, k and v: modeling_mimo.py is Qwen2's
+inline constexpr repeated_key stablelm_epoch_repeated[] = {{"partial_rotary_factor", "rope_pct"}};
+inline constexpr fixed_key stablelm_epoch_fixed[] = {{"rotary_scaling_factor", "1"}};
 
 inline constexpr key_alias qkv_bias_alias[] = {{model_key::attention_bias, "qkv_bias"}};
 inline constexpr key_alias use_bias_alias[] = {{model_key::attention_bias, "use_bias"}};

@@ -78,7 +78,8 @@ inline constexpr model_family running_families[] = {
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
      .default_sliding_window = 4096,
-     .default_max_window_layers = 28},
+     .default_max_window_layers = 28,
+     .fixed_keys = mimo_fixed},
     {.name = "qwen2_5_omni",  // the language model that thinks, for text: modeling_qwen2_5_omni.py
      .model_types = {"qwen2_5_omni_text"},
      .classes = {"Qwen2_5OmniThinkerTextModel", "Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2OmniThinkerModel"},
@@ -89,7 +90,8 @@ inline constexpr model_family running_families[] = {
      .default_rope_theta = 1000000.0,
      .default_rms_norm_eps = 1e-6,
      .default_sliding_window = 32768,
-     .default_max_window_layers = 28},
+     .default_max_window_layers = 28,
+     .defaults = {{{model_key::num_key_value_heads, 4.0}}}},
     {.name = "qwen3_omni_moe",  // likewise: modeling_qwen3_omni_moe.py
      .model_types = {"qwen3_omni_moe_text"},
      .classes = {"Qwen3OmniMoeThinkerTextModel", "Qwen3OmniMoeThinkerForConditionalGeneration"},
@@ -98,33 +100,49 @@ inline constexpr model_family running_families[] = {
      .k_norm = rms_heads,
      .biases_by_key = q_k_v_o,
      .default_rope_theta = 1000000.0,
-     .default_rms_norm_eps = 1e-6},
-    {.name = "stablelm_epoch",  // the first StableLM, published with code of its own: modeling_stablelm.py's
+     .default_rms_norm_eps = 1e-6,
+     .defaults = {{{model_key::num_key_value_heads, 4.0}}}},
+    // The first StableLM, published with code of its own, which no test runs: it is held against what transformers'
+    // modeling_stablelm.py computes of the same weights.
+    {.name = "stablelm_epoch",
      .model_types = {"stablelm_epoch"},
      .classes = {"StableLMEpochForCausalLM", "StableLMEpochModel"},
      .names = llama_names,
      .partial_rotary = true,
+     .dictionaries = dictionary_rule::none,
      .biases_by_key = q_k_v,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,
      .defaults = {{{model_key::partial_rotary_factor, 0.25}}},
-     .aliases = stablelm_epoch_aliases},
+     .aliases = stablelm_epoch_aliases,
+     .fixed_keys = stablelm_epoch_fixed,
+     .repeated_keys = stablelm_epoch_repeated},
     {.name = "phi4mm",  // Phi-4-multimodal, for text: modeling_phi4mm.py, published with the model, is Phi-3's
      .model_types = {"phi4mm"},
      .classes = {"Phi4MMForCausalLM", "Phi4MMModel"},
      .names = phi4mm_names,
      .windows = window_rule::every_block,
      .partial_rotary = true,
+     .longrope = longrope_rule::by_growth,
+     .dictionaries = dictionary_rule::longrope,
      .only_longrope = true,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,
      .default_sliding_window = 0,
      .inert_keys = phi4mm_inert},
-    {.name = "llama_elder",  // published with code of their own, which vLLM's registry runs as Llama
-     .model_types = {"orion", "xverse", "aquila", "Yi"},
-     .classes = {"OrionForCausalLM", "XverseForCausalLM", "AquilaForCausalLM", "YiForCausalLM"},
+    // Published with code of their own, which no test runs: vLLM's registry runs Orion's, Aquila's and Yi's as Llama,
+    // and they are held against what transformers' Llama computes.
+    {.name = "llama_elder",
+     .model_types = {"orion", "aquila", "Yi"},
+     .classes = {"OrionForCausalLM", "AquilaForCausalLM", "YiForCausalLM"},
      .names = llama_names,
      .default_rope_theta = 10000.0,
+     .default_rms_norm_eps = 1e-6},
+    // Likewise. The code of XVERSE-13B-256K has a base of 500000 where its configuration has none: no default is sure.
+    {.name = "xverse",
+     .model_types = {"xverse"},
+     .classes = {"XverseForCausalLM"},
+     .names = llama_names,
      .default_rms_norm_eps = 1e-6},
     {.name = "deepseek",  // the first DeepSeek-MoE, published with code of its own: LlamaAttention
      .model_types = {"deepseek"},
@@ -147,16 +165,21 @@ inline constexpr model_family running_families[] = {
      .model_types = {"baichuan"},
      .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
      .names = baichuan_names,
+     .dictionaries = dictionary_rule::none,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
+     .fixed_keys = baichuan_fixed,
      .sign = {"max_position_embeddings", ""}},
-    {.name = "baichuan_alibi",  // the larger models, whose configurations have no word for a number of positions
+    // The larger models, whose configurations have no word for a number of positions. Their code runs in no test: they
+    // are held against what transformers' MPT, another model with ALiBi, computes.
+    {.name = "baichuan_alibi",
      .model_types = {"baichuan"},
-     .classes = {"BaichuanForCausalLM", "BaiChuanForCausalLM"},
+     .classes = {"BaichuanForCausalLM"},
      .names = baichuan_names,
      .pairing = rope_pairing::none,
      .alibi = 8.0,
-     .default_rms_norm_eps = 1e-6},
+     .default_rms_norm_eps = 1e-6,
+     .never = {"hidden_size", "4096", baichuan_why}},
 };
 
 }  // namespace larql::detail
