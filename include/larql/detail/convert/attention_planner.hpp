@@ -140,6 +140,14 @@ private:
         if (!name) return plan_fused(row, block, weights, rows);
         if (row.is_vector()) return plan_vector(*name, weights.vector(row.role), stored_type(row.role, block), rows);
         const attention_spec& spec = m_source.spec(block);
+        // llama.cpp keeps the few weights of an indexer's heads as it keeps vectors.
+        if (row.role == tensor_role::indexer_weights && (m_scope.published_gguf() || m_source.has_gguf_names())) {
+            const tensor<float, 2> numbers = weights[row.role].to_tensor();
+            std::vector<float> values(numbers.begin(), numbers.end());
+            const dtype type = small_type(m_scope, true, stored_type(row.role, block), values);
+            rows.push_back(small_row(*name, type, {numbers.shape(0), numbers.shape(1)}, std::move(values)));
+            return;
+        }
         rows.push_back(matrix_row(planned(row, spec, *name, dtype::f32), stored_type(row.role, block),
                                   raw(row.role, block), order_of(row.role, spec), weights[row.role]));
         plan_bias(row, block, weights.bias(row.role), rows);

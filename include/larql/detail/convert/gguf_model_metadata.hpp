@@ -173,7 +173,7 @@ private:
             fail(errc::unsupported_architecture, "GGUF's \"" + std::string(m_family.gguf_architecture) + "\" " + what,
                  {.file = m_source.shard_path(0), .subject = std::move(subject)});
         };
-        const bool latent = m_family.gguf_architecture == "deepseek2";
+        const bool latent = m_family.gguf_architecture == "deepseek2" || m_family.gguf_architecture == "deepseek32";
         if (!latent && m_family.name != "llama")
             fail(errc::unsupported_architecture, "larql does not write GGUF of \"" + std::string(m_family.name) + "\"",
                  {.file = m_source.shard_path(0)});
@@ -257,6 +257,10 @@ private:
 
     void state_experts() {
         if (m_values.top.size(model_key::n_routed_experts) == 0) return;
+        const auto scores = [](const conversion_row& row) {
+            return row.tensors.front().name.find("ffn_gate_inp.") != std::string::npos;
+        };
+        if (std::ranges::none_of(m_rows, scores)) return;  // keys of another model's experts
         std::string missing;
         for (const model_key key :
              {model_key::num_experts_per_tok, model_key::moe_intermediate_size, model_key::first_k_dense_replace,
@@ -267,8 +271,11 @@ private:
         if (!missing.empty())
             fail(errc::missing_key, "required to describe the experts, and absent",
                  {.file = m_source.shard_path(0), .subject = missing});
-        const std::string scoring = m_values.top.find<std::string>(model_key::scoring_func)
-                                        .value_or(m_family.routing.empty() ? "softmax" : std::string(m_family.routing));
+        const std::string scoring =
+            m_values.top.find<std::string>(model_key::scoring_func).value_or(std::string(m_family.routing));
+        if (scoring.empty())
+            fail(errc::missing_key, "required to describe the experts, and absent",
+                 {.file = m_source.shard_path(0), .subject = "scoring_func"});
         if (scoring != "sigmoid" && scoring != "softmax")
             fail(errc::unsupported_architecture, "GGUF has no scoring of experts by \"" + scoring + "\" here",
                  {.file = m_source.shard_path(0), .subject = "scoring_func"});

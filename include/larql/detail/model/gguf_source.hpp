@@ -44,8 +44,9 @@ inline const model_family* find_gguf_family(std::span<const model_family> rows, 
     config_problems ignored;
     const gguf_fields fields(file, architecture, ignored);
     const auto named = [&](const model_family& row) { return row.gguf_architecture == architecture; };
+    const bool alone = std::ranges::count_if(rows, named) == 1;
     const auto routed = [&](const model_family& row) {
-        return named(row) && (row.routing.empty() || row.routing == gguf_routing(file, fields));
+        return named(row) && (alone || row.routing.empty() || row.routing == gguf_routing(file, fields));
     };
     const auto best = std::ranges::find_if(rows, routed);
     return best != rows.end() ? &*best : nullptr;

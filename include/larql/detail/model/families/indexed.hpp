@@ -126,6 +126,7 @@ inline constexpr model_family indexed_families[] = {
          .model_types = {"deepseek_v32"},
          .classes = {"DeepseekV32ForCausalLM", "DeepseekV32Model"},
          .gguf_architecture = "deepseek32",
+         .routing = "sigmoid",
          .indexer = {.blocks = indexer_blocks::every_block, .k_norm = indexer_k_norm, .default_heads = 64}}),
     deepseek_indexed({.name = "glm_moe_dsa",
                       .model_types = {"glm_moe_dsa"},
