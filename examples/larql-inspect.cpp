@@ -55,9 +55,20 @@ std::string problem_of(const larql::checkpoint& model) {
     return {};
 }
 
+/// The table of a rotary embedding, kept from one block to the next, which mostly rotates alike.
+const larql::rope_table& table_of(const larql::rope_config& config) {
+    static larql::rope_config last;
+    static larql::rope_table table = larql::make_rope_table(last);
+    if (config != last) {
+        table = larql::make_rope_table(config);
+        last = config;
+    }
+    return table;
+}
+
 ordered_json rope_json(const larql::attention_spec& spec) {
     const larql::rope_config& config = spec.rope;
-    const larql::rope_table table = larql::make_rope_table(config);
+    const larql::rope_table& table = table_of(config);
     ordered_json rope = {{"type", larql::to_string(config.kind)},
                          {"pairing", larql::to_string(spec.geometry.pairing)},
                          {"rotary_dim", config.rotary_dim},

@@ -264,7 +264,9 @@ private:
 
     /// Parameters that are good one by one may still give frequencies that are not.
     void require_table(const key_values& keys, const rope_config& rope) {
-        if (!m_problems.empty()) return;
+        // Once for all blocks that rotate alike: a table may be large, and blocks many.
+        if (!m_problems.empty() || std::ranges::find(m_checked, rope) != m_checked.end()) return;
+        m_checked.push_back(rope);
         try {
             for (const double length : {0.0, 2.0 * std::max(rope.max_position, rope.original_max_position)})
                 (void)make_rope_table(rope, length);
@@ -278,6 +280,7 @@ private:
     config_problems& m_problems;
     std::vector<std::string>& m_not_understood;
     once m_reported;
+    std::vector<rope_config> m_checked{};  // embeddings whose tables are known to be finite
 };
 
 }  // namespace larql::detail
