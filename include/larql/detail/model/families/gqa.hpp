@@ -10,12 +10,13 @@
 #include <larql/detail/model/families/gqa_normed.hpp>
 #include <larql/detail/model/families/gqa_plain.hpp>
 #include <larql/detail/model/families/gqa_running.hpp>
+#include <larql/detail/model/families/gqa_windowed.hpp>
 #include <larql/detail/model/families/names.hpp>
 
 namespace larql::detail {
 
-inline constexpr auto gqa_families =
-    joined(plain_families, normed_families, fused_families, elder_families, running_families, hybrid_families);
+inline constexpr auto gqa_families = joined(plain_families, windowed_families, normed_families, fused_families,
+                                            elder_families, running_families, hybrid_families);
 
 }  // namespace larql::detail
 
