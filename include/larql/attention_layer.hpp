@@ -148,7 +148,8 @@ private:
                         attention_result<T>& r) const;
 
     /// Refuses what only the first call's length would tell.
-    void require_one_call(std::size_t first_position, std::size_t added) const;
+    /// @param longest  tokens that the sequence had at its longest, those of this call among them
+    void require_one_call(std::size_t first_position, std::size_t longest) const;
     /// Holds a given selection against what the block needs.
     void require_selection(const key_selection* given, std::size_t tokens) const;
 

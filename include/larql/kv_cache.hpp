@@ -14,6 +14,7 @@
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <limits>
@@ -94,6 +95,7 @@ public:
     kv_cache(kv_cache&& other) noexcept
         : m_shape(std::exchange(other.m_shape, {})),
           m_size(std::exchange(other.m_size, 0)),
+          m_longest(std::exchange(other.m_longest, 0)),
           m_keys(std::move(other.m_keys)),
           m_values(std::move(other.m_values)),
           m_compressed(std::move(other.m_compressed)),
@@ -101,6 +103,7 @@ public:
     kv_cache& operator=(kv_cache&& other) noexcept {
         m_shape = std::exchange(other.m_shape, {});
         m_size = std::exchange(other.m_size, 0);
+        m_longest = std::exchange(other.m_longest, 0);
         m_keys = std::move(other.m_keys);
         m_values = std::move(other.m_values);
         m_compressed = std::move(other.m_compressed);
@@ -115,6 +118,9 @@ public:
     [[nodiscard]] std::size_t size() const noexcept { return is_compressed() ? m_compressed->size() : m_size; }
     [[nodiscard]] std::size_t capacity() const noexcept { return m_shape.capacity; }
     [[nodiscard]] bool empty() const noexcept { return size() == 0; }
+    /// The most tokens that it held at once since it was last empty: more than size() after truncate. Of a cache with a
+    /// row for each token.
+    [[nodiscard]] std::size_t longest() const noexcept { return std::max(m_longest, m_size); }
     [[nodiscard]] const kv_cache_shape& shape() const noexcept { return m_shape; }
     [[nodiscard]] bool is_latent() const noexcept { return m_values == nullptr && !is_compressed(); }
     [[nodiscard]] bool is_compressed() const noexcept { return m_compressed != nullptr; }
@@ -207,6 +213,7 @@ public:
                          "truncate to " + std::to_string(size) + " tokens, holds " + std::to_string(this->size()),
                          {.subject = "kv_cache"});
         if (is_compressed()) return m_compressed->truncate(size);
+        m_longest = size == 0 ? 0 : longest();
         m_size = size;
     }
     void clear() noexcept { truncate(0); }
@@ -323,6 +330,7 @@ private:
 
     kv_cache_shape m_shape{};
     std::size_t m_size = 0;
+    std::size_t m_longest = 0;  // as of the last truncate
     memory m_keys{};
     memory m_values{};  // null when latent
     std::unique_ptr<detail::compressed_state<T>> m_compressed{};

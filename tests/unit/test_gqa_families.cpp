@@ -608,6 +608,18 @@ TEST_CASE("gqa families: the first Qwen's frequencies and queries follow the len
     cache.truncate(0);
     CHECK(tokens(13) == 13);
     LARQL_CHECK_ERROR(tokens(1), errc::bad_value, "passes the trained length, 12");
+    // What is left of a longer call was rotated for that call's length, however little is left, and wherever it went.
+    cache.truncate(4);
+    LARQL_CHECK_ERROR(tokens(1), errc::bad_value, "a sequence of 13 tokens in several calls");
+    auto moved = std::move(cache);
+    CHECK(moved.longest() == 13);
+    cache = std::move(moved);
+    LARQL_CHECK_ERROR(tokens(1), errc::bad_value, "a sequence of 13 tokens in several calls");
+    CHECK(cache.size() == 4);
+    cache.clear();
+    CHECK(cache.longest() == 0);
+    CHECK(tokens(4) == 4);
+    CHECK(tokens(1) == 1);
 }
 
 TEST_CASE("gqa families: which blocks do not rotate") {

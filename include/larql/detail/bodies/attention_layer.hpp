@@ -81,6 +81,7 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
     require_own(cache);
     if (m_spec.kind == attention_kind::compressed) return run_compressed(x, cache.compressed_state(), given.threads, r);
     const std::size_t held = cache.size();
+    require_one_call(held, std::max(cache.longest(), held + x.rows()));
     try {
         run(
             x, held, given, r, memory,
@@ -189,11 +190,10 @@ void attention_layer<T>::require_selection(const key_selection* given, std::size
 }
 
 template <class T>
-void attention_layer<T>::require_one_call(std::size_t first_position, std::size_t added) const {
-    const std::size_t tokens = first_position + added;
-    if (m_spec.rope.doubling && first_position != 0 && static_cast<double>(tokens) > m_spec.rope.max_position)
+void attention_layer<T>::require_one_call(std::size_t first_position, std::size_t longest) const {
+    if (m_spec.rope.doubling && first_position != 0 && static_cast<double>(longest) > m_spec.rope.max_position)
         detail::fail(errc::bad_value,
-                     "a sequence of " + std::to_string(tokens) +
+                     "a sequence of " + std::to_string(longest) +
                          " tokens in several calls passes the trained length, " +
                          std::to_string(static_cast<std::size_t>(m_spec.rope.max_position)) +
                          ": the model's own code would go on with the frequencies of its first call, which the cache "
@@ -209,7 +209,6 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
     const mla_geometry& g = m_spec.geometry;
     require_width(x);
     require_selection(given.selection, first_position + x.rows());
-    require_one_call(first_position, x.rows());
     rope_table of_length;
     if (depends_on_length(m_spec.rope))
         of_length = make_rope_table(m_spec.rope, static_cast<double>(first_position + x.rows()));
