@@ -15,10 +15,12 @@
 #include <larql/detail/attention/problem.hpp>
 #include <larql/detail/attention/weights.hpp>
 #include <larql/detail/cpu.hpp>
+#include <larql/detail/ggml/quantize.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/key_selection.hpp>
+#include <larql/rows_view.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -41,6 +43,9 @@ struct attention_options {
     /// causal (all keys when there are fewer). Default S - T: the last row sees the last key, and when T > S the first
     /// rows see nothing.
     std::optional<std::size_t> first_position{};
+    /// Position of k's row 0, so that row j is at first_key_position + j: more than 0 where older keys are not among
+    /// them, dropped as a window allows, or seen in another part. first_position is then to be given.
+    std::size_t first_key_position = 0;
     double softcap = 0;              ///< scores become softcap * tanh(score / softcap); 0 = off
     std::size_t sliding_window = 0;  ///< the token at p sees key j only if p - j < sliding_window; 0 = off
     std::size_t chunk = 0;           ///< the token at p sees key j only if p / chunk == j / chunk; 0 = off
@@ -52,6 +57,10 @@ struct attention_options {
     /// One list of keys for each token, of those that it may see beside what `causal` and the window allow: all of its
     /// heads share it. Empty = all. Keys in no list are never read.
     key_list_view key_lists{};
+    /// Which of some keys each token may see, as bits, of those that the rules above let it see: set `causal = false`
+    /// where a token may see later ones. All its heads share them. Keys that no token may see are not attended to,
+    /// whatever they hold. Not together with key_lists.
+    key_mask_view key_mask{};
     executor* threads = nullptr;  ///< null: threads of the call's own when the work is worth starting them
 };
 
@@ -61,16 +70,19 @@ class attention_scratch {
 public:
     [[nodiscard]] std::size_t size_bytes() const noexcept {
         std::size_t bytes = m_memory.size_bytes();
+        bytes += m_calls.capacity() * sizeof(detail::blocked_call);
         for (const detail::listed_memory& worker : m_listed)
             bytes += worker.k.size_bytes() + worker.v.size_bytes() + worker.kernels.size_bytes();
         return bytes;
     }
     [[nodiscard]] detail::aligned_buffer& memory() noexcept { return m_memory; }
     [[nodiscard]] std::vector<detail::listed_memory>& listed() noexcept { return m_listed; }
+    [[nodiscard]] std::vector<detail::blocked_call>& calls() noexcept { return m_calls; }
 
 private:
     detail::aligned_buffer m_memory{};
     std::vector<detail::listed_memory> m_listed{};  // of each worker, for calls with key lists
+    std::vector<detail::blocked_call> m_calls{};    // of a batch
 };
 
 /// Attention together with the weights of the softmax.
@@ -85,6 +97,22 @@ namespace detail {
 struct attention_shapes {
     operand_shape q, k, v;
 };
+
+inline void check_key_mask(const attention_options& options, std::size_t tokens, std::size_t keys) {
+    const key_mask_view& mask = options.key_mask;
+    if (mask.empty()) return;
+    if (!options.key_lists.empty()) fail(errc::bad_value, "is given together with key_lists", {.subject = "key_mask"});
+    if (mask.first_key > keys || mask.keys > keys - mask.first_key)
+        fail(errc::shape_mismatch,
+             "has bits of " + std::to_string(mask.keys) + " keys from " + std::to_string(mask.first_key) +
+                 " on, there are " + std::to_string(keys),
+             {.subject = "key_mask"});
+    if (mask.bits.size() / mask.words() != tokens || mask.bits.size() % mask.words() != 0)
+        fail(errc::shape_mismatch,
+             std::to_string(mask.bits.size()) + " words, expected " + std::to_string(mask.words()) + " for each of " +
+                 std::to_string(tokens) + " tokens",
+             {.subject = "key_mask"});
+}
 
 inline void check_attention_shapes(const attention_shapes& s, const attention_options& options) {
     const auto disagree = [](const char* subject, const std::string& problem) {
@@ -109,7 +137,10 @@ inline void check_attention_shapes(const attention_shapes& s, const attention_op
                  std::to_string(options.alibi.size()) + " slopes, q has " + std::to_string(s.q.heads) + " heads");
     if (!options.alibi.empty() && !options.key_lists.empty())
         fail(errc::bad_value, "is given together with key_lists", {.subject = "alibi"});
+    if (options.first_key_position != 0 && !options.first_position)
+        fail(errc::bad_value, "is given without first_position", {.subject = "first_key_position"});
     check_key_lists(options.key_lists, s.q.tokens, s.k.tokens);
+    check_key_mask(options, s.q.tokens, s.k.tokens);
 }
 
 template <class Q, class K, class V>
@@ -132,24 +163,22 @@ inline attention_mask make_attention_mask(const attention_shapes& s, const atten
     mask.causal = options.causal;
     mask.window = static_cast<std::ptrdiff_t>(std::min(options.sliding_window, far));
     mask.chunk = static_cast<std::ptrdiff_t>(std::min(options.chunk, far));
+    mask.before = static_cast<std::ptrdiff_t>(std::min(options.first_key_position, far));
     mask.first = options.first_position
-                     ? static_cast<std::ptrdiff_t>(std::min(*options.first_position, far))
+                     ? static_cast<std::ptrdiff_t>(std::min(*options.first_position, far)) - mask.before
                      : static_cast<std::ptrdiff_t>(s.k.tokens) - static_cast<std::ptrdiff_t>(s.q.tokens);
     return mask;
 }
 
-/// Calls `use(problem, executor)` on the checked operands in memory. float arithmetic never meets double storage;
-/// double arithmetic reads any.
-template <class T, class Q, class K, class V, class F>
-void with_attention_problem(const Q& q, const K& k, const V& v, const attention_shapes& shapes,
-                            const attention_options& options, F&& use) {
-    const attention_operand<T> q_rows(q, shapes.q);
-    const attention_operand<attention_element_t<K>> k_rows(k, shapes.k);
-    const attention_operand<attention_element_t<V>> v_rows(v, shapes.v);
-    attention_problem<T, attention_element_t<K>, attention_element_t<V>> p;
-    p.q = q_rows.rows();
-    p.k = k_rows.rows();
-    p.v = v_rows.rows();
+/// A problem of checked shapes, without its result.
+template <class T, class K, class V>
+attention_problem<T, K, V> make_attention_problem(const attention_rows<const T>& q, const attention_rows<const K>& k,
+                                                  const attention_rows<const V>& v, const attention_shapes& shapes,
+                                                  const attention_options& options) {
+    attention_problem<T, K, V> p;
+    p.q = q;
+    p.k = k;
+    p.v = v;
     p.tokens = shapes.q.tokens;
     p.keys = shapes.k.tokens;
     p.heads = shapes.q.heads;
@@ -158,25 +187,56 @@ void with_attention_problem(const Q& q, const K& k, const V& v, const attention_
     p.value_size = shapes.v.size;
     p.mask = make_attention_mask(shapes, options);
     p.lists = options.key_lists;
+    p.bits = options.key_mask;
     p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
     p.softcap = options.softcap;
     p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
     p.alibi = options.alibi.empty() ? nullptr : options.alibi.data();
-    if constexpr (std::is_same_v<decltype(p.k), decltype(p.v)>)
-        p.v_is_k = p.v.data == p.k.data && p.v.token_stride == p.k.token_stride &&
+    if constexpr (std::is_same_v<K, V>)
+        p.v_is_k = p.v.data == p.k.data && p.v.token_stride == p.k.token_stride && p.v.pages == p.k.pages &&
                    (p.v.head_stride == p.k.head_stride || p.kv_heads == 1) && p.value_size <= p.key_size;
-    if (p.tokens == 0 || p.heads == 0) return;
-    constexpr double worth_threads = 5e7;  // about a millisecond on one core, ten times what starting threads takes
-    with_executor(options.threads, p.flops() > worth_threads, [&](executor& threads) { use(p, threads); });
+    return p;
 }
 
-/// Fills `out`, whose rows are in memory.
+/// Multiplications and additions from which threads of a call's own are worth starting: about a millisecond on one
+/// core, ten times what starting them takes.
+inline constexpr double attention_worth_threads = 5e7;
+
+/// Calls `use(problem, executor)` on the checked operands in memory. float arithmetic never meets double storage;
+/// double arithmetic reads any.
+template <class T, class Q, class K, class V, class F>
+void with_attention_problem(const Q& q, const K& k, const V& v, const attention_shapes& shapes,
+                            const attention_options& options, F&& use) {
+    const attention_operand<T> q_rows(q, shapes.q, "q");
+    const attention_operand<attention_element_t<K>> k_rows(k, shapes.k, "k");
+    const attention_operand<attention_element_t<V>> v_rows(v, shapes.v, "v");
+    auto p = make_attention_problem<T, attention_element_t<K>, attention_element_t<V>>(q_rows.rows(), k_rows.rows(),
+                                                                                       v_rows.rows(), shapes, options);
+    if (p.tokens == 0 || p.heads == 0) return;
+    with_executor(options.threads, p.flops() > attention_worth_threads, [&](executor& threads) { use(p, threads); });
+}
+
+/// Where a call leaves its results, in memory.
+template <class T>
+struct attention_output {
+    attention_rows<T> rows{};
+    narrowed_rows narrowed{};  // instead of rows, if it has data
+    T* log_sum = nullptr;      // [T, H], or null
+
+    attention_output(const attention_rows<T>& out, T* sums = nullptr) noexcept  // NOLINT: the rows alone
+        : rows(out), log_sum(sums) {}
+    explicit attention_output(const narrowed_rows& out) noexcept : narrowed(out) {}
+};
+
+/// Fills `out`.
 template <class T, class Q, class K, class V>
 void attend(const Q& q, const K& k, const V& v, const attention_shapes& shapes, const attention_options& options,
-            attention_rows<T> out, attention_scratch& scratch, simd_level level = active_simd_level()) {
-    if (shapes.v.size == 0) return;
+            const attention_output<T>& out, attention_scratch& scratch, simd_level level = active_simd_level()) {
+    if (shapes.v.size == 0 && out.log_sum == nullptr) return;
     with_attention_problem<T>(q, k, v, shapes, options, [&](auto& problem, executor& threads) {
-        problem.out = out;
+        problem.out = out.rows;
+        problem.narrowed = out.narrowed;
+        problem.log_sum = out.log_sum;
         if (problem.lists.empty())
             run_attention(problem, level, threads, scratch.memory());
         else
@@ -187,13 +247,25 @@ void attend(const Q& q, const K& k, const V& v, const attention_shapes& shapes, 
 template <class T, class Q, class K, class V>
 tensor<T, 3> attend_to_tensor(const Q& q, const K& k, const V& v, const attention_shapes& shapes,
                               const attention_options& options, attention_scratch& scratch,
-                              simd_level level = active_simd_level()) {
+                              simd_level level = active_simd_level(), T* log_sum = nullptr) {
     tensor<T, 3> out(typename tensor<T, 3>::shape_type{shapes.q.tokens, shapes.q.heads, shapes.v.size});
-    attend<T>(q, k, v, shapes, options,
-              attention_rows<T>{out.data(), static_cast<std::ptrdiff_t>(shapes.q.heads * shapes.v.size),
-                                static_cast<std::ptrdiff_t>(shapes.v.size)},
-              scratch, level);
+    const attention_rows<T> rows{out.data(),
+                                 static_cast<std::ptrdiff_t>(shapes.q.heads * shapes.v.size),
+                                 static_cast<std::ptrdiff_t>(shapes.v.size),
+                                 {}};
+    attend<T>(q, k, v, shapes, options, {rows, log_sum}, scratch, level);
     return out;
+}
+
+/// Rows of half-precision numbers as where results go, rounded once.
+template <class E>
+narrowed_rows make_narrowed_rows(const attention_rows<E>& rows) noexcept {
+    static_assert(std::is_same_v<E, bf16> || std::is_same_v<E, f16>);
+    constexpr auto bytes = static_cast<std::ptrdiff_t>(sizeof(E));
+    return {reinterpret_cast<std::byte*>(rows.data), rows.token_stride * bytes, rows.head_stride * bytes,
+            [](const float* from, std::byte* to, std::size_t n) {
+                (std::is_same_v<E, f16> ? narrow_f16 : narrow_bf16)(from, to, n, active_simd_level());
+            }};
 }
 
 }  // namespace detail
@@ -202,7 +274,8 @@ tensor<T, 3> attend_to_tensor(const Q& q, const K& k, const V& v, const attentio
 ///
 /// Query head h reads key/value head h / (H / G). Any xtensor expression will do: containers, views and transposed
 /// views of any strides (a head-major cache [G, S, D] seen as [S, G, D]), xt::adapt over an engine's memory, and lazy
-/// arithmetic, which is evaluated once. A last dimension that is contiguous is read in place. V may be a view of K's
+/// arithmetic, which is evaluated once; and a rows_view, a pointer with strides, also of keys and values in pages. A
+/// last dimension that is contiguous is read in place. V may be a view of K's
 /// memory (the latent form: K [S, 1, R + P], V its first R columns); it is then read once.
 ///
 /// @param q  [T, H, D]  queries, rope already applied; or [T, H * D] with options.num_q_heads
@@ -244,8 +317,8 @@ auto gqa_attention(const Q& q, const K& k, const V& v, const attention_options& 
 /// gqa_attention_asym into memory of the caller's: no allocation once `scratch` has grown (nor any copy, if every
 /// tensor's last dimension is contiguous).
 ///
-/// @param out      [T, H, V] or [T, H * V]  any assignable expression (container, view, xt::adapt); must not share
-///                 memory with q, k or v
+/// @param out      [T, H, V] or [T, H * V]  any assignable expression (container, view, xt::adapt), or a rows_view; of
+///                 bf16 or f16, a row is rounded when it is finished; must not share memory with q, k or v
 /// @param scratch  reused from call to call; one call at a time
 /// @throws error errc::shape_mismatch also if out has another shape
 template <class Q, class K, class V, class Out>
@@ -258,14 +331,26 @@ void gqa_attention_into(const Q& q, const K& k, const V& v, Out&& out, const att
     if (got.tokens != want.tokens || got.size != want.size)
         detail::fail(errc::shape_mismatch, "shape " + to_string(got) + ", expected " + to_string(want),
                      {.subject = "out"});
-    if constexpr (detail::has_rows_in_memory<Out> && std::is_same_v<detail::attention_element_t<Out>, compute>) {
-        if (const auto rows = detail::find_rows(out, got))
-            return detail::attend<compute>(q, k, v, shapes, options, *rows, scratch);
+    using element = detail::attention_element_t<Out>;
+    constexpr bool halves =
+        std::is_same_v<compute, float> && (std::is_same_v<element, bf16> || std::is_same_v<element, f16>);
+    if constexpr (detail::has_rows_in_memory<Out> && (halves || std::is_same_v<element, compute>)) {
+        if (const auto rows = detail::find_rows(out, got)) {
+            if constexpr (halves)
+                return detail::attend<compute>(q, k, v, shapes, options,
+                                               detail::attention_output<compute>(detail::make_narrowed_rows(*rows)),
+                                               scratch);
+            else
+                return detail::attend<compute>(q, k, v, shapes, options, *rows, scratch);
+        }
     }
-    auto result = detail::attend_to_tensor<compute>(q, k, v, shapes, options, scratch);
-    const std::vector<std::size_t> shape(out.shape().begin(), out.shape().end());
-    out =
-        xt::cast<detail::attention_element_t<Out>>(xt::adapt(result.data(), result.size(), xt::no_ownership(), shape));
+    static_assert(!detail::is_rows_view<std::decay_t<Out>> || halves || std::is_same_v<element, compute>,
+                  "larql: results go to a view of the arithmetic's type, or of bf16 or f16 where that is float");
+    if constexpr (!detail::is_rows_view<std::decay_t<Out>>) {
+        auto result = detail::attend_to_tensor<compute>(q, k, v, shapes, options, scratch);
+        const std::vector<std::size_t> shape(out.shape().begin(), out.shape().end());
+        out = xt::cast<element>(xt::adapt(result.data(), result.size(), xt::no_ownership(), shape));
+    }
 }
 
 /// As above with scratch memory of its own.

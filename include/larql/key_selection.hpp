@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which keys each query token may see, as lists of positions: what a sparse indexer selects and attention takes.
+// Which keys each query token may see: as lists of positions, what a sparse indexer selects and attention takes; as
+// bits, for trees of speculated tokens and for images whose tokens see each other.
 #ifndef LARQL_KEY_SELECTION_HPP
 #define LARQL_KEY_SELECTION_HPP
 
@@ -43,6 +44,24 @@ struct key_selection {
         if (begins.empty()) begins.push_back(0);
         keys.insert(keys.end(), list.begin(), list.end());
         begins.push_back(keys.size());
+    }
+};
+
+/// A view of one bit for each of T query tokens and each of some keys that follow each other: whether the token may see
+/// the key, if the other rules let it. Keys outside of them follow those rules alone. Whoever made the bits owns them.
+struct key_mask_view {
+    std::span<const std::uint64_t> bits{};  ///< [T, words()]: of key first_key + j, bit j % 64 of word j / 64
+    std::size_t first_key = 0;              ///< row of the first key that has bits
+    std::size_t keys = 0;                   ///< keys that have bits
+
+    [[nodiscard]] constexpr bool empty() const noexcept { return keys == 0; }
+    /// Words of a token.
+    [[nodiscard]] constexpr std::size_t words() const noexcept { return keys / 64 + (keys % 64 != 0 ? 1 : 0); }
+    /// Whether the bits, if the key has one, let a token see a key.
+    [[nodiscard]] constexpr bool allows(std::size_t token, std::size_t key) const noexcept {
+        if (key < first_key || key - first_key >= keys) return true;
+        const std::size_t j = key - first_key;
+        return (bits[token * words() + j / 64] >> (j % 64) & 1U) != 0;
     }
 };
 

@@ -22,18 +22,26 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
     const std::size_t keys = k.shape()[0];
     const std::size_t size = k.shape()[2];
     const std::size_t group = q.shape()[1] / k.shape()[1];
+    const auto before = static_cast<long>(options.first_key_position);  // positions before that of key 0
     const auto position =
         static_cast<long>(t) + (options.first_position ? static_cast<long>(*options.first_position)
                                                        : static_cast<long>(keys) - static_cast<long>(q.shape()[0]));
     const Real scale = static_cast<Real>(options.scale.value_or(1.0 / std::sqrt(static_cast<double>(size))));
     const Real cap = static_cast<Real>(options.softcap);
     const auto visible = [&](std::size_t key) {
-        const auto j = static_cast<long>(key);
+        const auto j = static_cast<long>(key) + before;
         const auto listed = [&] {
             const auto list = options.key_lists.of(t);
             return std::find(list.begin(), list.end(), key) != list.end();
         };
-        return (options.key_lists.empty() || listed()) && (!options.causal || j <= position) &&
+        const key_mask_view& mask = options.key_mask;
+        const auto let_through = [&] {
+            const std::size_t bit = key - mask.first_key, words = (mask.keys + 63) / 64;
+            return (mask.bits[t * words + bit / 64] >> bit % 64) % 2 == 1;
+        };
+        const bool has_bit = key >= mask.first_key && key < mask.first_key + mask.keys;
+        return (options.key_lists.empty() || listed()) && (!has_bit || let_through()) &&
+               (!options.causal || j <= position) &&
                (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window)) &&
                (options.chunk == 0 || position < 0 ||
                 position / static_cast<long>(options.chunk) == j / static_cast<long>(options.chunk));
@@ -48,7 +56,7 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
         s *= scale;
         if (cap > 0) s = cap * std::tanh(s / cap);
         if (!options.alibi.empty())
-            s += static_cast<Real>(options.alibi[h]) * static_cast<Real>(static_cast<long>(j) - position);
+            s += static_cast<Real>(options.alibi[h]) * static_cast<Real>(static_cast<long>(j) + before - position);
         weights[j] = s;
         top = std::max(top, s);
     }

@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <limits>
 #include <new>
+#include <span>
 #include <type_traits>
 
 namespace larql::detail {
@@ -53,57 +54,109 @@ inline void join_partials(const blocked_problem& p, const attention_plan& plan, 
         for (std::size_t s = 0; s < plan.splits; ++s) top = std::max(top, part(s).maximum[i]);
         const float base = std::isinf(top) && top < 0 ? 0.0F : top;
         float sum = 0;
-        float* const out = p.out.row(r / p.group(), head);
-        std::fill_n(out, p.value_size, 0.0F);
+        float* const out = part(0).out + i * plan.out_stride;
+        const bool in_first = part(0).sum[i] != 0.0F;
+        p.level->scale_row(out, p.value_size, in_first ? std::exp2(part(0).maximum[i] - base) : 0.0F, out);
         for (std::size_t s = 0; s < plan.splits; ++s) {
             if (part(s).sum[i] == 0.0F) continue;  // saw no key
             const float weight = std::exp2(part(s).maximum[i] - base);
             sum += part(s).sum[i] * weight;
-            p.level->add_scaled_row(part(s).out + i * plan.out_stride, p.value_size, weight, out);
+            if (s != 0) p.level->add_scaled_row(part(s).out + i * plan.out_stride, p.value_size, weight, out);
         }
-        const float factor = final_factor_base2(top, sum, p.sinks == nullptr ? nullptr : p.sinks + head);
-        p.level->scale_row(out, p.value_size, factor, out);
+        finish_row(p, r / p.group(), head, out, top, sum);
     }
 }
 
-/// The whole call.
-inline void attend_blocked(const blocked_problem& p, executor& threads, aligned_buffer& memory) {
-    const bool heads_adjacent = std::abs(p.k.head_stride) < std::abs(p.k.token_stride);
-    const attention_plan plan = make_attention_plan(p, p.level->tile, heads_adjacent, thread_count(threads));
-    const auto attend_item = plan.narrow ? attend_narrow : attend_wide;
-    const std::size_t items = plan.items();
+/// One call cut into items, which threads take in any order, each once. Whoever finishes the last split of a block
+/// joins it.
+class blocked_call {
+public:
+    blocked_call(const blocked_problem& p, std::size_t concurrency)
+        : m_p(p),
+          m_plan(make_attention_plan(p, p.level->tile, std::abs(p.k.head_stride) < std::abs(p.k.token_stride),
+                                     concurrency)) {}
+
+    [[nodiscard]] std::size_t items() const noexcept { return m_plan.items(); }
+    [[nodiscard]] double flops() const noexcept { return m_p.flops(); }
+    /// Floats of a worker, and of all workers together.
+    [[nodiscard]] std::size_t scratch_floats() const noexcept { return m_plan.scratch_floats; }
+    [[nodiscard]] std::size_t shared_floats() const noexcept {
+        return split() ? counter_floats() + items() * m_plan.partial_floats : 0;
+    }
+
+    /// @param shared  shared_floats() of them, for as long as items run
+    void start(float* shared) noexcept {
+        if (!split()) return;
+        m_unfinished = reinterpret_cast<std::atomic<std::size_t>*>(shared);
+        m_partials = shared + counter_floats();
+        for (std::size_t i = 0; i < blocks(); ++i) new (m_unfinished + i) std::atomic<std::size_t>(m_plan.splits);
+    }
+
+    /// @param scratch  scratch_floats() of the worker that calls
+    void run(std::size_t i, float* scratch) const noexcept {
+        const attention_item item = make_attention_item(m_p, m_plan, i, m_partials);
+        (m_plan.narrow ? attend_narrow : attend_wide)(m_p, m_plan, item, scratch);
+        const std::size_t block = i / m_plan.splits;
+        if (!split() || m_unfinished[block].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+        float* const parts = m_partials + block * m_plan.splits * m_plan.partial_floats;
+        for (std::size_t head = item.head_begin; head < item.head_end; ++head)
+            join_partials(m_p, m_plan, item, head, parts);
+    }
+
+private:
+    [[nodiscard]] bool split() const noexcept { return m_plan.splits > 1; }
+    [[nodiscard]] std::size_t blocks() const noexcept { return m_plan.head_blocks * m_plan.row_blocks; }
+    [[nodiscard]] std::size_t counter_floats() const noexcept {
+        return round_up(blocks() * sizeof(std::atomic<std::size_t>), 64) / sizeof(float);
+    }
+
+    blocked_problem m_p;
+    attention_plan m_plan;
+    std::atomic<std::size_t>* m_unfinished = nullptr;
+    float* m_partials = nullptr;
+};
+
+/// All items of some calls, those of the first calls first.
+inline void run_calls(std::span<blocked_call> calls, executor& threads, aligned_buffer& memory) {
+    std::size_t items = 0, shared = 0, own = 0;
+    for (const blocked_call& call : calls) {
+        items += call.items();
+        shared += call.shared_floats();
+        own = std::max(own, call.scratch_floats());
+    }
     const std::size_t workers = std::min(items, thread_count(threads));
-    const std::size_t blocks = plan.head_blocks * plan.row_blocks;
-    const bool split = plan.splits > 1;
-    const std::size_t partial_floats = split ? items * plan.partial_floats : 0;
-    const std::size_t counters = split ? round_up(blocks * sizeof(std::atomic<std::size_t>), 64) / sizeof(float) : 0;
-    float* const scratch = memory.get<float>(counters + partial_floats + workers * plan.scratch_floats);
-    auto* const unfinished = reinterpret_cast<std::atomic<std::size_t>*>(scratch);
-    float* const partials = scratch + counters;
-    float* const own = partials + partial_floats;
-    for (std::size_t i = 0; split && i < blocks; ++i) new (unfinished + i) std::atomic<std::size_t>(plan.splits);
+    float* const scratch = memory.get<float>(shared + workers * own);
+    float* next_shared = scratch;
+    for (blocked_call& call : calls) {
+        call.start(next_shared);
+        next_shared += call.shared_floats();
+    }
     std::atomic<std::size_t> next{0};
     threads.run(workers, [&](std::size_t worker) {
+        std::size_t call = 0, before = 0;  // items of the calls before
         for (std::size_t i = next.fetch_add(1); i < items; i = next.fetch_add(1)) {
-            const attention_item item = make_attention_item(p, plan, i, partials);
-            attend_item(p, plan, item, own + worker * plan.scratch_floats);
-            if (!split || unfinished[i / plan.splits].fetch_sub(1, std::memory_order_acq_rel) != 1) continue;
-            float* const parts = partials + i / plan.splits * plan.splits * plan.partial_floats;
-            for (std::size_t head = item.head_begin; head < item.head_end; ++head)
-                join_partials(p, plan, item, head, parts);
+            while (i - before >= calls[call].items()) before += calls[call++].items();
+            calls[call].run(i - before, scratch + shared + worker * own);
         }
     });
+}
+
+/// A call whose keys and values are of these types, with the code for them.
+template <class K, class V>
+blocked_problem make_blocked_problem(const attention_problem<float, K, V>& p, simd_level level) {
+    blocked_problem blocked{p, stored_rows(p.k), stored_rows(p.v)};
+    blocked.k_kernels = &choose_storage_kernels<K>(level);
+    blocked.v_kernels = &choose_storage_kernels<V>(level);
+    blocked.level = &choose_level_kernels(level);
+    return blocked;
 }
 
 /// Chooses the path: vector code for float, plain code for double.
 template <class T, class K, class V>
 void run_attention(const attention_problem<T, K, V>& p, simd_level level, executor& threads, aligned_buffer& memory) {
     if constexpr (std::is_same_v<T, float>) {
-        blocked_problem blocked{p, stored_rows(p.k), stored_rows(p.v)};
-        blocked.k_kernels = &choose_storage_kernels<K>(level);
-        blocked.v_kernels = &choose_storage_kernels<V>(level);
-        blocked.level = &choose_level_kernels(level);
-        attend_blocked(blocked, threads, memory);
+        blocked_call call(make_blocked_problem(p, level), thread_count(threads));
+        run_calls({&call, 1}, threads, memory);
     } else {
         attention_generic::attend(p, threads, memory);
     }

@@ -63,6 +63,15 @@ T final_factor(const running_softmax<T>& state, const float* sink) {
     return factor / (state.sum * factor + std::exp(static_cast<T>(*sink) - maximum));
 }
 
+/// The logarithm of a row's sum of exponentials, its sink's among them: -infinity for a row that saw neither.
+template <class T>
+T log_sum(const running_softmax<T>& state, const float* sink) {
+    if (state.sum == 0) return sink == nullptr ? -std::numeric_limits<T>::infinity() : static_cast<T>(*sink);
+    if (sink == nullptr) return state.maximum + std::log(state.sum);
+    const T top = std::max(state.maximum, static_cast<T>(*sink));
+    return top + std::log(state.sum * std::exp(state.maximum - top) + std::exp(static_cast<T>(*sink) - top));
+}
+
 template <class T, class E>
 void convert_rows(const attention_rows<const E>& rows, std::size_t head, key_range range, std::size_t n, T* out) {
     for (std::size_t j = range.begin; j < range.end; ++j) {
@@ -104,6 +113,8 @@ void attend_rows(const attention_problem<T, K, V>& p, std::size_t g, std::size_t
                 if (p.alibi != nullptr)
                     row[j - seen.begin] +=
                         p.distance_bias((row0 + r) / p.group(), g * p.group() + (row0 + r) % p.group(), j);
+                if (!p.bits.allows((row0 + r) / p.group(), j))
+                    row[j - seen.begin] = -std::numeric_limits<T>::infinity();
             }
             update_row(state[r], row, seen.end - seen.begin, sums + r * p.value_size, p.value_size);
         }
@@ -112,6 +123,7 @@ void attend_rows(const attention_problem<T, K, V>& p, std::size_t g, std::size_t
             const key_range seen = part(r);
             T* out = sums + r * p.value_size;
             for (std::size_t j = seen.begin; j < seen.end; ++j) {
+                if (!p.bits.allows((row0 + r) / p.group(), j)) continue;  // a weight of 0 does not silence a NaN
                 const T weight = scores[r * key_block + j - seen.begin];
                 const T* value = block + (j - j0) * p.value_size;
                 for (std::size_t c = 0; c < p.value_size; ++c) out[c] += weight * value[c];
@@ -120,8 +132,10 @@ void attend_rows(const attention_problem<T, K, V>& p, std::size_t g, std::size_t
     }
     for (std::size_t r = 0; r < row1 - row0; ++r) {
         const std::size_t head = g * p.group() + (row0 + r) % p.group();
-        const T factor = final_factor(state[r], p.sinks == nullptr ? nullptr : p.sinks + head);
+        const float* const sink = p.sinks == nullptr ? nullptr : p.sinks + head;
+        const T factor = final_factor(state[r], sink);
         T* out = p.out.row((row0 + r) / p.group(), head);
+        if (p.log_sum != nullptr) p.log_sum[(row0 + r) / p.group() * p.heads + head] = log_sum(state[r], sink);
         for (std::size_t c = 0; c < p.value_size; ++c) out[c] = sums[r * p.value_size + c] * factor;
     }
 }

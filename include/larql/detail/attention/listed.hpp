@@ -101,12 +101,14 @@ struct listed_item {
         });
         attention_problem<T, K, V> one = whole;
         const auto whole_rows = [](std::size_t size) { return static_cast<std::ptrdiff_t>(size); };
-        one.k = {k, whole_rows(whole.key_size), 0};
-        one.v = {v, whole_rows(whole.value_size), 0};
+        one.k = {k, whole_rows(whole.key_size), 0, {}};
+        one.v = {v, whole_rows(whole.value_size), 0, {}};
         if constexpr (std::is_same_v<K, V>)
             if (v == nullptr) one.v = one.k;
         one.q.data = whole.q.row(token, kv_head * whole.group());
         one.out.data = whole.out.row(token, kv_head * whole.group());
+        if (whole.narrowed.data != nullptr) one.narrowed.data = whole.narrowed.row(token, kv_head * whole.group());
+        if (whole.log_sum != nullptr) one.log_sum = whole.log_sum + token * whole.heads + kv_head * whole.group();
         if (whole.sinks != nullptr) one.sinks = whole.sinks + kv_head * whole.group();
         one.tokens = one.kv_heads = 1;
         one.heads = whole.group();

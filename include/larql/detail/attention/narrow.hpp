@@ -39,7 +39,7 @@ inline narrow_state start_narrow(const blocked_problem& p, const attention_plan&
                      arena.take(sums),
                      arena.take(sums),
                      arena.take(sums),
-                     arena.take(plan.key_block * plan.panel_rows),
+                     arena.take((plan.key_block + most_rows_aside) * plan.panel_rows),
                      seen};
     if (item.partial != nullptr) {
         const attention_partial partial(plan, item.partial);
@@ -77,12 +77,17 @@ inline void add_ragged_values(const blocked_problem& p, const attention_plan& pl
     for (std::size_t h = item.head_begin; h < item.head_end; ++h) {
         for (std::size_t r = 0; r < item.row_end - item.row_begin; ++r) {
             const std::size_t i = (h - item.head_begin) * plan.row_block + r;
-            const std::size_t begin = std::clamp(all.seen[i].begin, keys.begin, keys.end);
-            const std::size_t end = std::clamp(all.seen[i].end, begin, keys.end);
-            const stored_heads values{p.v.row(begin, h), p.v.token_stride, p.v.head_stride, end - begin, 1};
-            if (begin < end)
-                p.v_kernels->add[0](values, p.value_size, all.scores + (begin - keys.begin) * plan.panel_rows + i,
-                                    plan.panel_rows, all.out + i * p.value_size);
+            const std::size_t first = std::clamp(all.seen[i].begin, keys.begin, keys.end);
+            const std::size_t last = std::clamp(all.seen[i].end, first, keys.end);
+            const auto add_run = [&](std::size_t begin, std::size_t end) {
+                for (std::size_t j = begin, to = j; j < end; j = to) {
+                    to = p.v.pages.run_end(j, end);
+                    p.v_kernels->add[0]({p.v.row(j, h), p.v.token_stride, p.v.head_stride, to - j, 1}, p.value_size,
+                                        all.scores + (j - keys.begin) * plan.panel_rows + i, plan.panel_rows,
+                                        all.out + i * p.value_size);
+                }
+            };
+            for_each_allowed_run(p.bits, (item.row_begin + r) / p.group(), {first, last}, add_run);
         }
     }
 }
@@ -92,25 +97,35 @@ inline void attend_few(const blocked_problem& p, const attention_plan& plan, con
                        std::size_t kernel, key_range keys, float cap, const narrow_state& all) noexcept {
     const std::size_t n = keys.end - keys.begin;
     const std::size_t width = plan.panel_rows;
-    p.k_kernels->score[kernel](rows_of_keys(p.k, item, keys), all.q, p.key_size, all.scores, width);
+    for (std::size_t j = keys.begin, end = j; j < keys.end; j = end) {
+        end = p.k.pages.run_end(j, keys.end);
+        p.k_kernels->score[kernel](rows_of_keys(p.k, item, {j, end}), all.q, p.key_size,
+                                   all.scores + (j - keys.begin) * width, width);
+    }
     if (cap > 0) p.level->cap_scores(all.scores, round_up(n * width, plan.lanes), cap);
-    if (p.alibi != nullptr)
-        add_distance_biases(p, all.scores, keys.begin, n, width, plan.item_rows(), [&](std::size_t i) {
-            const std::size_t head = std::min(item.head_begin + i / plan.row_block, item.head_end - 1);
-            const std::size_t row = std::min(item.row_begin + i % plan.row_block, item.row_end - 1);
-            return std::pair(row / p.group(), head * p.group() + row % p.group());
-        });
+    const auto token_and_head = [&](std::size_t i) {
+        const std::size_t head = std::min(item.head_begin + i / plan.row_block, item.head_end - 1);
+        const std::size_t row = std::min(item.row_begin + i % plan.row_block, item.row_end - 1);
+        return std::pair(row / p.group(), head * p.group() + row % p.group());
+    };
+    if (p.alibi != nullptr) add_distance_biases(p, all.scores, keys.begin, n, width, plan.item_rows(), token_and_head);
     const key_range& first = all.seen[0];
     const key_range& last = all.seen[item.row_end - item.row_begin - 1];
-    const bool ragged = last.begin > keys.begin || first.end < keys.end;
+    const bool by_bits = has_bits(p.bits, keys);
+    const bool ragged = by_bits || last.begin > keys.begin || first.end < keys.end;
     if (ragged) p.level->mask_scores(all.scores, all.seen, keys.begin, n, width);
+    if (by_bits) hide_by_bits(p.bits, all.scores, keys.begin, n, width, plan.item_rows(), token_and_head);
     p.level->weigh_scores(all.scores, n, width, all.maximum, all.sum, all.keep);
     for (std::size_t i = 0; i < plan.item_rows(); ++i) {
         float* const out = all.out + i * p.value_size;
         if (all.keep[i] != 1.0F) p.level->scale_row(out, p.value_size, all.keep[i], out);
     }
     if (ragged) return add_ragged_values(p, plan, item, keys, all);
-    p.v_kernels->add[kernel](rows_of_keys(p.v, item, keys), p.value_size, all.scores, width, all.out);
+    for (std::size_t j = keys.begin, end = j; j < keys.end; j = end) {
+        end = p.v.pages.run_end(j, keys.end);
+        p.v_kernels->add[kernel](rows_of_keys(p.v, item, {j, end}), p.value_size, all.scores + (j - keys.begin) * width,
+                                 width, all.out);
+    }
 }
 
 inline void attend_narrow(const blocked_problem& p, const attention_plan& plan, const attention_item& item,

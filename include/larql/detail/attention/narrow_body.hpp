@@ -18,10 +18,6 @@ LARQL_SIMD_INLINE void prefetch(const void* from, std::ptrdiff_t bytes) noexcept
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::intptr_t>(from) + bytes), 0, 2);
 }
 
-/// Tokens whose keys are read side by side: as many as the ways of a first-level cache, for the same reason. (Measured
-/// on an AMD EPYC, 128 heads of 192 elements in f16: 8 tokens take 0.6 of the time of 16.)
-inline constexpr std::size_t most_rows_aside = 8;
-
 /// lanes / Rows tokens of a head at a time or fewer, and the same tokens of all heads before the next. Tokens beyond
 /// the last are read as the last and their scores are meaningless.
 template <std::size_t Rows, class E>

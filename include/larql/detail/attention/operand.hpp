@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From an xtensor expression to rows in memory: used in place where its last dimension is contiguous, else evaluated
-// once into a container.
+// From an xtensor expression or a view of rows to rows in memory: used in place where the last dimension is contiguous,
+// else evaluated once into a container.
 #ifndef LARQL_DETAIL_ATTENTION_OPERAND_HPP
 #define LARQL_DETAIL_ATTENTION_OPERAND_HPP
 
@@ -9,6 +9,7 @@
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
+#include <larql/rows_view.hpp>
 
 #include <cstddef>
 #include <optional>
@@ -68,7 +69,9 @@ operand_shape read_operand_shape(const Shape& shape, std::size_t heads, const ch
 
 template <class E>
 inline constexpr bool has_rows_in_memory = [] {
-    if constexpr (xt::has_data_interface<std::decay_t<E>>::value)
+    if constexpr (is_rows_view<std::decay_t<E>>)
+        return true;
+    else if constexpr (xt::has_data_interface<std::decay_t<E>>::value)
         return xt::has_strides<std::decay_t<E>>::value;
     else
         return false;
@@ -77,15 +80,20 @@ inline constexpr bool has_rows_in_memory = [] {
 /// The rows of an expression in memory, or nothing if its last dimension is not contiguous.
 template <class E>
 auto find_rows(E&& e, const operand_shape& shape) {
-    using element = std::remove_reference_t<decltype(*e.data())>;
-    std::optional<attention_rows<element>> rows;
-    const auto& strides = e.strides();
-    const auto stride = [&](std::size_t i) { return static_cast<std::ptrdiff_t>(strides[i]); };
-    const std::size_t last = strides.size() - 1;
-    if (stride(last) != 1 && static_cast<std::size_t>(e.shape()[last]) > 1) return rows;
-    element* data = e.data() + static_cast<std::ptrdiff_t>(e.data_offset());
-    rows = attention_rows<element>{data, stride(0), last == 2 ? stride(1) : static_cast<std::ptrdiff_t>(shape.size)};
-    return rows;
+    if constexpr (is_rows_view<std::decay_t<E>>) {
+        return std::optional(rows_of(e, "out"));
+    } else {
+        using element = std::remove_reference_t<decltype(*e.data())>;
+        std::optional<attention_rows<element>> rows;
+        const auto& strides = e.strides();
+        const auto stride = [&](std::size_t i) { return static_cast<std::ptrdiff_t>(strides[i]); };
+        const std::size_t last = strides.size() - 1;
+        if (stride(last) != 1 && static_cast<std::size_t>(e.shape()[last]) > 1) return rows;
+        element* data = e.data() + static_cast<std::ptrdiff_t>(e.data_offset());
+        rows = attention_rows<element>{
+            data, stride(0), last == 2 ? stride(1) : static_cast<std::ptrdiff_t>(shape.size), {}};
+        return rows;
+    }
 }
 
 /// Copies elements that lie `element_stride` apart into rows without gaps.
@@ -107,8 +115,10 @@ template <class T>
 class attention_operand {
 public:
     template <class E>
-    attention_operand(const E& e, const operand_shape& shape) {
-        if constexpr (has_rows_in_memory<const E&>)
+    attention_operand(const E& e, const operand_shape& shape, const char* name = "rows") {
+        if constexpr (is_rows_view<E>)
+            use_view(e, shape, name);
+        else if constexpr (has_rows_in_memory<const E&>)
             use_memory(e, shape);
         else
             evaluate(e, shape);
@@ -119,6 +129,17 @@ public:
     [[nodiscard]] const attention_rows<const T>& rows() const noexcept { return m_rows; }
 
 private:
+    template <class E>
+    void use_view(const rows_view<E>& e, const operand_shape& shape, const char* name) {
+        const attention_rows<const std::remove_cv_t<E>> rows = rows_of(e.as_const(), name);
+        if constexpr (std::is_same_v<std::remove_cv_t<E>, T>) {
+            m_rows = rows;
+        } else {
+            m_copy = gather_rows<T>(rows, 1, shape);
+            use_copy(shape);
+        }
+    }
+
     template <class E>
     void use_memory(const E& e, const operand_shape& shape) {
         const auto stride = [&](std::size_t i) { return static_cast<std::ptrdiff_t>(e.strides()[i]); };
@@ -146,8 +167,10 @@ private:
     }
 
     void use_copy(const operand_shape& shape) noexcept {
-        m_rows = {m_copy.data(), static_cast<std::ptrdiff_t>(shape.heads * shape.size),
-                  static_cast<std::ptrdiff_t>(shape.size)};
+        m_rows = {m_copy.data(),
+                  static_cast<std::ptrdiff_t>(shape.heads * shape.size),
+                  static_cast<std::ptrdiff_t>(shape.size),
+                  {}};
     }
 
     std::vector<T> m_copy{};

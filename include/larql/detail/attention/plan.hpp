@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 namespace larql::detail {
 
@@ -28,6 +29,10 @@ inline constexpr std::size_t attention_key_block = 128;
 inline constexpr std::size_t few_rows[] = {1, 2, 4, 8};
 inline constexpr std::size_t few_rows_count = 4;
 inline constexpr std::size_t most_narrow_heads = 16;
+/// Tokens whose keys are read side by side: as many as the ways of a first-level cache, since a token's keys of all
+/// heads are often a multiple of 4 KiB. (Measured on an AMD EPYC, 128 heads of 192 elements in f16: 8 tokens take 0.6
+/// of the time of 16.)
+inline constexpr std::size_t most_rows_aside = 8;
 inline constexpr std::size_t most_narrow_rows = most_narrow_heads * 8;  // of an item
 
 struct attention_plan {
@@ -84,8 +89,8 @@ inline void plan_narrow(attention_plan& plan, const attention_call<float>& p, bo
     const std::size_t rows = plan.item_rows();
     plan.panel_rows = rows < 16 ? std::bit_ceil(rows) : round_up(rows, 16);
     plan.key_block = std::min(cached_scores / plan.panel_rows / 16 * 16, attention_key_block);
-    plan.scratch_floats =
-        rows * (p.key_size + plan.out_stride) + 3 * plan.item_row_sums() + plan.key_block * plan.panel_rows + 16;
+    plan.scratch_floats = rows * (p.key_size + plan.out_stride) + 3 * plan.item_row_sums() +
+                          (plan.key_block + most_rows_aside) * plan.panel_rows + 16;
 }
 
 /// Many: panels of one or two vectors of query rows of one head.
@@ -186,6 +191,16 @@ inline float final_factor_base2(float maximum, float sum, const float* sink) noe
     const float top = std::max(maximum, logit);
     const float factor = std::exp2(maximum - top);
     return factor / (sum * factor + std::exp2(logit - top));
+}
+
+/// The logarithm of a row's sum of exponentials, its sink's among them: -infinity for a row that saw neither.
+inline float log_sum_base2(float maximum, float sum, const float* sink) noexcept {
+    constexpr float log2_e = 1.4426950408889634F, ln_2 = 0.6931471805599453F;
+    const float none = -std::numeric_limits<float>::infinity();
+    if (sum == 0.0F) return sink == nullptr ? none : *sink;
+    if (sink == nullptr) return (maximum + std::log2(sum)) * ln_2;
+    const float top = std::max(maximum, *sink * log2_e);
+    return (top + std::log2(sum * std::exp2(maximum - top) + std::exp2(*sink * log2_e - top))) * ln_2;
 }
 
 }  // namespace larql::detail

@@ -43,6 +43,7 @@ void softmax_weights_row(const attention_problem<T, K, V>& p, std::size_t token,
         const auto cap = static_cast<T>(p.softcap);
         weights[j] = cap > 0 ? cap * std::tanh(s / cap) : s;
         if (p.alibi != nullptr) weights[j] += p.distance_bias(token, head, j);
+        if (!p.bits.allows(token, j)) weights[j] = -std::numeric_limits<T>::infinity();
     }
     if (!p.lists.empty()) hide_unlisted(p.lists.of(token), seen, weights);
     attention_generic::update_row<T>(state, weights + seen.begin, seen.end - seen.begin, nullptr, 0);

@@ -41,14 +41,55 @@ void add_distance_biases(const blocked_problem& p, float* scores, std::size_t fi
     }
 }
 
-/// Divides the sums of the item's rows of one head by the sums of their weights.
-inline void finish_rows(const blocked_problem& p, const attention_item& item, std::size_t kv_head, const float* sums,
+/// Whether some of these keys have bits that say who may see them.
+inline bool has_bits(const key_mask_view& bits, key_range keys) noexcept {
+    return !bits.empty() && keys.begin < bits.first_key + bits.keys && bits.first_key < keys.end;
+}
+
+/// Scores [keys][width] of keys from `first` on, which a row's bits hide, become -infinity.
+/// @param token_and_head  of each of `rows` rows; others of the width are left alone
+template <class Row>
+void hide_by_bits(const key_mask_view& bits, float* scores, std::size_t first, std::size_t keys, std::size_t width,
+                  std::size_t rows, Row token_and_head) noexcept {
+    const std::size_t begin = std::max(first, bits.first_key);
+    const std::size_t end = std::min(first + keys, bits.first_key + bits.keys);
+    for (std::size_t r = 0; r < rows; ++r) {
+        const std::size_t token = token_and_head(r).first;
+        for (std::size_t j = begin; j < end; ++j)
+            if (!bits.allows(token, j)) scores[(j - first) * width + r] = -std::numeric_limits<float>::infinity();
+    }
+}
+
+/// Calls `use(begin, end)` on each run of keys of a range that a token's bits let through.
+template <class F>
+void for_each_allowed_run(const key_mask_view& bits, std::size_t token, key_range keys, F use) noexcept {
+    if (!has_bits(bits, keys)) return use(keys.begin, keys.end);
+    for (std::size_t begin = keys.begin; begin < keys.end;) {
+        std::size_t end = begin;
+        while (end < keys.end && bits.allows(token, end)) ++end;
+        if (begin < end) use(begin, end);
+        begin = end + 1;
+    }
+}
+
+/// Divides the sum of weighted values of one row by the sum of its weights, and stores what the call asks for.
+/// @param sums  of the row's values; of no use afterwards
+inline void finish_row(const blocked_problem& p, std::size_t token, std::size_t head, float* sums, float maximum,
+                       float sum) noexcept {
+    const float* const sink = p.sinks == nullptr ? nullptr : p.sinks + head;
+    const bool narrowed = p.narrowed.data != nullptr;
+    p.level->scale_row(sums, p.value_size, final_factor_base2(maximum, sum, sink),
+                       narrowed ? sums : p.out.row(token, head));
+    if (narrowed) p.narrowed.store(sums, p.narrowed.row(token, head), p.value_size);
+    if (p.log_sum != nullptr) p.log_sum[token * p.heads + head] = log_sum_base2(maximum, sum, sink);
+}
+
+/// The same for the item's rows of one head.
+inline void finish_rows(const blocked_problem& p, const attention_item& item, std::size_t kv_head, float* sums,
                         std::size_t stride, const float* maximum, const float* sum) noexcept {
     for (std::size_t r = item.row_begin; r < item.row_end; ++r) {
         const std::size_t i = r - item.row_begin;
-        const std::size_t head = kv_head * p.group() + r % p.group();
-        const float factor = final_factor_base2(maximum[i], sum[i], p.sinks == nullptr ? nullptr : p.sinks + head);
-        p.level->scale_row(sums + i * stride, p.value_size, factor, p.out.row(r / p.group(), head));
+        finish_row(p, r / p.group(), kv_head * p.group() + r % p.group(), sums + i * stride, maximum[i], sum[i]);
     }
 }
 
@@ -71,10 +112,11 @@ struct wide_block {
     key_range range;  // absolute
 };
 
-/// Adds the weighted values of a block to the rows of a panel. `seen` are the keys of each row, which is ragged when
-/// they are not the same.
+/// Adds the weighted values of a block to the rows of a panel, of which the first is row `first_row` of its head.
+/// `seen` are the keys of each row, which is ragged when they are not the same.
 inline void add_panel_values(const blocked_problem& p, const attention_plan& plan, const wide_block& block, float* out,
-                             const key_range* seen, std::size_t rows, key_range keys, bool ragged) noexcept {
+                             const key_range* seen, std::size_t rows, key_range keys, bool ragged,
+                             std::size_t first_row) noexcept {
     const float* const values = block.values + (keys.begin - block.range.begin) * block.value_stride;
     // A weight of 0 does not silence a NaN: then every row must keep to the keys that it sees.
     const bool one_by_one =
@@ -82,12 +124,27 @@ inline void add_panel_values(const blocked_problem& p, const attention_plan& pla
     const std::size_t step = one_by_one ? 1 : p.level->value_rows;
     const auto add = one_by_one ? p.level->add_values_of_one : p.level->add_values;
     for (std::size_t r = 0; r < rows; r += step) {
-        const std::size_t begin = std::clamp(seen[r].begin, keys.begin, keys.end);
-        const std::size_t end = std::clamp(seen[std::min(r + step, rows) - 1].end, begin, keys.end);
-        if (begin == end) continue;
-        const std::size_t j = begin - block.range.begin;
-        add(block.scores + j * plan.panel_rows + r, plan.panel_rows, block.values + j * block.value_stride,
-            block.value_stride, end - begin, block.keep + r, out + r * plan.out_stride, plan.out_stride);
+        const std::size_t first = std::clamp(seen[r].begin, keys.begin, keys.end);
+        const std::size_t last = std::clamp(seen[std::min(r + step, rows) - 1].end, first, keys.end);
+        const float* keep = block.keep + r;
+        const auto add_run = [&](std::size_t begin, std::size_t end) {
+            if (begin == end) return;
+            const std::size_t j = begin - block.range.begin;
+            add(block.scores + j * plan.panel_rows + r, plan.panel_rows, block.values + j * block.value_stride,
+                block.value_stride, end - begin, keep, out + r * plan.out_stride, plan.out_stride);
+        };
+        if (!one_by_one || !has_bits(p.bits, keys)) {
+            add_run(first, last);
+            continue;
+        }
+        constexpr float whole = 1.0F;
+        for_each_allowed_run(p.bits, (first_row + r) / p.group(), {first, last},
+                             [&](std::size_t begin, std::size_t end) {
+                                 add_run(begin, end);
+                                 keep = &whole;  // the first run has scaled what was there
+                             });
+        if (keep != &whole)  // none of these keys
+            p.level->scale_row(out + r * plan.out_stride, plan.out_stride, *keep, out + r * plan.out_stride);
     }
 }
 
@@ -109,14 +166,16 @@ inline void attend_panel(const blocked_problem& p, const attention_plan& plan, c
     float* const scores = block.scores + (from - first) * width;
     const std::size_t n = to - from;
     if (cap > 0) level.cap_scores(scores, n * width, cap);
-    if (p.alibi != nullptr)
-        add_distance_biases(p, scores, from, n, width, rows, [&](std::size_t r) {
-            return std::pair((first_row + r) / p.group(), kv_head * p.group() + (first_row + r) % p.group());
-        });
-    const bool ragged = seen[rows - 1].begin > from || seen[0].end < to;
+    const auto token_and_head = [&](std::size_t r) {
+        return std::pair((first_row + r) / p.group(), kv_head * p.group() + (first_row + r) % p.group());
+    };
+    if (p.alibi != nullptr) add_distance_biases(p, scores, from, n, width, rows, token_and_head);
+    const bool by_bits = has_bits(p.bits, {from, to});
+    const bool ragged = by_bits || seen[rows - 1].begin > from || seen[0].end < to;
     if (ragged) level.mask_scores(scores, seen, from, n, width);
+    if (by_bits) hide_by_bits(p.bits, scores, from, n, width, rows, token_and_head);
     level.weigh_scores(scores, n, width, panel.maximum, panel.sum, block.keep);
-    add_panel_values(p, plan, block, panel.out, seen, rows, {from, to}, ragged);
+    add_panel_values(p, plan, block, panel.out, seen, rows, {from, to}, ragged, first_row);
 }
 
 /// Packs the rows of an item as panels, times `factor`; rows beyond the last are zero.
@@ -137,13 +196,18 @@ inline void pack_queries(const blocked_problem& p, const attention_item& item, s
 
 /// Converts the keys and values of block.range. Keys up to a whole tile are zero.
 inline void load_block(const blocked_problem& p, std::size_t head, const wide_block& block) noexcept {
+    const auto load = [&](const stored_rows& rows, const storage_kernels& kernels, std::size_t columns, float* to,
+                          std::size_t stride) {
+        for (std::size_t j = block.range.begin, end = j; j < block.range.end; j = end) {
+            end = rows.pages.run_end(j, block.range.end);
+            kernels.convert({rows.row(j, head), rows.token_stride, end - j}, columns,
+                            to + (j - block.range.begin) * stride, stride);
+        }
+    };
+    load(p.k, *p.k_kernels, p.key_size, block.keys, block.key_stride);
     const std::size_t n = block.range.end - block.range.begin;
-    p.k_kernels->convert({p.k.row(block.range.begin, head), p.k.token_stride, n}, p.key_size, block.keys,
-                         block.key_stride);
     std::fill_n(block.keys + n * block.key_stride, (round_up(n, p.level->score_keys) - n) * block.key_stride, 0.0F);
-    if (!p.v_is_k)
-        p.v_kernels->convert({p.v.row(block.range.begin, head), p.v.token_stride, n}, p.value_size, block.values,
-                             block.value_stride);
+    if (!p.v_is_k) load(p.v, *p.v_kernels, p.value_size, block.values, block.value_stride);
 }
 
 /// Memory and first values for the rows of an item.
