@@ -9,12 +9,14 @@
 #ifndef LARQL_ATTENTION_LAYER_HPP
 #define LARQL_ATTENTION_LAYER_HPP
 
+#include <larql/attention_batch.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/detail/xtensor.hpp>
+#include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/gqa_attention.hpp>
@@ -23,10 +25,42 @@
 #include <larql/matrix_input.hpp>
 #include <larql/rope.hpp>
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace larql {
+
+namespace detail {
+
+template <class T>
+class block_projection;
+
+/// Lists of a batch of sequences, which grow to the largest call.
+struct batch_buffers {
+    std::vector<std::size_t> positions{};        // of each token
+    std::vector<std::size_t> held{};             // by each cache before the call
+    std::vector<rope_table> tables{};            // of each sequence, where they follow its length
+    std::vector<const rope_table*> of_tokens{};  // of each token
+    std::vector<attention_sequence<float>> of_float{};
+    std::vector<attention_sequence<bf16>> of_bf16{};
+    std::vector<attention_sequence<f16>> of_f16{};
+
+    template <class Storage>
+    [[nodiscard]] std::vector<attention_sequence<Storage>>& sequences() noexcept {
+        if constexpr (std::is_same_v<Storage, float>)
+            return of_float;
+        else if constexpr (std::is_same_v<Storage, bf16>)
+            return of_bf16;
+        else
+            return of_f16;
+    }
+};
+
+}  // namespace detail
 
 /// What a block computed for T new tokens.
 template <class T>
@@ -50,12 +84,21 @@ public:
     [[nodiscard]] attention_scratch& scratch() noexcept { return m_scratch; }
     [[nodiscard]] tensor<T, 3>& attended() noexcept { return m_attended; }
     [[nodiscard]] detail::expanded_buffers<T>& expanded() noexcept { return m_expanded; }
+    [[nodiscard]] detail::batch_buffers& batch() noexcept { return m_batch; }
 
 private:
     detail::projection_buffers<T> m_projections{};
     attention_scratch m_scratch{};
     tensor<T, 3> m_attended = tensor<T, 3>::from_shape({0, 0, 0});  // [T, H, R], of latent form
     detail::expanded_buffers<T> m_expanded{};
+    detail::batch_buffers m_batch{};
+};
+
+/// One sequence of a batch: where its tokens so far are cached, and how many of the batch's rows are its new ones.
+template <class Storage>
+struct cached_sequence {
+    kv_cache<Storage>* cache = nullptr;
+    std::size_t tokens = 0;
 };
 
 /// What a call of a block may be given beside its input.
@@ -133,7 +176,118 @@ public:
     void forward_into(const matrix_input<T>& x, kv_cache<Storage>& cache, attention_result<T>& r,
                       attention_workspace<T>& memory, const forward_options& given = {}) const;
 
+    /// forward of many sequences at once, each with a cache of its own: weights are read once for all their tokens, and
+    /// threads share the attention of all. Rows are those of single calls, up to the rounding of products of another
+    /// number of rows.
+    ///
+    /// @param x          [N, E]  the new tokens of all sequences, one sequence after the other
+    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span), whose `tokens`
+    /// sum
+    ///                   to N; no cache twice
+    /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above
+    /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, errc::bad_value for a cache that is
+    ///         missing or given twice; errc::unsupported_architecture for sparse and compressed attention, whose
+    ///         sequences take forward one by one. What is thrown leaves all caches as they were.
+    template <class Sequences>
+    void forward_batch_into(const matrix_input<T>& x, const Sequences& sequences, attention_result<T>& r,
+                            attention_workspace<T>& memory, executor* threads = nullptr) const {
+        const std::span list(sequences);
+        using sequence = typename decltype(list)::value_type;
+        run_batch(x, std::span<const sequence>(list), r, memory, threads);
+    }
+    template <class Sequences>
+    [[nodiscard]] attention_result<T> forward_batch(const matrix_input<T>& x, const Sequences& sequences,
+                                                    executor* threads = nullptr) const {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        forward_batch_into(x, sequences, r, memory, threads);
+        return r;
+    }
+
+    /// The first half of a block alone: q, k and v of tokens at any positions, for an engine that keeps and attends to
+    /// them itself (several sequences, trees of speculation, pages). The second half is `finish`; between them goes
+    /// gqa_attention or its relatives, with `options()`.
+    ///
+    /// @param x                [T, E]  the block's input after the input norm
+    /// @param positions        [T]  in any order, repeats allowed
+    /// @param r                gets q, k, v, and of latent form the layout of kv_cache::latent: k is what is cached
+    /// @param sequence_length  that rotation follows, where it does (`dynamic`, `longrope`); 0: up to the last position
+    /// @throws error errc::shape_mismatch for another number of positions; errc::unsupported_architecture for sparse
+    /// and
+    ///         compressed attention, which is more than attention over all of these keys
+    void project_into(const matrix_input<T>& x, std::span<const std::size_t> positions, attention_result<T>& r,
+                      attention_workspace<T>& memory, executor* threads = nullptr,
+                      std::size_t sequence_length = 0) const;
+    [[nodiscard]] attention_result<T> project(const matrix_input<T>& x, std::span<const std::size_t> positions,
+                                              executor* threads = nullptr, std::size_t sequence_length = 0) const {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        project_into(x, positions, r, memory, threads, sequence_length);
+        return r;
+    }
+
+    /// What gqa_attention is to be told between the halves: scale, window, chunk, soft cap, sinks and slopes. Positions
+    /// are the caller's to add. Refers to the layer.
+    [[nodiscard]] attention_options options() const noexcept {
+        return {.scale = m_spec.scale,
+                .softcap = m_spec.softcap,
+                .sliding_window = m_spec.sliding_window,
+                .chunk = m_spec.chunk,
+                .sinks = m_sinks,
+                .alibi = m_alibi};
+    }
+
+    /// The second half: what each head attended to, through the gate and the output projection.
+    ///
+    /// @param attended  [T, H, V]; latent form: [T, H, R], the weighted latents
+    /// @param x         [T, E]  the block's input, which a gate reads
+    /// @param r         gets context and out
+    /// @throws error errc::shape_mismatch; errc::unsupported_architecture as project
+    void finish_into(const tensor<T, 3>& attended, const matrix_input<T>& x, attention_result<T>& r,
+                     attention_workspace<T>& memory, executor* threads = nullptr) const;
+    [[nodiscard]] tensor<T, 2> finish(const tensor<T, 3>& attended, const matrix_input<T>& x,
+                                      executor* threads = nullptr) const {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        finish_into(attended, x, r, memory, threads);
+        return std::move(r.out);
+    }
+
+    /// How many of the oldest tokens of a cache no later token sees, because the window or the chunk has left them
+    /// behind: what kv_cache::drop_front may take away. 0 for attention to all.
+    template <class Storage>
+    [[nodiscard]] std::size_t unneeded(const kv_cache<Storage>& cache) const noexcept {
+        if (cache.is_compressed()) return 0;
+        const std::size_t first = first_needed(cache.next_position());
+        return std::min(first - std::min(first, cache.first_position()), cache.size());
+    }
+
 private:
+    /// The first position that the token at a position sees.
+    [[nodiscard]] std::size_t first_needed(std::size_t position) const noexcept {
+        const std::size_t window = m_spec.sliding_window, chunk = m_spec.chunk;
+        const std::size_t of_window = window == 0 || position < window ? 0 : position + 1 - window;
+        return m_spec.indexer.top_k != 0 ? 0 : std::max(of_window, chunk == 0 ? 0 : position / chunk * chunk);
+    }
+    /// Refuses a cache that has dropped what the next token sees.
+    template <class Storage>
+    void require_needed(const kv_cache<Storage>& cache) const;
+    /// Refuses attention that is more than attention over keys of each token.
+    void require_plain(const char* call) const;
+    /// Whether threads of a call's own are worth starting.
+    [[nodiscard]] bool worth_threads(std::size_t tokens) const noexcept;
+    template <class Storage>
+    void run_batch(const matrix_input<T>& x, std::span<const cached_sequence<Storage>> sequences,
+                   attention_result<T>& r, attention_workspace<T>& memory, executor* given) const;
+    /// Holds the sequences of a batch against each other and the number of rows.
+    template <class Storage>
+    void require_batch(std::span<const cached_sequence<Storage>> sequences, std::size_t rows) const;
+    /// Attention of a batch whose projections are in r, and whose keys are in the caches.
+    template <class Storage>
+    void attend_batch(std::span<const cached_sequence<Storage>> sequences, attention_result<T>& r,
+                      attention_workspace<T>& memory, const detail::block_projection<T>& project,
+                      executor& threads) const;
+
     [[nodiscard]] kv_cache_shape cache_shape(std::size_t capacity) const;
 
     template <class Storage>
@@ -153,12 +307,14 @@ private:
     /// Holds a given selection against what the block needs.
     void require_selection(const key_selection* given, std::size_t tokens) const;
 
+    /// @param dropped  tokens before those of the cache, positions counted among them
     /// @param append  stores what the projections made, and returns the indexer's keys of all tokens so far
     /// @param attend  fills [T, H, R], the heads' weighted latents, or [T, H*V], their outputs
     /// @param latents  of latent form: writes the rows of all tokens so far, [S, R + P], to a pointer
     template <class Append, class Attend, class Latents>
-    void run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given, attention_result<T>& r,
-             attention_workspace<T>& memory, Append append, Attend attend, Latents latents) const;
+    void run(const matrix_input<T>& x, std::size_t first_position, std::size_t dropped, const forward_options& given,
+             attention_result<T>& r, attention_workspace<T>& memory, Append append, Attend attend,
+             Latents latents) const;
 
     attention_spec m_spec;
     attention_weights<T> m_weights;

@@ -13,6 +13,7 @@
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
+#include <larql/rows_view.hpp>
 
 #include <algorithm>
 #include <array>
@@ -96,6 +97,7 @@ public:
         : m_shape(std::exchange(other.m_shape, {})),
           m_size(std::exchange(other.m_size, 0)),
           m_longest(std::exchange(other.m_longest, 0)),
+          m_dropped(std::exchange(other.m_dropped, 0)),
           m_keys(std::move(other.m_keys)),
           m_values(std::move(other.m_values)),
           m_compressed(std::move(other.m_compressed)),
@@ -104,6 +106,7 @@ public:
         m_shape = std::exchange(other.m_shape, {});
         m_size = std::exchange(other.m_size, 0);
         m_longest = std::exchange(other.m_longest, 0);
+        m_dropped = std::exchange(other.m_dropped, 0);
         m_keys = std::move(other.m_keys);
         m_values = std::move(other.m_values);
         m_compressed = std::move(other.m_compressed);
@@ -118,9 +121,13 @@ public:
     [[nodiscard]] std::size_t size() const noexcept { return is_compressed() ? m_compressed->size() : m_size; }
     [[nodiscard]] std::size_t capacity() const noexcept { return m_shape.capacity; }
     [[nodiscard]] bool empty() const noexcept { return size() == 0; }
-    /// The most tokens that it held at once since it was last empty: more than size() after truncate. Of a cache with a
-    /// row for each token.
-    [[nodiscard]] std::size_t longest() const noexcept { return std::max(m_longest, m_size); }
+    /// Position of the first token held: as many as drop_front has taken away since the cache was last cleared.
+    [[nodiscard]] std::size_t first_position() const noexcept { return m_dropped; }
+    /// Position of the next token.
+    [[nodiscard]] std::size_t next_position() const noexcept { return m_dropped + size(); }
+    /// The furthest that next_position() was since the cache was last empty: beyond it after truncate. Of a cache with
+    /// a row for each token.
+    [[nodiscard]] std::size_t longest() const noexcept { return std::max(m_longest, m_dropped + m_size); }
     [[nodiscard]] const kv_cache_shape& shape() const noexcept { return m_shape; }
     [[nodiscard]] bool is_latent() const noexcept { return m_values == nullptr && !is_compressed(); }
     [[nodiscard]] bool is_compressed() const noexcept { return m_compressed != nullptr; }
@@ -204,6 +211,76 @@ public:
         return make_view(m_index.get(), {m_size, 1, m_shape.index_size}, {m_shape.index_size, m_shape.index_size, 1});
     }
 
+    /// The same as plain views of rows, for a batch of sequences.
+    [[nodiscard]] rows_view<const T> key_rows() const {
+        require_rows();
+        return plain_rows(m_keys.get(), m_shape.key_size, m_shape.key_size);
+    }
+    [[nodiscard]] rows_view<const T> value_rows() const {
+        require_rows();
+        return is_latent() ? plain_rows(m_keys.get(), m_shape.key_size, m_shape.value_size)
+                           : plain_rows(m_values.get(), m_shape.value_size, m_shape.value_size);
+    }
+
+    /// Adds tokens [begin, end) of another cache as they are, as when a sequence goes on in two ways, or begins with a
+    /// prefix that another has computed. Positions are those of the rows: the prefix of an empty cache begins at 0.
+    /// @param other  of the same sizes; not this one
+    /// @throws error errc::shape_mismatch if its sizes are others or it is compressed; errc::limit_exceeded if the
+    /// tokens
+    ///         do not fit or `other` does not hold them; errc::bad_value unless the first of them has the position that
+    ///         is next here
+    void append_from(const kv_cache& other, std::size_t begin, std::size_t end) {
+        require_rows();
+        other.require_rows();
+        const kv_cache_shape &a = m_shape, &b = other.m_shape;
+        if (a.kv_heads != b.kv_heads || a.key_size != b.key_size || a.value_size != b.value_size ||
+            a.index_size != b.index_size || is_latent() != other.is_latent())
+            detail::fail(errc::shape_mismatch, "holds rows of other sizes", {.subject = "append_from"});
+        if (begin > end || end > other.m_size)
+            detail::fail(errc::limit_exceeded,
+                         "expected tokens of the " + std::to_string(other.m_size) + " that are there, got " +
+                             std::to_string(begin) + " to " + std::to_string(end),
+                         {.subject = "append_from"});
+        if (other.m_dropped + begin != next_position())
+            detail::fail(errc::bad_value,
+                         "the first has position " + std::to_string(other.m_dropped + begin) + ", the next here is " +
+                             std::to_string(next_position()),
+                         {.subject = "append_from"});
+        check_room(end - begin);
+        const auto copy = [&](const memory& from, const memory& to, std::size_t width) {
+            if (from != nullptr)
+                std::copy_n(from.get() + begin * width, (end - begin) * width, to.get() + m_size * width);
+        };
+        copy(other.m_keys, m_keys, a.kv_heads * a.key_size);
+        copy(other.m_values, m_values, a.kv_heads * a.value_size);
+        copy(other.m_index, m_index, a.index_size);
+        m_longest = std::max(longest(), other.longest());
+        m_size += end - begin;
+    }
+
+    /// Forgets the oldest tokens; those that stay keep their positions and move to the front of the memory. For
+    /// attention whose window has left them behind (attention_layer says how many: `unneeded`).
+    /// @throws error errc::limit_exceeded if fewer are held; errc::shape_mismatch if the cache is compressed, which
+    /// does
+    ///         this by itself
+    void drop_front(std::size_t tokens) {
+        require_rows();
+        if (tokens > m_size)
+            detail::fail(errc::limit_exceeded,
+                         "drop " + std::to_string(tokens) + " tokens, holds " + std::to_string(m_size),
+                         {.subject = "kv_cache"});
+        const std::size_t kept = m_size - tokens;
+        const auto move = [&](const memory& rows, std::size_t width) {
+            if (rows != nullptr) std::copy_n(rows.get() + tokens * width, kept * width, rows.get());
+        };
+        move(m_keys, m_shape.kv_heads * m_shape.key_size);
+        move(m_values, m_shape.kv_heads * m_shape.value_size);
+        move(m_index, m_shape.index_size);
+        m_longest = longest();
+        m_dropped += tokens;
+        m_size = kept;
+    }
+
     /// Forgets the tokens from `size` on, as when a draft is rejected.
     /// @throws error errc::limit_exceeded if fewer are held, or if the cache is compressed and does not reach back so
     ///         far; it can always be emptied
@@ -213,10 +290,14 @@ public:
                          "truncate to " + std::to_string(size) + " tokens, holds " + std::to_string(this->size()),
                          {.subject = "kv_cache"});
         if (is_compressed()) return m_compressed->truncate(size);
-        m_longest = size == 0 ? 0 : longest();
+        m_longest = size + m_dropped == 0 ? 0 : longest();
         m_size = size;
     }
-    void clear() noexcept { truncate(0); }
+    /// Forgets everything: the next token has position 0.
+    void clear() noexcept {
+        m_dropped = 0;
+        truncate(0);
+    }
 
     /// For attention_layer: the state of compressed attention, or null.
     [[nodiscard]] detail::compressed_state<T>* compressed_state() noexcept { return m_compressed.get(); }
@@ -287,6 +368,15 @@ private:
         return make_view(data, {m_size, heads, columns}, {heads * row_size, row_size, 1});
     }
 
+    rows_view<const T> plain_rows(const T* data, std::size_t row_size, std::size_t columns) const {
+        return {.data = data,
+                .tokens = m_size,
+                .heads = m_shape.kv_heads,
+                .size = columns,
+                .token_stride = static_cast<std::ptrdiff_t>(m_shape.kv_heads * row_size),
+                .head_stride = static_cast<std::ptrdiff_t>(row_size)};
+    }
+
     template <class E>
     std::size_t check_rows(const E& e, const char* name, std::size_t size) const {
         const detail::operand_shape shape = detail::read_operand_shape(e.shape(), m_shape.kv_heads, name, "the cache");
@@ -331,6 +421,7 @@ private:
     kv_cache_shape m_shape{};
     std::size_t m_size = 0;
     std::size_t m_longest = 0;  // as of the last truncate
+    std::size_t m_dropped = 0;
     memory m_keys{};
     memory m_values{};  // null when latent
     std::unique_ptr<detail::compressed_state<T>> m_compressed{};

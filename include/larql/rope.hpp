@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <numbers>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -247,6 +248,34 @@ void apply_rope(T* x, std::size_t heads, std::size_t stride, const rope_table& t
     }
 }
 
+/// Where tokens stand, and the frequencies that rotate them.
+struct token_places {
+    std::span<const std::size_t> positions{};     ///< of each token; empty: they follow each other
+    std::size_t first = 0;                        ///< position of token 0, where there is no list
+    std::span<const rope_table* const> tables{};  ///< of each token; empty: one table for all
+
+    [[nodiscard]] std::size_t operator[](std::size_t token) const noexcept {
+        return positions.empty() ? first + token : positions[token];
+    }
+    [[nodiscard]] const rope_table& table(std::size_t token, const rope_table& all) const noexcept {
+        return tables.empty() ? all : *tables[token];
+    }
+};
+
+template <class T>
+void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table, rope_pairing pairing,
+                const token_places& at) {
+    const std::size_t tokens = x.shape(0), heads = x.shape(1), head_dim = x.shape(2), half = table.frequencies.size();
+    if (pairing == rope_pairing::none || half == 0) return;
+    if (rope_begin > head_dim || 2 * half > head_dim - rope_begin)
+        fail(errc::shape_mismatch,
+             "rotated elements end at " + std::to_string(rope_begin + 2 * half) + ", the head has " +
+                 std::to_string(head_dim),
+             {.subject = "apply_rope"});
+    for (std::size_t t = 0; t < tokens; ++t)
+        apply_rope(x.data() + t * heads * head_dim + rope_begin, heads, head_dim, at.table(t, table), pairing, at[t]);
+}
+
 }  // namespace detail
 
 /// Rotates a part of every head, in place.
@@ -261,16 +290,21 @@ void apply_rope(T* x, std::size_t heads, std::size_t stride, const rope_table& t
 template <class T>
 void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table, rope_pairing pairing,
                 std::size_t first_position = 0) {
-    const std::size_t tokens = x.shape(0), heads = x.shape(1), head_dim = x.shape(2), half = table.frequencies.size();
-    if (pairing == rope_pairing::none || half == 0) return;
-    if (rope_begin > head_dim || 2 * half > head_dim - rope_begin)
+    detail::apply_rope(x, rope_begin, table, pairing, detail::token_places{.first = first_position});
+}
+
+/// The same for tokens at any positions, in any order: of several sequences, or of a tree.
+///
+/// @param positions  [T]
+/// @throws error errc::shape_mismatch also for another number of positions
+template <class T>
+void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table, rope_pairing pairing,
+                std::span<const std::size_t> positions) {
+    if (positions.size() != x.shape(0))
         detail::fail(errc::shape_mismatch,
-                     "rotated elements end at " + std::to_string(rope_begin + 2 * half) + ", the head has " +
-                         std::to_string(head_dim),
+                     std::to_string(positions.size()) + " positions, x has " + std::to_string(x.shape(0)) + " tokens",
                      {.subject = "apply_rope"});
-    for (std::size_t t = 0; t < tokens; ++t)
-        detail::apply_rope(x.data() + t * heads * head_dim + rope_begin, heads, head_dim, table, pairing,
-                           first_position + t);
+    detail::apply_rope(x, rope_begin, table, pairing, detail::token_places{.positions = positions});
 }
 
 /// The order that turns the rotated rows of a weight from one pairing into another.

@@ -27,6 +27,28 @@
 
 namespace larql {
 
+namespace detail {
+
+/// The rows of a latent cache, [S, R + P], as T.
+template <class T, class Storage>
+void copy_rows_of(const kv_cache<Storage>& cache, T* rows) {
+    const rows_view<const Storage> keys = cache.key_rows();
+    read_strided<T, Storage>({keys.data, keys.token_stride, 1}, keys.size, 0, keys.tokens, rows, keys.size);
+}
+
+/// Rows [first, first + tokens) of a tensor of heads.
+template <class T>
+rows_view<T> rows_from(T* data, std::size_t heads, std::size_t size, std::size_t first, std::size_t tokens) noexcept {
+    return {.data = data + first * heads * size,
+            .tokens = tokens,
+            .heads = heads,
+            .size = size,
+            .token_stride = static_cast<std::ptrdiff_t>(heads * size),
+            .head_stride = static_cast<std::ptrdiff_t>(size)};
+}
+
+}  // namespace detail
+
 template <class T>
 attention_layer<T>::attention_layer(attention_spec spec, attention_weights<T> weights)
     : m_spec(std::move(spec)), m_weights(std::move(weights)), m_rope(make_rope_table(m_spec.rope)) {
@@ -62,7 +84,7 @@ attention_result<T> attention_layer<T>::forward(const matrix_input<T>& x, const 
         return r;
     }
     run(
-        x, 0, given, r, memory,
+        x, 0, 0, given, r, memory,
         [&](tensor<T, 3>&& index_keys) {
             return m_spec.indexer.own() ? matrix_input<T>(detail::flatten_heads(std::move(index_keys)))
                                         : matrix_input<T>();
@@ -80,11 +102,12 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
                                       attention_workspace<T>& memory, const forward_options& given) const {
     require_own(cache);
     if (m_spec.kind == attention_kind::compressed) return run_compressed(x, cache.compressed_state(), given.threads, r);
-    const std::size_t held = cache.size();
-    require_one_call(held, std::max(cache.longest(), held + x.rows()));
+    require_needed(cache);
+    const std::size_t held = cache.size(), position = cache.next_position();
+    require_one_call(position, std::max(cache.longest(), position + x.rows()));
     try {
         run(
-            x, held, given, r, memory,
+            x, position, cache.first_position(), given, r, memory,
             [&](tensor<T, 3>&& index_keys) {
                 const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
                 if (latent && indexed)
@@ -100,12 +123,7 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
             [&](auto& out, const attention_options& options) {
                 gqa_attention_into(r.q, cache.keys(), cache.values(), out, options, memory.scratch());
             },
-            [&](T* rows) {
-                const auto keys = cache.keys();
-                const std::size_t tokens = keys.shape()[0], width = keys.shape()[2];
-                detail::read_strided<T, Storage>({keys.data(), static_cast<std::ptrdiff_t>(width), 1}, width, 0, tokens,
-                                                 rows, width);
-            });
+            [&](T* rows) { detail::copy_rows_of(cache, rows); });
     } catch (...) {
         cache.truncate(held);
         throw;
@@ -165,11 +183,9 @@ template <class T>
 template <class Storage>
 void attention_layer<T>::run_compressed(const matrix_input<T>& x, detail::compressed_state<Storage>* state,
                                         executor* given, attention_result<T>& r) const {
-    const mla_geometry& g = m_spec.geometry;
     require_width(x);
     if (state != nullptr) state->require_room(x.rows());
-    const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
-    detail::with_executor(given, worth_threads, [&](executor& threads) {
+    detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
         detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
         block.forward(x, r);
         if (state != nullptr) state->append(block.added());
@@ -203,9 +219,9 @@ void attention_layer<T>::require_one_call(std::size_t first_position, std::size_
 
 template <class T>
 template <class Append, class Attend, class Latents>
-void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_position, const forward_options& given,
-                             attention_result<T>& r, attention_workspace<T>& memory, Append append, Attend attend,
-                             Latents latents) const {
+void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_position, std::size_t dropped,
+                             const forward_options& given, attention_result<T>& r, attention_workspace<T>& memory,
+                             Append append, Attend attend, Latents latents) const {
     const mla_geometry& g = m_spec.geometry;
     require_width(x);
     require_selection(given.selection, first_position + x.rows());
@@ -213,12 +229,12 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
     if (depends_on_length(m_spec.rope))
         of_length = make_rope_table(m_spec.rope, static_cast<double>(first_position + x.rows()));
     const rope_table& rope = depends_on_length(m_spec.rope) ? of_length : m_rope;
-    const bool worth_threads = x.rows() * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
-    detail::with_executor(given.threads, worth_threads, [&](executor& threads) {
+    const std::size_t keys = first_position - dropped + x.rows();
+    detail::with_executor(given.threads, worth_threads(x.rows()), [&](executor& threads) {
         const detail::block_projection<T> project(m_spec, rope, m_weights, memory.projections(), threads);
         const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
         tensor<T, 2> query_latent;
-        project.query_key_value(x, first_position, r, selects ? &query_latent : nullptr);
+        project.query_key_value(x, {.first = first_position}, r, selects ? &query_latent : nullptr);
         r.selection = {};
         if (m_spec.indexer.own()) {
             const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
@@ -228,19 +244,15 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
             (void)append(tensor<T, 3>{});
         }
         if (m_spec.indexer.shared && given.selection != nullptr) r.selection = *given.selection;
-        const attention_options options{.scale = m_spec.scale,
-                                        .first_position = first_position,
-                                        .softcap = m_spec.softcap,
-                                        .sliding_window = m_spec.sliding_window,
-                                        .chunk = m_spec.chunk,
-                                        .sinks = m_sinks,
-                                        .alibi = m_alibi,
-                                        .key_lists = r.selection.view(),
-                                        .threads = &threads};
-        if (r.selection.empty() && detail::expanded_attention<T>::pays(m_spec, x.rows(), first_position + x.rows())) {
+        attention_options options = this->options();
+        options.first_position = first_position;
+        options.first_key_position = dropped;
+        options.key_lists = r.selection.view();
+        options.threads = &threads;
+        if (r.selection.empty() && detail::expanded_attention<T>::pays(m_spec, x.rows(), keys)) {
+            detail::fit(r.context, x.rows(), g.num_heads * g.v_head_dim);
             detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
-                .run(memory.projections().query, first_position + x.rows(), latents, options, memory.scratch(),
-                     r.context);
+                .run(memory.projections().query, 0, x.rows(), keys, latents, options, memory.scratch(), r.context);
         } else if (m_spec.form == attention_form::latent) {
             detail::fit(memory.attended(), x.rows(), g.num_heads, g.kv_lora_rank);
             attend(memory.attended(), options);
@@ -254,13 +266,234 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
     });
 }
 
+template <class T>
+bool attention_layer<T>::worth_threads(std::size_t tokens) const noexcept {
+    const mla_geometry& g = m_spec.geometry;
+    return tokens * g.hidden_size * g.num_heads * g.qk_head_dim() > 10'000'000;
+}
+
+template <class T>
+void attention_layer<T>::require_plain(const char* call) const {
+    const bool compressed = m_spec.kind == attention_kind::compressed;
+    if (!compressed && !m_spec.indexer.any()) return;
+    detail::fail(errc::unsupported_architecture,
+                 std::string("is for attention to keys of each token, and that of this block is ") +
+                     (compressed ? "compressed" : "sparse") + ": forward is for it",
+                 {.subject = call});
+}
+
+template <class T>
+template <class Storage>
+void attention_layer<T>::require_needed(const kv_cache<Storage>& cache) const {
+    const std::size_t needed = first_needed(cache.next_position());
+    if (cache.first_position() > needed)
+        detail::fail(errc::bad_value,
+                     "has dropped the tokens before position " + std::to_string(cache.first_position()) +
+                         ", and the next token sees those from " + std::to_string(needed) + " on",
+                     {.subject = "cache"});
+}
+
+// --- the halves ---
+
+template <class T>
+void attention_layer<T>::project_into(const matrix_input<T>& x, std::span<const std::size_t> positions,
+                                      attention_result<T>& r, attention_workspace<T>& memory, executor* given,
+                                      std::size_t sequence_length) const {
+    require_plain("project");
+    require_width(x);
+    if (positions.size() != x.rows())
+        detail::fail(errc::shape_mismatch,
+                     std::to_string(positions.size()) + " positions, x has " + std::to_string(x.rows()) + " tokens",
+                     {.subject = "positions"});
+    if (x.rows() == 0) sequence_length = std::max<std::size_t>(sequence_length, 1);
+    if (sequence_length == 0) {
+        const auto [first, last] = std::minmax_element(positions.begin(), positions.end());
+        sequence_length = *last + 1;
+        require_one_call(*first, sequence_length);
+    }
+    rope_table of_length;
+    if (depends_on_length(m_spec.rope)) of_length = make_rope_table(m_spec.rope, static_cast<double>(sequence_length));
+    const rope_table& rope = depends_on_length(m_spec.rope) ? of_length : m_rope;
+    detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
+        const detail::block_projection<T> project(m_spec, rope, m_weights, memory.projections(), threads);
+        project.query_key_value(x, {.positions = positions}, r);
+    });
+    r.selection = {};
+}
+
+template <class T>
+void attention_layer<T>::finish_into(const tensor<T, 3>& attended, const matrix_input<T>& x, attention_result<T>& r,
+                                     attention_workspace<T>& memory, executor* given) const {
+    require_plain("finish");
+    require_width(x);
+    const mla_geometry& g = m_spec.geometry;
+    const bool latent = m_spec.form == attention_form::latent;
+    const std::size_t size = latent ? g.kv_lora_rank : g.v_head_dim;
+    if (attended.shape(0) != x.rows() || attended.shape(1) != g.num_heads || attended.shape(2) != size)
+        detail::fail(errc::shape_mismatch,
+                     "expected [" + std::to_string(x.rows()) + ", " + std::to_string(g.num_heads) + ", " +
+                         std::to_string(size) + "], got [" + std::to_string(attended.shape(0)) + ", " +
+                         std::to_string(attended.shape(1)) + ", " + std::to_string(attended.shape(2)) + "]",
+                     {.subject = "attended"});
+    detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
+        const detail::block_projection<T> project(m_spec, m_rope, m_weights, memory.projections(), threads);
+        if (latent) {
+            project.from_latent(attended, r.context);
+        } else {
+            detail::fit(r.context, x.rows(), g.num_heads * size);
+            std::copy_n(attended.data(), attended.size(), r.context.data());
+        }
+        project.remake_gate_input(x);
+        project.apply_gate(x, r.context);
+        project.output(r.context, r.out);
+    });
+}
+
+// --- batches ---
+
+template <class T>
+template <class Storage>
+void attention_layer<T>::require_batch(std::span<const cached_sequence<Storage>> sequences, std::size_t rows) const {
+    std::size_t tokens = 0;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+        const kv_cache<Storage>* const cache = sequences[i].cache;
+        const auto same = [&](const cached_sequence<Storage>& other) { return other.cache == cache; };
+        if (cache == nullptr ||
+            std::any_of(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), same))
+            detail::fail(errc::bad_value,
+                         "that of sequence " + std::to_string(i) + (cache == nullptr ? " is null" : " is given twice"),
+                         {.subject = "cache"});
+        require_own(*cache);
+        require_needed(*cache);
+        const std::size_t position = cache->next_position();
+        if (sequences[i].tokens != 0)
+            require_one_call(position, std::max(cache->longest(), position + sequences[i].tokens));
+        tokens += sequences[i].tokens;
+    }
+    if (tokens != rows)
+        detail::fail(
+            errc::shape_mismatch,
+            "x has " + std::to_string(rows) + " rows, the sequences have " + std::to_string(tokens) + " tokens",
+            {.subject = "sequences"});
+}
+
+template <class T>
+template <class Storage>
+void attention_layer<T>::attend_batch(std::span<const cached_sequence<Storage>> sequences, attention_result<T>& r,
+                                      attention_workspace<T>& memory, const detail::block_projection<T>& project,
+                                      executor& threads) const {
+    const mla_geometry& g = m_spec.geometry;
+    const bool latent = m_spec.form == attention_form::latent;
+    const std::size_t rows = r.q.shape(0), heads = g.num_heads, size = latent ? g.kv_lora_rank : g.v_head_dim;
+    T* out = nullptr;
+    if (latent) {
+        detail::fit(memory.attended(), rows, heads, size);
+        out = memory.attended().data();
+    } else {
+        detail::fit(r.context, rows, heads * size);
+        out = r.context.data();
+    }
+    attention_options options = this->options();
+    options.threads = &threads;
+    const auto expands = [&](const cached_sequence<Storage>& s) {
+        return detail::expanded_attention<T>::pays(m_spec, s.tokens, s.cache->size());
+    };
+    auto& list = memory.batch().template sequences<Storage>();
+    list.clear();
+    std::size_t first = 0, row = 0;  // of the list, and of the sequence
+    const auto attend_list = [&](std::size_t end) {
+        gqa_attention_batch(detail::rows_from<const T>(r.q.data(), heads, r.q.shape(2), first, end - first), list,
+                            detail::rows_from<T>(out, heads, size, first, end - first), options, memory.scratch());
+        list.clear();
+    };
+    for (const cached_sequence<Storage>& s : sequences) {
+        const bool alone = expands(s);
+        if (alone) {
+            attend_list(row);
+            std::fill_n(out + row * heads * size, s.tokens * heads * size, T(0));  // its context is made below
+            first = row + s.tokens;
+        } else {
+            list.push_back({.tokens = s.tokens,
+                            .k = s.cache->key_rows(),
+                            .v = s.cache->value_rows(),
+                            .first_position = s.cache->next_position() - s.tokens,
+                            .first_key_position = s.cache->first_position()});
+        }
+        row += s.tokens;
+    }
+    attend_list(rows);
+    if (!latent) return;
+    project.from_latent(memory.attended(), r.context);
+    row = 0;
+    for (const cached_sequence<Storage>& s : sequences) {
+        if (expands(s)) {
+            options.first_position = s.cache->next_position() - s.tokens;
+            options.first_key_position = s.cache->first_position();
+            detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
+                .run(
+                    memory.projections().query, row, s.tokens, s.cache->size(),
+                    [&](T* to) { detail::copy_rows_of(*s.cache, to); }, options, memory.scratch(), r.context);
+        }
+        row += s.tokens;
+    }
+}
+
+template <class T>
+template <class Storage>
+void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cached_sequence<Storage>> sequences,
+                                   attention_result<T>& r, attention_workspace<T>& memory, executor* given) const {
+    require_plain("forward_batch");
+    require_width(x);
+    require_batch(sequences, x.rows());
+    detail::batch_buffers& lists = memory.batch();
+    lists.positions.clear();
+    lists.held.clear();
+    lists.tables.clear();
+    lists.of_tokens.clear();
+    for (const cached_sequence<Storage>& s : sequences) {
+        lists.held.push_back(s.cache->size());
+        for (std::size_t t = 0; t < s.tokens; ++t) lists.positions.push_back(s.cache->next_position() + t);
+        if (depends_on_length(m_spec.rope))
+            lists.tables.push_back(
+                make_rope_table(m_spec.rope, static_cast<double>(s.cache->next_position() + s.tokens)));
+    }
+    for (std::size_t i = 0; i < lists.tables.size(); ++i)
+        lists.of_tokens.insert(lists.of_tokens.end(), sequences[i].tokens, &lists.tables[i]);
+    try {
+        detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
+            const detail::block_projection<T> project(m_spec, m_rope, m_weights, memory.projections(), threads);
+            project.query_key_value(x, {.positions = lists.positions, .tables = lists.of_tokens}, r);
+            r.selection = {};
+            std::size_t row = 0;
+            for (const cached_sequence<Storage>& s : sequences) {
+                const auto rows = [&](const tensor<T, 3>& all) {
+                    return detail::rows_from<const T>(all.data(), all.shape(1), all.shape(2), row, s.tokens);
+                };
+                if (m_spec.form == attention_form::latent)
+                    s.cache->append(rows(r.k));
+                else
+                    s.cache->append(rows(r.k), rows(r.v));
+                row += s.tokens;
+            }
+            attend_batch(sequences, r, memory, project, threads);
+            project.apply_gate(x, r.context);
+            project.output(r.context, r.out);
+        });
+    } catch (...) {
+        for (std::size_t i = 0; i < sequences.size(); ++i) sequences[i].cache->truncate(lists.held[i]);
+        throw;
+    }
+}
+
 #ifdef LARQL_SEPARATE
 
 // What other files of a program find compiled: every element type and cache that there is.
 #define LARQL_LAYER(T, Storage)                                                                                      \
     template kv_cache<Storage> attention_layer<T>::make_cache<Storage>(std::size_t, std::size_t) const;              \
     template void attention_layer<T>::forward_into(const matrix_input<T>&, kv_cache<Storage>&, attention_result<T>&, \
-                                                   attention_workspace<T>&, const forward_options&) const;
+                                                   attention_workspace<T>&, const forward_options&) const;           \
+    template void attention_layer<T>::run_batch(const matrix_input<T>&, std::span<const cached_sequence<Storage>>,   \
+                                                attention_result<T>&, attention_workspace<T>&, executor*) const;
 template class attention_layer<float>;
 LARQL_LAYER(float, float)
 LARQL_LAYER(float, bf16)

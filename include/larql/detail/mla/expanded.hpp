@@ -43,15 +43,16 @@ public:
         return expanded < 0.9 * latent && heads_at_once(g, keys) != 0;
     }
 
-    /// @param q         [T, H, D]  rotated queries, not carried into the latent
+    /// @param q         [., H, D]  rotated queries, not carried into the latent, of which `tokens` from row `first` on
+    /// are
+    ///                  this sequence's
     /// @param latents   writes the cached rows [S, R + P] to a pointer, as T
-    /// @param context   [T, H*V]  gets the heads' outputs
+    /// @param context   [., H*V]  gets the heads' outputs in the same rows
     template <class Latents>
-    void run(const tensor<T, 3>& q, std::size_t keys, const Latents& latents, const attention_options& options,
-             attention_scratch& scratch, tensor<T, 2>& context) const {
-        const std::size_t tokens = q.shape(0), heads = m_g.num_heads, dim = m_g.qk_head_dim(), value = m_g.v_head_dim;
+    void run(const tensor<T, 3>& q, std::size_t first, std::size_t tokens, std::size_t keys, const Latents& latents,
+             const attention_options& options, attention_scratch& scratch, tensor<T, 2>& context) const {
+        const std::size_t heads = m_g.num_heads, dim = m_g.qk_head_dim(), value = m_g.v_head_dim;
         fit(m_buffers.latents, keys, m_g.kv_lora_rank + m_g.qk_rope_head_dim);
-        fit(context, tokens, heads * value);
         latents(m_buffers.latents.data());
         const std::size_t at_once = heads_at_once(m_g, keys);
         for (std::size_t head = 0; head < heads; head += at_once) {
@@ -63,8 +64,10 @@ public:
             attention_options of_heads = options;
             if (!options.sinks.empty()) of_heads.sinks = options.sinks.subspan(head, count);
             gqa_attention_into(
-                view(q.data() + head * dim, {tokens, count, dim}, heads * dim), m_buffers.keys, m_buffers.values,
-                view(context.data() + head * value, {tokens, count, value}, heads * value), of_heads, scratch);
+                view(q.data() + (first * heads + head) * dim, {tokens, count, dim}, heads * dim), m_buffers.keys,
+                m_buffers.values,
+                view(context.data() + (first * heads + head) * value, {tokens, count, value}, heads * value), of_heads,
+                scratch);
         }
     }
 

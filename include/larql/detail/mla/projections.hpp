@@ -46,12 +46,12 @@ public:
 
     /// q, k and v of the new tokens, rotated.
     /// @param query_latent  gets the normed query latent [T, Rq], times its gains, which an indexer reads; null: unread
-    void query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r,
+    void query_key_value(const matrix_input<T>& x, const token_places& at, attention_result<T>& r,
                          tensor<T, 2>* query_latent = nullptr) const {
         tensor<T, 3>& q = m_form == attention_form::latent ? m_buffers.query : r.q;
         query(x, query_latent, q);
         if (m_spec.kind == attention_kind::gqa) {
-            plain_query_key_value(x, first_position, r);
+            plain_query_key_value(x, at, r);
             return;
         }
         if (m_form == attention_form::dense) {
@@ -59,16 +59,16 @@ public:
         } else {
             factored_key_value(x, r);
         }
-        apply_rope(q, rope_begin(m_g), m_rope, m_g.pairing, first_position);
-        apply_temperature(q, first_position);
+        apply_rope(q, rope_begin(m_g), m_rope, m_g.pairing, at);
+        apply_temperature(q, at);
         if (m_form == attention_form::latent) {
-            apply_rope(r.k, m_g.kv_lora_rank, m_rope, m_g.pairing, first_position);
+            apply_rope(r.k, m_g.kv_lora_rank, m_rope, m_g.pairing, at);
             to_latent(q, r.q);
             leading_columns(r.k, m_g.kv_lora_rank, r.v);
         } else if (m_form == attention_form::factored) {
-            spread_rotated(r.k, first_position);
+            spread_rotated(r.k, at);
         } else {
-            apply_rope(r.k, rope_begin(m_g), m_rope, m_g.pairing, first_position);
+            apply_rope(r.k, rope_begin(m_g), m_rope, m_g.pairing, at);
         }
     }
 
@@ -91,6 +91,11 @@ public:
                            .x_head = rank,
                            .out_head = value},
                           m_threads);
+    }
+
+    /// Makes anew what query_key_value keeps of these tokens for the gate: where it was another call that made it.
+    void remake_gate_input(const matrix_input<T>& x) const {
+        if (m_spec.gate != output_gate::none && m_spec.raw_query_latent) keep_both_latents(linear(x, tensor_role::q_a));
     }
 
     /// Multiplies the heads' outputs [T, H*V] by the block's gate, if it has one.
@@ -226,7 +231,7 @@ private:
     }
 
     /// Plain attention: norms of the heads before or after rotation.
-    void plain_query_key_value(const matrix_input<T>& x, std::size_t first_position, attention_result<T>& r) const {
+    void plain_query_key_value(const matrix_input<T>& x, const token_places& at, attention_result<T>& r) const {
         linear(x.source(), tensor_role::k, m_g.kv_heads(), r.k);
         if (m_spec.value_is_key)
             r.v = r.k;
@@ -235,7 +240,7 @@ private:
         const auto rotate = [&](tensor<T, 3>& heads, const norm_spec& norm, tensor_role role) {
             if (!norm.after_rope) normalise_heads(heads, norm, m_w.vector(role), m_w.bias(role));
             clip(heads);
-            apply_rope(heads, rope_begin(m_g), m_rope, m_g.pairing, first_position);
+            apply_rope(heads, rope_begin(m_g), m_rope, m_g.pairing, at);
             if (norm.after_rope) normalise_heads(heads, norm, m_w.vector(role), m_w.bias(role));
         };
         rotate(r.q, m_spec.q_norm, tensor_role::q_norm);
@@ -244,7 +249,7 @@ private:
         clip(r.v);
         if (m_spec.value_scale != 1.0)
             for (std::size_t i = 0; i < r.v.size(); ++i) r.v.data()[i] *= static_cast<T>(m_spec.value_scale);
-        apply_temperature(r.q, first_position);
+        apply_temperature(r.q, at);
     }
 
     void clip(tensor<T, 3>& x) const {
@@ -262,18 +267,18 @@ private:
     }
 
     /// Multiplies the queries of a token by the factor of its position.
-    void apply_temperature(tensor<T, 3>& q, std::size_t first_position) const {
+    void apply_temperature(tensor<T, 3>& q, const token_places& at) const {
         const query_temperature& rule = m_spec.temperature;
         if (rule.scale == 0.0) return;
         const std::size_t width = q.shape(1) * q.shape(2);
         for (std::size_t t = 0; t < q.shape(0); ++t) {
             if (rule.logarithmic) {
-                const double logarithm = std::log(static_cast<double>(first_position + t + 1)) / std::log(rule.length);
+                const double logarithm = std::log(static_cast<double>(at[t] + 1)) / std::log(rule.length);
                 const T factor = static_cast<T>(logarithm > 1.0 ? rule.scale * logarithm : 1.0);
                 for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;
                 continue;
             }
-            const double steps = std::floor((static_cast<double>(first_position + t) + rule.offset) / rule.length);
+            const double steps = std::floor((static_cast<double>(at[t]) + rule.offset) / rule.length);
             const T factor = static_cast<T>(1.0 + rule.scale * std::log1p(steps));
             for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;
         }
@@ -338,12 +343,12 @@ private:
     }
 
     /// Rotates the key part that all heads share once, in the first head, and copies it to the others.
-    void spread_rotated(tensor<T, 3>& k, std::size_t first_position) const {
+    void spread_rotated(tensor<T, 3>& k, const token_places& at) const {
         const std::size_t tokens = k.shape(0), heads = k.shape(1), dim = k.shape(2), rope = m_g.qk_rope_head_dim;
         const std::size_t rotated = rope_begin(m_g);
         for (std::size_t t = 0; t < tokens; ++t) {
             T* const shared = k.data() + t * heads * dim + rotated;
-            apply_rope(shared, 1, dim, m_rope, m_g.pairing, first_position + t);
+            apply_rope(shared, 1, dim, at.table(t, m_rope), m_g.pairing, at[t]);
             for (std::size_t h = 1; h < heads; ++h) std::copy_n(shared, rope, shared + h * dim);
         }
     }

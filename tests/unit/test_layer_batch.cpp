@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A block in an engine's hands, on every shipped checkpoint and in every form that it has: its halves around the
+// engine's own attention, batches of sequences, caches that drop what a window has left behind, forks.
+#include <larql/checkpoint.hpp>
+
+#include <support/random.hpp>
+#include <support/tiny_model.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using larql::attention_form;
+using larql::attention_kind;
+using larql::attention_layer;
+using larql::cached_sequence;
+using larql::errc;
+using larql::kv_cache;
+using larql::tensor;
+using larql::testing::random_source;
+using larql::testing::relative_error;
+
+constexpr attention_form all_forms[] = {attention_form::factored, attention_form::dense, attention_form::latent};
+
+tensor<float, 2> random_rows(random_source& random, std::size_t rows, std::size_t width) {
+    auto x = tensor<float, 2>::from_shape({rows, width});
+    random.fill_normal(x);
+    return x;
+}
+
+/// Rows [begin, begin + count) of some.
+tensor<float, 2> rows_of(const tensor<float, 2>& x, std::size_t begin, std::size_t count) {
+    auto part = tensor<float, 2>::from_shape({count, x.shape(1)});
+    std::copy_n(x.data() + begin * x.shape(1), part.size(), part.data());
+    return part;
+}
+
+/// Calls `use(layer)` for each block of each shipped checkpoint in each form, whose attention is to keys of each token.
+template <class F>
+void for_each_plain_layer(const F& use) {
+    for (const auto& folder : std::filesystem::directory_iterator(std::string(LARQL_TEST_DATA) + "/hf")) {
+        const std::string name = folder.path().filename().string();
+        if (name.ends_with("_converted")) continue;  // what others wrote of a model that is here
+        if (name.starts_with("baichuan")) continue;  // is told by its true size, and has a row of its own elsewhere
+        const auto model = larql::checkpoint::open(folder.path().string());
+        for (std::size_t block = 0; block < model.attention_blocks(); ++block)
+            for (const attention_form form : all_forms) {
+                if (!model.supports(form)) continue;
+                const auto layer = model.attention(block, form);
+                if (layer.spec().kind == attention_kind::compressed || layer.spec().indexer.any()) continue;
+                CAPTURE(name);
+                CAPTURE(block);
+                CAPTURE(std::string(larql::to_string(form)));
+                use(layer);
+            }
+    }
+}
+
+/// The window and the chunk of a block, the smaller one; 0: it sees all.
+std::size_t reach(const attention_layer<float>& layer) {
+    const std::size_t window = layer.spec().sliding_window, chunk = layer.spec().chunk;
+    return window == 0 ? chunk : chunk == 0 ? window : std::min(window, chunk);
+}
+
+}  // namespace
+
+TEST_CASE("attention_layer: its halves around gqa_attention are forward, for tokens in any order") {
+    random_source random(1);
+    std::size_t layers = 0;
+    for_each_plain_layer([&](const attention_layer<float>& layer) {
+        constexpr std::size_t tokens = 21;
+        const auto x = random_rows(random, tokens, layer.spec().input_width());
+        const auto whole = layer.forward(x);
+        std::vector<std::size_t> positions(tokens);
+        std::iota(positions.begin(), positions.end(), std::size_t{0});
+        auto parts = layer.project(x, positions);
+        CHECK(parts.q == whole.q);
+        CHECK(parts.k == whole.k);
+        CHECK(parts.v == whole.v);
+        const auto attended = larql::gqa_attention_asym(parts.q, parts.k, parts.v, layer.options());
+        CHECK(relative_error(layer.finish(attended, x), whole.out) < 1e-6);
+
+        // The same tokens backwards: each is rotated for its own position.
+        auto reversed = tensor<float, 2>::from_shape(x.shape());
+        for (std::size_t t = 0; t < tokens; ++t)
+            std::copy_n(x.data() + t * x.shape(1), x.shape(1), reversed.data() + (tokens - 1 - t) * x.shape(1));
+        std::reverse(positions.begin(), positions.end());
+        const auto back = layer.project(reversed, positions);
+        const std::size_t width = back.k.size() / tokens;
+        double worst = 0, most = 0;
+        for (std::size_t t = 0; t < tokens; ++t)
+            for (std::size_t i = 0; i < width; ++i) {
+                const float a = back.k.data()[t * width + i], b = whole.k.data()[(tokens - 1 - t) * width + i];
+                worst = std::max(worst, static_cast<double>(std::abs(a - b)));
+                most = std::max(most, static_cast<double>(std::abs(b)));
+            }
+        CHECK(worst <= 2e-6 * most);
+        ++layers;
+    });
+    CHECK(layers > 300);
+}
+
+TEST_CASE("attention_layer: a batch of sequences is each sequence's own forward") {
+    random_source random(2);
+    larql::thread_pool pool(2);
+    for_each_plain_layer([&](const attention_layer<float>& layer) {
+        if (layer.spec().rope.doubling) return;  // takes a sequence in one call alone
+        const std::size_t width = layer.spec().input_width();
+        const std::size_t before[] = {13, 0, 5, 30, 2}, added[] = {1, 1, 7, 0, 40};
+        std::vector<kv_cache<float>> caches, single;
+        std::vector<cached_sequence<float>> sequences;
+        for (std::size_t i = 0; i < 5; ++i) {
+            const auto prefix = random_rows(random, before[i], width);
+            for (auto* list : {&caches, &single}) {
+                list->push_back(layer.make_cache(80));
+                if (before[i] != 0) (void)layer.forward(prefix, list->back());
+            }
+        }
+        for (std::size_t i = 0; i < 5; ++i) sequences.push_back({&caches[i], added[i]});
+        const auto x = random_rows(random, 49, width);
+        const auto batch = layer.forward_batch(x, sequences, &pool);
+        for (std::size_t i = 0, row = 0; i < 5; row += added[i++]) {
+            CAPTURE(i);
+            CHECK(caches[i].size() == before[i] + added[i]);
+            if (added[i] == 0) continue;
+            const auto own = layer.forward(rows_of(x, row, added[i]), single[i]);
+            CHECK(relative_error(rows_of(batch.out, row, added[i]), own.out) < 5e-6);
+            CHECK(relative_error(rows_of(batch.context, row, added[i]), own.context) < 5e-6);
+        }
+        // They go on together.
+        const auto next = random_rows(random, 5, width);
+        for (cached_sequence<float>& s : sequences) s.tokens = 1;
+        const auto then = layer.forward_batch(next, sequences);
+        for (std::size_t i = 0; i < 5; ++i) {
+            const auto own = layer.forward(rows_of(next, i, 1), single[i]);
+            CHECK(relative_error(rows_of(then.out, i, 1), own.out) < (added[i] == 0 ? 1e-5 : 5e-6));
+        }
+    });
+}
+
+TEST_CASE("attention_layer: a batch that does not fit is refused, and leaves the caches as they were") {
+    const auto model = larql::checkpoint::open(std::string(LARQL_TEST_DATA) + "/hf/llama3");
+    const auto layer = model.attention(0, attention_form::factored);
+    random_source random(3);
+    auto a = layer.make_cache(8), b = layer.make_cache(3);
+    const auto x = random_rows(random, 4, layer.spec().input_width());
+    const auto attempt = [&](std::vector<cached_sequence<float>> sequences, larql::executor* threads = nullptr) {
+        std::string text;
+        try {
+            (void)layer.forward_batch(x, sequences, threads);
+        } catch (const larql::error& e) {
+            text = std::string(larql::to_string(e.code())) + " " + e.what();
+        }
+        CHECK(a.size() == 0);
+        CHECK(b.size() == 0);
+        return text;
+    };
+    CHECK(attempt({{&a, 2}, {&b, 1}}) == "shape_mismatch sequences: x has 4 rows, the sequences have 3 tokens");
+    CHECK(attempt({{&a, 2}, {&a, 2}}) == "bad_value cache: that of sequence 1 is given twice");
+    CHECK(attempt({{&a, 2}, {nullptr, 2}}) == "bad_value cache: that of sequence 1 is null");
+    CHECK(attempt({{&a, 0}, {&b, 4}}).starts_with("limit_exceeded"));
+    auto other = kv_cache<float>({.capacity = 8, .kv_heads = 1, .key_size = 3, .value_size = 3});
+    CHECK(attempt({{&a, 2}, {&other, 2}}).starts_with("shape_mismatch cache: the layer caches"));
+    struct failing : larql::executor {
+        std::size_t left;
+        explicit failing(std::size_t n) : left(n) {}
+        [[nodiscard]] std::size_t concurrency() const noexcept override { return 1; }
+        void run(std::size_t tasks, larql::task_ref task) override {
+            if (left-- == 0) throw larql::error(errc::io, "the executor failed");
+            for (std::size_t i = 0; i < tasks; ++i) task(i);
+        }
+    };
+    std::size_t failures = 0;
+    for (std::size_t runs = 0;; ++runs) {  // at each of its runs
+        failing threads(runs);
+        std::string text;
+        try {
+            const std::vector<cached_sequence<float>> sequences{{&a, 3}, {&b, 1}};
+            (void)layer.forward_batch(x, sequences, &threads);
+            break;
+        } catch (const larql::error&) {
+            ++failures;
+            CHECK(a.size() == 0);
+            CHECK(b.size() == 0);
+        }
+    }
+    CHECK(failures > 3);
+    CHECK(a.size() == 3);
+
+    const auto sparse = larql::checkpoint::open(std::string(LARQL_TEST_DATA) + "/hf/deepseek_v32");
+    const auto indexed = sparse.attention(0, attention_form::factored);
+    const std::vector<std::size_t> positions{0};
+    const auto one = random_rows(random, 1, indexed.spec().input_width());
+    const auto code = [](const auto& call) {
+        try {
+            call();
+        } catch (const larql::error& e) {
+            return e.code();
+        }
+        return errc::io;
+    };
+    CHECK(code([&] { (void)indexed.project(one, positions); }) == errc::unsupported_architecture);
+    CHECK(code([&] { (void)indexed.forward_batch(one, std::vector<cached_sequence<float>>{}); }) ==
+          errc::unsupported_architecture);
+    CHECK(code([&] { (void)layer.project(x, positions); }) == errc::shape_mismatch);
+    CHECK(code([&] { (void)layer.finish(tensor<float, 3>::from_shape({4, 1, 2}), x); }) == errc::shape_mismatch);
+}
+
+TEST_CASE("attention_layer: a cache that drops what the window has left behind gives what a whole one gives") {
+    random_source random(4);
+    std::size_t windows = 0;
+    for_each_plain_layer([&](const attention_layer<float>& layer) {
+        const std::size_t width = layer.spec().input_width(), steps = 45;
+        auto whole = layer.make_cache(steps + 2);
+        if (reach(layer) == 0 || reach(layer) > 30) {
+            (void)layer.forward(random_rows(random, 5, width), whole);
+            CHECK(layer.unneeded(whole) == 0);
+            whole.drop_front(1);
+            CHECK_THROWS_AS((void)layer.forward(random_rows(random, 1, width), whole), larql::error);
+            return;
+        }
+        ++windows;
+        auto dropping = layer.make_cache(reach(layer) + 3);
+        for (std::size_t step = 0; step < steps;) {
+            const std::size_t count = step % 3 == 0 ? 2 : 1;
+            const auto x = random_rows(random, count, width);
+            dropping.drop_front(layer.unneeded(dropping));
+            CHECK(dropping.next_position() == whole.size());
+            const auto want = layer.forward(x, whole), got = layer.forward(x, dropping);
+            CHECK(relative_error(got.out, want.out) < 5e-6);
+            step += count;
+        }
+        CHECK(dropping.first_position() > 0);
+        // In a batch, too.
+        dropping.drop_front(layer.unneeded(dropping));
+        const auto x = random_rows(random, 1, width);
+        const std::vector<cached_sequence<float>> sequences{{&dropping, 1}};
+        const auto got = layer.forward_batch(x, sequences);
+        CHECK(relative_error(got.out, layer.forward(x, whole).out) < 5e-6);
+        dropping.drop_front(dropping.size());
+        const bool sees_back = layer.unneeded(dropping) == 0 && dropping.first_position() % reach(layer) != 0;
+        if (sees_back && reach(layer) > 1) CHECK_THROWS_AS((void)layer.forward(x, dropping), larql::error);
+        dropping.clear();
+        CHECK(dropping.next_position() == 0);
+    });
+    CHECK(windows > 10);
+}
+
+TEST_CASE("attention_layer: a cache that begins with another's prefix goes on as that sequence would") {
+    random_source random(5);
+    for_each_plain_layer([&](const attention_layer<float>& layer) {
+        const std::size_t width = layer.spec().input_width();
+        if (layer.spec().rope.doubling) return;
+        auto first = layer.make_cache(20), second = layer.make_cache(20);
+        (void)layer.forward(random_rows(random, 9, width), first);
+        second.append_from(first, 0, 6);
+        second.append_from(first, 6, 9);
+        const auto x = random_rows(random, 3, width);
+        CHECK(layer.forward(x, second).out == layer.forward(x, first).out);
+        CHECK(second.size() == 12);
+    });
+}
