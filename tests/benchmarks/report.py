@@ -61,6 +61,9 @@ GROUPS = (
           "GB/s are the keys and values that a step has to read. The suffix is their storage; torch takes part in "
           "float32 only. With one key/value head larql reads the values out of the keys; the peers are given them as "
           "tensors of their own."),
+    Group("batch", "Batches and pages", ("batch", "paged"), None,
+          "One new token of each of eight sequences of unequal lengths, in one call and in eight; one token against "
+          "keys and values in pages of 64 tokens and in one piece."),
     Group("block", "A whole attention block", ("block",), 1,
           "DeepSeek-V3 in latent form, hidden states to output. GB/s are the stored weights and the cached keys, which "
           "a call has to read once."),
