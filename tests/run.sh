@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . cmake/setup.sh
-larql_packages="$larql_packages parallel"  # a test runs a conversion in parts by it
+larql_packages="$larql_packages parallel libtbb-dev"  # tests run a conversion in parts, and attention on TBB's threads
 larql_setup
 
 settings=cmake/dev.cmake build=build tests=()
