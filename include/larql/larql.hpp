@@ -5,9 +5,11 @@
 #define LARQL_LARQL_HPP
 
 #include <larql/amx.hpp>
+#include <larql/attention_batch.hpp>
 #include <larql/attention_cost.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_layer.hpp>
+#include <larql/attention_part.hpp>
 #include <larql/attention_plan.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
@@ -35,6 +37,7 @@
 #include <larql/quantization_config.hpp>
 #include <larql/rope.hpp>
 #include <larql/rope_config.hpp>
+#include <larql/rows_view.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/safetensors_writer.hpp>
 #include <larql/tensor_info.hpp>
