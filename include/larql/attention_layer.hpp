@@ -9,14 +9,13 @@
 #ifndef LARQL_ATTENTION_LAYER_HPP
 #define LARQL_ATTENTION_LAYER_HPP
 
-#include <larql/attention_batch.hpp>
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
+#include <larql/detail/mla/batch_buffers.hpp>
 #include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/detail/xtensor.hpp>
-#include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/gqa_attention.hpp>
@@ -28,38 +27,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace larql {
 
 namespace detail {
-
 template <class T>
 class block_projection;
-
-/// Lists of a batch of sequences, which grow to the largest call.
-struct batch_buffers {
-    std::vector<std::size_t> positions{};        // of each token
-    std::vector<std::size_t> held{};             // by each cache before the call
-    std::vector<rope_table> tables{};            // of each sequence, where they follow its length
-    std::vector<const rope_table*> of_tokens{};  // of each token
-    std::vector<attention_sequence<float>> of_float{};
-    std::vector<attention_sequence<bf16>> of_bf16{};
-    std::vector<attention_sequence<f16>> of_f16{};
-
-    template <class Storage>
-    [[nodiscard]] std::vector<attention_sequence<Storage>>& sequences() noexcept {
-        if constexpr (std::is_same_v<Storage, float>)
-            return of_float;
-        else if constexpr (std::is_same_v<Storage, bf16>)
-            return of_bf16;
-        else
-            return of_f16;
-    }
-};
-
 }  // namespace detail
 
 /// What a block computed for T new tokens.
@@ -124,7 +99,7 @@ public:
     [[nodiscard]] const attention_spec& spec() const noexcept { return m_spec; }
 
     /// A cache of the layout that this layer's form needs.
-    /// @tparam Storage   float, bf16 or f16
+    /// @tparam Storage   float, bf16, f16 or f8_e4m3
     /// @param  capacity  tokens; memory is touched as tokens arrive
     /// @param  rollback  tokens that `truncate` can always take back, such as a draft that is rejected; only compressed
     ///                   attention, which leaves its window behind, has a limit and takes memory for it
@@ -146,7 +121,7 @@ public:
     /// Attends over the tokens of a cache and these, which are appended to it: token by token gives what one pass
     /// gives.
     ///
-    /// @param cache  from make_cache; the first new token has position cache.size()
+    /// @param cache  from make_cache; the first new token has position cache.next_position()
     /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's;
     ///         errc::bad_value past the trained length of a model whose frequencies follow its first call (Qwen 1);
     ///         and as above. What is thrown, here or by a task of the executor, leaves the cache as it was.
@@ -181,9 +156,8 @@ public:
     /// number of rows.
     ///
     /// @param x          [N, E]  the new tokens of all sequences, one sequence after the other
-    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span), whose `tokens`
-    /// sum
-    ///                   to N; no cache twice
+    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span); their tokens sum to
+    ///                   N; no cache twice
     /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above
     /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, errc::bad_value for a cache that is
     ///         missing or given twice; errc::unsupported_architecture for sparse and compressed attention, whose
@@ -213,8 +187,7 @@ public:
     /// @param r                gets q, k, v, and of latent form the layout of kv_cache::latent: k is what is cached
     /// @param sequence_length  that rotation follows, where it does (`dynamic`, `longrope`); 0: up to the last position
     /// @throws error errc::shape_mismatch for another number of positions; errc::unsupported_architecture for sparse
-    /// and
-    ///         compressed attention, which is more than attention over all of these keys
+    ///         and compressed attention, which is more than attention over all of these keys
     void project_into(const matrix_input<T>& x, std::span<const std::size_t> positions, attention_result<T>& r,
                       attention_workspace<T>& memory, executor* threads = nullptr,
                       std::size_t sequence_length = 0) const;

@@ -269,6 +269,23 @@ constexpr float f8_e4m3_to_float(std::uint8_t bits) noexcept {
     return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(static_cast<float>(mantissa) * 0x1p-9F));
 }
 
+/// Rounded to nearest, ties to even. Beyond 464, where 448 is no longer the nearest, it is NaN.
+constexpr std::uint8_t float_to_f8_e4m3(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const auto sign = static_cast<std::uint8_t>((bits >> 24) & 0x80U);
+    const std::uint32_t magnitude = bits & 0x7fffffffU;
+    if (magnitude > 0x43e80000U) return static_cast<std::uint8_t>(sign | 0x7fU);
+    if (magnitude >= 0x3c800000U) {  // normal
+        const std::uint32_t rounded = magnitude + 0x7ffffU + ((magnitude >> 20) & 1U);
+        return static_cast<std::uint8_t>(sign | ((rounded - 0x3c000000U) >> 20));
+    }
+    if (magnitude <= 0x3a800000U) return sign;  // half of the smallest subnormal, and below: ties to even zero
+    const std::uint32_t mantissa = (magnitude & 0x7fffffU) | 0x800000U;
+    const std::uint32_t shift = 141U - (magnitude >> 23);  // 21 to 24
+    const std::uint32_t rounded = mantissa + (1U << (shift - 1)) - 1U + ((mantissa >> shift) & 1U);
+    return static_cast<std::uint8_t>(sign | (rounded >> shift));
+}
+
 /// OCP 8-bit float, 5 exponent and 2 mantissa bits: the upper byte of an f16.
 constexpr float f8_e5m2_to_float(std::uint8_t bits) noexcept {
     return f16_to_float(static_cast<std::uint16_t>(bits << 8));
@@ -304,7 +321,18 @@ struct f16 {
     constexpr operator float() const noexcept { return f16_to_float(bits); }  // NOLINT: widening is exact
 };
 
-static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2);
+/// An OCP 8-bit float (E4M3), for K/V caches of a quarter of the memory: 3 bits of mantissa, magnitudes from 2^-9 to
+/// 448, NaN beyond. Whoever needs another range divides keys and values by a factor of their own before they are
+/// stored, and multiplies the attention's scale and its result by it.
+struct f8_e4m3 {
+    std::uint8_t bits = 0;
+
+    constexpr f8_e4m3() noexcept = default;
+    constexpr explicit f8_e4m3(float value) noexcept : bits(float_to_f8_e4m3(value)) {}
+    constexpr operator float() const noexcept { return f8_e4m3_to_float(bits); }  // NOLINT: widening is exact
+};
+
+static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2 && sizeof(f8_e4m3) == 1);
 
 }  // namespace larql
 

@@ -37,7 +37,7 @@ struct kv_cache_shape {
 };
 
 /// Keys and values, and the keys of a sparse indexer if it has one, of up to `capacity` tokens. T is the storage:
-/// float, bf16 or f16.
+/// float, bf16, f16 or f8_e4m3.
 ///
 /// Two layouts. Separate: keys [capacity, G, D] and values [capacity, G, V]. Latent (MLA, one head): a single
 /// [capacity, 1, R + P] whose first R columns are also the values. Either way keys() and values() are views for
@@ -51,8 +51,9 @@ struct kv_cache_shape {
 /// be worse than having to say so.
 template <class T>
 class kv_cache {
-    static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
-                  "larql: kv_cache stores float, larql::bf16 or larql::f16");
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16> ||
+                      std::is_same_v<T, f8_e4m3>,
+                  "larql: kv_cache stores float, larql::bf16, larql::f16 or larql::f8_e4m3");
     using extents = std::array<std::size_t, 3>;
 
     static auto make_view(const T* data, const extents& shape, const extents& strides) {
@@ -241,7 +242,7 @@ public:
                          "expected tokens of the " + std::to_string(other.m_size) + " that are there, got " +
                              std::to_string(begin) + " to " + std::to_string(end),
                          {.subject = "append_from"});
-        if (other.m_dropped + begin != next_position())
+        if (begin != end && other.m_dropped + begin != next_position())
             detail::fail(errc::bad_value,
                          "the first has position " + std::to_string(other.m_dropped + begin) + ", the next here is " +
                              std::to_string(next_position()),
@@ -410,7 +411,7 @@ private:
 
     template <class Element>
     static void store_row(const Element* from, std::size_t size, T* to) {
-        if constexpr (std::is_same_v<Element, float> && !std::is_same_v<T, float>) {
+        if constexpr (std::is_same_v<Element, float> && (std::is_same_v<T, f16> || std::is_same_v<T, bf16>)) {
             const auto narrow = std::is_same_v<T, f16> ? detail::narrow_f16 : detail::narrow_bf16;
             narrow(from, reinterpret_cast<std::byte*>(to), size, detail::active_simd_level());
         } else {

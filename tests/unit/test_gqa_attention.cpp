@@ -95,9 +95,58 @@ TEST_CASE("gqa_attention: reads keys and values in every storage") {
                 check_against_reference<float>(s);
                 check_against_reference<larql::bf16>(s);
                 check_against_reference<larql::f16>(s);
+                check_against_reference<larql::f8_e4m3>(s);
                 check_against_reference<larql::f16, float>(s);
                 check_against_reference<float, larql::bf16>(s);
             }
+}
+
+TEST_CASE("gqa_attention: every code of an 8-bit float is read as what it stands for") {
+    auto q = tensor<float, 3>::from_shape({40, 1, 16});
+    q.fill(0.5F);
+    auto one = tensor<float, 3>::from_shape({1, 1, 16});
+    one.fill(0.5F);
+    auto k = tensor<larql::f8_e4m3, 3>::from_shape({1, 1, 16}), v = tensor<larql::f8_e4m3, 3>::from_shape({1, 1, 256});
+    for (std::size_t i = 0; i < 256; ++i) v.data()[i].bits = static_cast<std::uint8_t>(i);
+    for (const simd_level level : usable_levels()) {
+        CAPTURE(larql::detail::to_string(level));
+        const auto few = attend_at(level, one, k, v);
+        const auto many = attend_at(level, q, k, v, {.causal = false});
+        for (std::size_t i = 0; i < 256; ++i)
+            for (const float got : {few(0, 0, i), many(7, 0, i)}) {
+                const float want = v.data()[i];
+                CHECK((std::isnan(want) ? std::isnan(got) : got == want));
+                CHECK(std::isnan(want) == (i % 128 == 127));
+            }
+    }
+}
+
+TEST_CASE("f8_e4m3: numbers round to the nearest code, ties to the even one, and beyond the largest to NaN") {
+    random_source random(17);
+    for (std::size_t n = 0; n < 20000; ++n) {
+        const auto exponent = static_cast<int>(random.below(23)) - 14;
+        auto x = static_cast<float>(std::ldexp(random.uniform() * 2 - 1, exponent));
+        if (n % 4 == 0) {  // halfway between two codes
+            const auto code = static_cast<std::uint8_t>(random.below(126));
+            x = (larql::f8_e4m3_to_float(code) + larql::f8_e4m3_to_float(static_cast<std::uint8_t>(code + 1))) / 2;
+        }
+        std::uint8_t best = 0;
+        float distance = std::numeric_limits<float>::infinity();
+        for (int code = 0; code < 127; ++code) {
+            const float d = std::abs(std::abs(x) - larql::f8_e4m3_to_float(static_cast<std::uint8_t>(code)));
+            if (d < distance || (d == distance && code % 2 == 0)) {
+                best = static_cast<std::uint8_t>(code);
+                distance = d;
+            }
+        }
+        CHECK(larql::float_to_f8_e4m3(x) == (best | (std::signbit(x) ? 0x80 : 0)));
+    }
+    for (const float x : {464.1F, 480.0F, 1e30F, std::numeric_limits<float>::infinity(), std::nanf("")}) {
+        CHECK(larql::float_to_f8_e4m3(x) == 0x7f);
+        CHECK(larql::float_to_f8_e4m3(-x) == 0xff);
+    }
+    CHECK(larql::float_to_f8_e4m3(464.0F) == 0x7e);
+    CHECK(larql::float_to_f8_e4m3(-0.0F) == 0x80);
 }
 
 TEST_CASE("gqa_attention: every combination of options agrees with the plain definition") {

@@ -61,7 +61,7 @@ tensor<float, 3> rows(const tensor<float, 3>& from, std::size_t begin, std::size
 }  // namespace
 
 TEST_CASE_TEMPLATE("kv_cache: gives back what was appended, rounded once to the storage type", T, float, larql::bf16,
-                   larql::f16) {
+                   larql::f16, larql::f8_e4m3) {
     larql::testing::random_source random(1);
     const auto k = random_tensor(random, 5, 2, 6);
     const auto v = random_tensor(random, 5, 2, 3);
@@ -152,6 +152,73 @@ TEST_CASE("kv_cache: truncate forgets the last tokens and clear forgets all") {
     CHECK(cache.keys().shape()[0] == 0);
 }
 
+TEST_CASE("kv_cache: the oldest tokens go, and those that stay keep their rows and positions") {
+    larql::testing::random_source random(5);
+    const auto k = random_tensor(random, 7, 2, 4), v = random_tensor(random, 7, 2, 3),
+               i = random_tensor(random, 7, 1, 5);
+    kv_cache<float> cache({.capacity = 7, .kv_heads = 2, .key_size = 4, .value_size = 3, .index_size = 5});
+    cache.append_indexed(i, k, v);
+    cache.drop_front(0);
+    cache.drop_front(3);
+    CHECK(cache.size() == 4);
+    CHECK(cache.first_position() == 3);
+    CHECK(cache.next_position() == 7);
+    CHECK(cache.longest() == 7);
+    CHECK(same(cache.keys(), rows(k, 3, 7)));
+    CHECK(same(cache.values(), rows(v, 3, 7)));
+    CHECK(same(cache.index_keys(), rows(i, 3, 7)));
+    CHECK_THROWS_AS(cache.drop_front(5), larql::error);
+    cache.append_indexed(rows(i, 0, 3), rows(k, 0, 3), rows(v, 0, 3));  // there is room again
+    CHECK(same(cache.keys(), [&] {
+        tensor<float, 3> want = rows(k, 0, 7);
+        std::rotate(want.begin(), want.begin() + 3 * 8, want.end());
+        return want;
+    }()));
+    cache.truncate(2);
+    CHECK(cache.next_position() == 5);
+    CHECK(cache.longest() == 10);
+    auto moved = std::move(cache);
+    CHECK(moved.first_position() == 3);
+    moved.truncate(0);
+    CHECK(moved.next_position() == 3);
+    moved.clear();
+    CHECK(moved.next_position() == 0);
+    CHECK(moved.longest() == 0);
+}
+
+TEST_CASE("kv_cache: begins with another's tokens, at the same positions alone") {
+    larql::testing::random_source random(6);
+    const auto k = random_tensor(random, 5, 1, 4), v = random_tensor(random, 5, 1, 3);
+    const larql::kv_cache_shape shape{.capacity = 6, .kv_heads = 1, .key_size = 4, .value_size = 3};
+    kv_cache<larql::f16> a(shape), b(shape);
+    a.append(k, v);
+    b.append_from(a, 0, 2);
+    b.append_from(a, 2, 5);
+    CHECK(same(b.keys(), tensor<larql::f16, 3>(a.keys())));
+    CHECK(same(b.values(), tensor<larql::f16, 3>(a.values())));
+    const auto code = [&](auto&& call) {
+        try {
+            call();
+        } catch (const larql::error& e) {
+            return e.code();
+        }
+        return larql::errc::io;
+    };
+    CHECK(code([&] { b.append_from(a, 0, 1); }) == larql::errc::bad_value);  // position 0, and 5 is next
+    b.clear();
+    CHECK(code([&] { b.append_from(a, 1, 3); }) == larql::errc::bad_value);
+    CHECK(code([&] { b.append_from(a, 0, 6); }) == larql::errc::limit_exceeded);
+    CHECK(code([&] { b.append_from(a, 3, 2); }) == larql::errc::limit_exceeded);
+    kv_cache<larql::f16> small({.capacity = 2, .kv_heads = 1, .key_size = 4, .value_size = 3});
+    CHECK(code([&] { small.append_from(a, 0, 3); }) == larql::errc::limit_exceeded);
+    auto latent = kv_cache<larql::f16>::latent(6, 3, 1);
+    CHECK(code([&] { latent.append_from(a, 0, 1); }) == larql::errc::shape_mismatch);
+    CHECK(b.empty());
+    a.drop_front(4);
+    b.append_from(a, 0, 0);
+    CHECK(code([&] { b.append_from(a, 0, 1); }) == larql::errc::bad_value);
+}
+
 TEST_CASE("kv_cache: memory that is not used is not touched, and an impossible size is an error") {
     constexpr std::size_t many = std::size_t{1} << 20;
     // 1 GiB of address space; touching it would be noticed.
@@ -178,7 +245,7 @@ TEST_CASE("kv_cache: moving leaves an empty cache of no capacity") {
 }
 
 TEST_CASE_TEMPLATE("kv_cache: decoding token by token equals one pass over the whole", T, float, larql::bf16,
-                   larql::f16) {
+                   larql::f16, larql::f8_e4m3) {
     larql::testing::random_source random(8);
     const auto q = random_tensor(random, 40, 4, 32);
     const tensor<T, 3> k = xt::cast<T>(random_tensor(random, 40, 2, 32));

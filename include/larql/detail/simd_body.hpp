@@ -22,6 +22,7 @@ typedef std::uint16_t vhalf __attribute__((vector_size(LARQL_SIMD_BYTES / 2))); 
 // Memory forms: any alignment, and may alias the scalars that are there.
 typedef float vfloat_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
 typedef std::uint16_t vhalf_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 2), aligned(2), may_alias));
+typedef std::uint8_t vbyte_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 4), aligned(1), may_alias));
 typedef std::int32_t vint_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
 
 #if LARQL_SIMD_BYTES == 64
@@ -79,6 +80,29 @@ LARQL_SIMD_INLINE vfloat from_f16_bits(vhalf bits) noexcept {
 }
 LARQL_SIMD_INLINE vfloat load(const f16* p) noexcept {
     return from_f16_bits(*reinterpret_cast<const vhalf_memory*>(p));
+}
+
+LARQL_SIMD_INLINE vfloat load(const f8_e4m3* p) noexcept {
+#if LARQL_SIMD_BYTES == 64 && !defined(__clang__)  // GCC 12 widens in parts
+    typedef char signed_bytes __attribute__((vector_size(16), aligned(1), may_alias));
+    typedef int signed_words __attribute__((vector_size(64)));
+    const auto wide = reinterpret_cast<vuint>(
+        __builtin_ia32_pmovzxbd512_mask(*reinterpret_cast<const signed_bytes*>(p), signed_words{}, -1));
+#elif LARQL_SIMD_BYTES == 32 && !defined(__clang__)
+    typedef char signed_bytes __attribute__((vector_size(16)));
+    typedef long long two_words __attribute__((vector_size(16)));
+    long long eight = 0;
+    __builtin_memcpy(&eight, p, sizeof eight);
+    const auto wide =
+        reinterpret_cast<vuint>(__builtin_ia32_pmovzxbd256(reinterpret_cast<signed_bytes>(two_words{eight, 0})));
+#else
+    const vuint wide = __builtin_convertvector(*reinterpret_cast<const vbyte_memory*>(p), vuint);
+#endif
+    // As f16: exponent and mantissa in place, and a product that corrects the bias and normalises subnormals.
+    const vuint magnitude = wide & 0x7fU;
+    const vfloat finite = reinterpret_cast<vfloat>(magnitude << 20) * 0x1p120F;
+    const vuint chosen = (magnitude == 0x7fU) ? (magnitude | 0x7fc00000U) : reinterpret_cast<vuint>(finite);
+    return reinterpret_cast<vfloat>(chosen | ((wide & 0x80U) << 24));
 }
 
 /// The greater; NaN if b is NaN.

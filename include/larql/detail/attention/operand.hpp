@@ -24,7 +24,8 @@ using attention_element_t = std::remove_cv_t<typename std::decay_t<E>::value_typ
 
 template <class T>
 inline constexpr bool is_attention_element =
-    std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>;
+    std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bf16> || std::is_same_v<T, f16> ||
+    std::is_same_v<T, f8_e4m3>;
 
 /// double if any operand is double, else float.
 template <class... E>

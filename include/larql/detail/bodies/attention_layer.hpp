@@ -498,10 +498,12 @@ template class attention_layer<float>;
 LARQL_LAYER(float, float)
 LARQL_LAYER(float, bf16)
 LARQL_LAYER(float, f16)
+LARQL_LAYER(float, f8_e4m3)
 template class attention_layer<double>;
 LARQL_LAYER(double, float)
 LARQL_LAYER(double, bf16)
 LARQL_LAYER(double, f16)
+LARQL_LAYER(double, f8_e4m3)
 #undef LARQL_LAYER
 
 #endif
