@@ -8,6 +8,7 @@
 #include <larql/model_config.hpp>
 #include <larql/quantization_config.hpp>
 #include <larql/rope.hpp>
+#include <support/files.hpp>
 
 #include "attempt.hpp"
 #include "byte_source.hpp"

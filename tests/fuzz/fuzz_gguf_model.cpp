@@ -14,6 +14,8 @@
 #include "replay.hpp"
 #include "scratch_folder.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -10,6 +10,8 @@
 #include "replay.hpp"
 #include "scratch_folder.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
