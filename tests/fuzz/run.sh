@@ -89,9 +89,12 @@ fuzz() {
         fuzz_json | fuzz_config) options+=(-max_len=8192) ;;
         *) options+=(-max_len=1024) ;;
     esac
-    "$build/tests/fuzz/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=1024 \
-        -print_final_stats=1 -artifact_prefix="$findings/" "${options[@]}" "$corpus" "$build/seeds/$target" \
-        >"$build/$target.log" 2>&1 && echo 0 >"$build/$target.rc" || echo $? >"$build/$target.rc"
+    local TIMEFORMAT=%U  # seconds of processor, which on a busy machine are fewer than those of the clock
+    {
+        time "$build/tests/fuzz/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=1024 \
+            -print_final_stats=1 -artifact_prefix="$findings/" "${options[@]}" "$corpus" "$build/seeds/$target" \
+            >"$build/$target.log" 2>&1 && echo 0 >"$build/$target.rc" || echo $? >"$build/$target.rc"
+    } 2>"$build/$target.time"
 }
 export OPENBLAS_NUM_THREADS=1
 rm -rf $build/findings
@@ -104,13 +107,13 @@ done
 wait
 
 failed=0
-printf '%-18s %12s %8s %8s\n' target runs seconds findings
+printf '%-18s %10s %8s %10s %9s\n' target runs seconds processor findings
 for target in "$@"; do
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$build/$target.log")
     spent=$(sed -n 's/^Done [0-9]* runs in \([0-9]*\) second.*/\1/p' "$build/$target.log")
     found=$(find "$build/findings/$target" -type f | wc -l)
     [ "$(cat "$build/$target.rc")" -eq 0 ] || [ "$found" -gt 0 ] || found=1  # a target that did not come to its inputs
-    printf '%-18s %12s %8s %8s\n' "$target" "${runs:-0}" "${spent:--}" "$found"
+    printf '%-18s %10s %8s %10s %9s\n' "$target" "${runs:-0}" "${spent:--}" "$(cut -d. -f1 "$build/$target.time")" "$found"
     [ "$found" -eq 0 ] || failed=1
 done
 if [ $failed -ne 0 ]; then
