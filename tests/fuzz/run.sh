@@ -87,7 +87,7 @@ fuzz() {
     case $target in
         fuzz_gguf | fuzz_safetensors | fuzz_tree) options+=(-max_len=65536) ;;
         fuzz_json | fuzz_config) options+=(-max_len=8192) ;;
-        *) options+=(-max_len=1024) ;;
+        *) options+=(-max_len=1024 -len_control=0) ;;
     esac
     local TIMEFORMAT=%U  # seconds of processor, which on a busy machine are fewer than those of the clock
     {
