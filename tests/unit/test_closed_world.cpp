@@ -477,6 +477,19 @@ TEST_CASE("rope: parameters that are good one by one and give numbers that are n
                     larql::error);
 }
 
+TEST_CASE("closed world: key/value heads divide the heads of every block, whichever key they are from") {
+    json global = published("gemma4_text");
+    global["num_global_key_value_heads"] = 3;
+    LARQL_CHECK_ERROR_TEXT(problem_of(global), errc::bad_value,
+                           "num_global_key_value_heads: expected a divisor of num_attention_heads 4, got 3");
+    json doubled = published("mimo_v2_flash");  // blocks with a window have twice as many, unless stated
+    doubled.erase("swa_num_key_value_heads");
+    doubled["num_attention_heads"] = 3;
+    doubled["num_key_value_heads"] = 3;
+    LARQL_CHECK_ERROR_TEXT(problem_of(doubled), errc::bad_value,
+                           "num_key_value_heads: expected a divisor of num_attention_heads 3, got 6");
+}
+
 TEST_CASE("closed world: GGUF metadata of attention that no row claims is refused") {
     CHECK(gguf_problem(llama_metadata()) == "no error");
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.attention.key_gain", gguf_builder::f32, le(2.0F))),

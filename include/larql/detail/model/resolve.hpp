@@ -50,6 +50,7 @@ public:
             spec.chunk = plan.chunk;
             if (m_family.window_sinks) spec.sinks = plan.window != 0;
             if (plan.type == full_layer) widen(spec);
+            require_groups(spec.geometry, top(), m_problems);
             if (m_ropes.differ()) {
                 m_ropes.set(spec, plan.type);
                 if (m_family.scale == scale_rule::yarn_mscale) set_scale(spec);
@@ -213,10 +214,6 @@ private:
             !m_values.flag_or_default(model_key::new_decoder_architecture))
             groups = m_values.flag_or_default(model_key::multi_query) ? 1 : g.num_heads;
         g.num_kv_heads = groups == 0 ? g.num_heads : groups;  // the format: absent and null mean as many as heads
-        if (g.num_kv_heads != 0 && g.num_heads % g.num_kv_heads != 0)
-            m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads),
-                           "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
-                               std::to_string(g.num_kv_heads));
         std::size_t dim = top().size(model_key::head_dim);
         if (dim == 0 && !m_values.from_gguf) dim = m_family.default_head_dim;  // GGUF: a share of the width
         if (dim == 0 && g.num_heads != 0) {
