@@ -141,6 +141,8 @@ private:
         spec.fused = m_values.from_gguf ? qkv_order::in_turn : m_family.fused;
         if (!m_values.from_gguf) spec.transposed = m_family.transposed;
         spec.softcap = m_values.number_or_default(model_key::softcap).value_or(0.0);
+        if (spec.softcap != 0.0 && spec.softcap < above_zero)
+            m_problems.add(errc::bad_value, top().name(model_key::softcap), "is below the range of float");
         spec.sinks = m_family.sinks;
         spec.raw_query_latent = m_family.raw_query_latent;
         spec.gate =
@@ -309,7 +311,7 @@ private:
         const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
         spec.scale = m * m / std::sqrt(scaled_size(spec.geometry));
         spec.scale *= m_values.number_or(model_key::key_multiplier, 1.0);
-        if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
+        if (!(spec.scale >= above_zero && spec.scale <= any_finite))
             m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
                            "gives a softmax scale of " + std::to_string(spec.scale));
     }
