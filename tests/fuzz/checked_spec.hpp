@@ -11,7 +11,6 @@
 
 #include "attempt.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <string>
@@ -19,23 +18,22 @@
 
 namespace larql::testing {
 
-/// Numbers that kernels compute with in float.
+/// Numbers that kernels compute with in float: 0, where that is a meaning, or well within its range.
 inline void check_spec_numbers(const attention_spec& spec) {
-    const auto fits_float = [](double x) { return std::isfinite(static_cast<float>(std::clamp(x, -1e300, 1e300))); };
     const std::pair<const char*, double> numbers[] = {{"scale", spec.scale},
                                                       {"softcap", spec.softcap},
                                                       {"clip", spec.clip},
                                                       {"value_scale", spec.value_scale},
                                                       {"alibi", spec.alibi},
+                                                      {"temperature", spec.temperature.scale},
                                                       {"q_latent_scale", spec.q_latent_scale},
-                                                      {"eps", spec.latent_norm.eps},
                                                       {"kv_latent_scale", spec.kv_latent_scale},
+                                                      {"latent_norm.eps", spec.latent_norm.eps},
                                                       {"q_norm.eps", spec.q_norm.eps},
                                                       {"k_norm.eps", spec.k_norm.eps}};
     for (const auto& [name, value] : numbers)
-        require(std::isfinite(value) && fits_float(value), std::string(name) + " is " + std::to_string(value));
-    require(spec.scale != 0.0 && static_cast<float>(spec.scale) != 0.0F, "scale is 0");
-    require(spec.softcap >= 0.0 && spec.clip >= 0.0, "a limit below 0");
+        require(value == 0.0 || (value >= 1e-37 && value <= 1e37), std::string(name) + " is " + std::to_string(value));
+    require(spec.scale != 0.0, "scale is 0");
 }
 
 inline void check_spec(const attention_spec& spec) {

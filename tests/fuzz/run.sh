@@ -20,7 +20,7 @@ command -v clang++-16 >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 ||
 command -v clang++-16 >/dev/null 2>&1 && larql_packages="$larql_packages libclang-rt-16-dev"
 larql_setup
 
-build=build-fuzz data=tests/data
+build=$PWD/build-fuzz data=$PWD/tests/data  # whole paths: a target may go to a folder of its own
 cmake -C cmake/fuzz.cmake -S . -B $build -G Ninja >$build.log 2>&1 || { cat $build.log >&2; exit 1; }
 rm -f $build.log
 if [ $# -eq 0 ]; then
