@@ -8,6 +8,7 @@
 #include "attempt.hpp"
 #include "byte_source.hpp"
 #include "replay.hpp"
+#include "stored_tensors.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -124,8 +125,8 @@ public:
         };
         copy("hf/deepseek_v3_bias", "hf");
         copy("gguf/deepseek_v32_bias-bf16.gguf", "m.gguf");
-        copy("hf/deepseek_v3_bias/reference.safetensors", "hidden.safetensors");
         write_file(m_folder / "plain.txt", "text");
+        write_file(m_folder / "hidden.safetensors", hidden_states(data / "hf/deepseek_v3_bias/reference.safetensors"));
         std::filesystem::current_path(m_folder.path());
         for (const char* name : inputs) m_before.push_back(read_file(m_folder / name));
     }
@@ -159,6 +160,14 @@ public:
 private:
     static constexpr const char* inputs[] = {"hf/config.json", "hf/model.safetensors", "m.gguf", "hidden.safetensors",
                                              "plain.txt"};
+
+    /// The input of the first block, under the name by which larql-attend looks for it.
+    static std::string hidden_states(const std::filesystem::path& reference) {
+        std::vector<stored_tensor> tensors = read_tensors(reference);
+        std::erase_if(tensors, [](const stored_tensor& t) { return t.name != "layer0.hidden"; });
+        tensors.at(0).name = "hidden";
+        return safetensors_of(tensors);
+    }
 
     [[nodiscard]] bool is_unchanged(std::size_t i) const {
         const auto path = m_folder / inputs[i];
