@@ -95,11 +95,15 @@ void check_weight(byte_source& from, const weight& w) {
         return w.read_rows(0, w.rows(), &none, static_cast<std::size_t>(w.columns()));
     }
     if (w.columns() > most_elements || w.rows() > most_elements / w.columns()) return;
-    const std::size_t bytes = static_cast<std::size_t>(w.rows() * w.columns()) * sizeof(float);
+    const auto count = static_cast<std::size_t>(w.rows() * w.columns());
     const rows whole = read_all(w, w.rows());
     const auto same = [&](const rows& other, const char* what) {
-        require(std::memcmp(whole.get(), other.get(), bytes) == 0,
-                std::string(w.scheme()) + ": " + what + " changes the numbers of " + printable(w.name()));
+        for (std::size_t i = 0; i < count; ++i) {
+            const float a = whole[i], b = other[i];  // one NaN is as good as another
+            require(std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b)),
+                    std::string(w.scheme()) + ": " + what + " changes number " + std::to_string(i) + " of " +
+                        printable(w.name()) + ": " + std::to_string(a) + " and " + std::to_string(b));
+        }
     };
     // At least an eighth at once: a read is some system calls, and there are hundreds of rows.
     const auto step = [&] { return from.number(w.rows() / 8 + 1, w.rows()); };
