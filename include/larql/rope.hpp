@@ -147,16 +147,18 @@ inline double dynamic_theta(const rope_config& rope, double sequence_length) {
     return rope.theta * std::pow(rope.factor * length / rope.max_position - (rope.factor - 1.0), exponent);
 }
 
-/// Parameters that are finite and positive one by one may still give a table that is not.
+/// Parameters that are finite and positive one by one may still give a table that is not, or none to rotate with: an
+/// angle is a frequency times any position, in double, and the magnitude multiplies in float.
 inline void require_usable(const rope_table& table) {
-    const auto good = [](double w) { return std::isfinite(w) && w >= 0.0; };
+    constexpr double most_frequency = 1e200, least_magnitude = 1e-30, most_magnitude = 1e30;
+    const auto good = [](double w) { return w >= 0.0 && w <= most_frequency; };
     const auto bad = std::ranges::find_if_not(table.frequencies, good);
     if (bad != table.frequencies.end())
         fail(errc::bad_value,
              "these parameters give frequency " + std::to_string(bad - table.frequencies.begin()) + " as " +
                  std::to_string(*bad),
              {.subject = "rope"});
-    if (!std::isfinite(table.magnitude) || !(table.magnitude > 0.0))
+    if (!(table.magnitude >= least_magnitude && table.magnitude <= most_magnitude))
         fail(errc::bad_value, "these parameters give a magnitude of " + std::to_string(table.magnitude),
              {.subject = "rope"});
 }

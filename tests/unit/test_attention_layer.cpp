@@ -211,8 +211,36 @@ TEST_CASE("attention_layer: shapes of what each form computes and caches") {
     CHECK(latent.v.shape() == tensor<float, 3>::shape_type{4, 1, 20});
     CHECK(latent.context.shape() == tensor<float, 2>::shape_type{4, 30});
     CHECK(latent.out.shape() == tensor<float, 2>::shape_type{4, 40});
+}
+
+TEST_CASE("attention_layer: no tokens give no rows, in the shapes of each form, and leave a cache as it was") {
+    const block b(geometry);
+    random_source random(6);
+    const matrix x = larql::testing::random_matrix(random, 2, geometry.hidden_size);
     const matrix none = matrix::from_shape({0, geometry.hidden_size});
-    CHECK(b.layer<float>(attention_form::latent).forward(none).out.shape(0) == 0);
+    for (const attention_form form : all_forms) {
+        CAPTURE(larql::to_string(form));
+        const auto layer = b.layer<float>(form);
+        auto cache = layer.make_cache(2);
+        const auto check = [&](const auto& got, const auto& some) {
+            const auto same = [](auto shape, const auto& other) {
+                shape[0] = 0;
+                CHECK(shape == other);
+            };
+            same(some.q.shape(), got.q.shape());
+            same(some.k.shape(), got.k.shape());
+            same(some.v.shape(), got.v.shape());
+            same(some.context.shape(), got.context.shape());
+            same(some.out.shape(), got.out.shape());
+        };
+        const auto some = layer.forward(x);
+        check(layer.forward(none), some);
+        check(layer.forward(none, cache), some);
+        CHECK(cache.empty());
+        (void)layer.forward(x, cache);
+        check(layer.forward(none, cache), some);  // a full one takes nothing
+        CHECK(cache.size() == 2);
+    }
 }
 
 TEST_CASE("attention_layer: appending to a cache token by token gives what one pass gives, in every form and storage") {

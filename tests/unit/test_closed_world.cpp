@@ -477,6 +477,50 @@ TEST_CASE("rope: parameters that are good one by one and give numbers that are n
                     larql::error);
 }
 
+TEST_CASE("closed world: key/value heads divide the heads of every block, whichever key they are from") {
+    json global = published("gemma4_text");
+    global["num_global_key_value_heads"] = 3;
+    LARQL_CHECK_ERROR_TEXT(problem_of(global), errc::bad_value,
+                           "num_global_key_value_heads: expected a divisor of num_attention_heads 4, got 3");
+    json doubled = published("mimo_v2_flash");  // blocks with a window have twice as many, unless stated
+    doubled.erase("swa_num_key_value_heads");
+    doubled["num_attention_heads"] = 3;
+    doubled["num_key_value_heads"] = 3;
+    LARQL_CHECK_ERROR_TEXT(problem_of(doubled), errc::bad_value,
+                           "num_key_value_heads: expected a divisor of num_attention_heads 3, got 6");
+}
+
+TEST_CASE("closed world: numbers that kernels compute with are within the range of float") {
+    struct out_of_range {
+        const char *family, *key;
+        double value;
+    };
+    const out_of_range numbers[] = {{"granite", "attention_multiplier", 1e200},
+                                    {"granite", "attention_multiplier", 1e-200},
+                                    {"mimo_v2_flash", "attention_value_scale", 1e100},
+                                    {"olmo", "clip_qkv", 1e200},
+                                    {"llama3", "rms_norm_eps", 1e-200},
+                                    {"gemma2", "attn_logit_softcapping", 1e-40},
+                                    {"gemma2", "attn_logit_softcapping", 1e200}};
+    for (const auto& [family, key, value] : numbers) {
+        CAPTURE(key);
+        CAPTURE(value);
+        json config = published(family);
+        CHECK(problem_of(config) == "no error");
+        config[key] = value;
+        LARQL_CHECK_ERROR_TEXT(problem_of(config), errc::bad_value, key);
+    }
+    json yarn = published("deepseek_v3");
+    yarn["rope_scaling"]["mscale_all_dim"] = 1e25;
+    LARQL_CHECK_ERROR_TEXT(problem_of(yarn), errc::bad_value, "gives a softmax scale of");
+    larql::rope_config rope{.kind = larql::rope_kind::yarn, .rotary_dim = 8, .factor = 4.0};
+    rope.original_max_position = 4096;
+    rope.attention_factor = 1e39;
+    CHECK_THROWS_AS(larql::make_rope_table(rope), larql::error);
+    // An angle at a late position would be infinite, and its sine not a number.
+    CHECK_THROWS_AS(larql::make_rope_table({.rotary_dim = 64, .theta = 1e-300}), larql::error);
+}
+
 TEST_CASE("closed world: GGUF metadata of attention that no row claims is refused") {
     CHECK(gguf_problem(llama_metadata()) == "no error");
     LARQL_CHECK_ERROR_TEXT(gguf_problem(llama_metadata().kv("llama.attention.key_gain", gguf_builder::f32, le(2.0F))),

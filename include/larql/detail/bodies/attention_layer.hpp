@@ -47,6 +47,22 @@ rows_view<T> rows_from(T* data, std::size_t heads, std::size_t size, std::size_t
             .head_stride = static_cast<std::ptrdiff_t>(size)};
 }
 
+/// What a block computes for no tokens: nothing, in the shapes of its form. Kernels need not know that case.
+template <class T>
+void fit_no_tokens(const attention_spec& spec, attention_result<T>& r) {
+    constexpr std::size_t none = 0;
+    const mla_geometry& g = spec.geometry;
+    const bool latent = spec.form == attention_form::latent;
+    const std::size_t key = latent ? g.kv_lora_rank + g.qk_rope_head_dim : g.qk_head_dim();
+    const std::size_t kv_heads = latent ? 1 : g.kv_heads();
+    fit(r.q, none, g.num_heads, key);
+    fit(r.k, none, kv_heads, key);
+    fit(r.v, none, kv_heads, latent ? g.kv_lora_rank : g.v_head_dim);
+    fit(r.context, none, g.num_heads * g.v_head_dim);
+    fit(r.out, none, g.hidden_size);
+    r.selection = {};
+}
+
 }  // namespace detail
 
 template <class T>
@@ -185,6 +201,7 @@ void attention_layer<T>::run_compressed(const matrix_input<T>& x, detail::compre
                                         executor* given, attention_result<T>& r) const {
     require_width(x);
     if (state != nullptr) state->require_room(x.rows());
+    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
         detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
         block.forward(x, r);
@@ -225,6 +242,7 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
     const mla_geometry& g = m_spec.geometry;
     require_width(x);
     require_selection(given.selection, first_position + x.rows());
+    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     rope_table of_length;
     if (depends_on_length(m_spec.rope))
         of_length = make_rope_table(m_spec.rope, static_cast<double>(first_position + x.rows()));
@@ -305,7 +323,7 @@ void attention_layer<T>::project_into(const matrix_input<T>& x, std::span<const 
         detail::fail(errc::shape_mismatch,
                      std::to_string(positions.size()) + " positions, x has " + std::to_string(x.rows()) + " tokens",
                      {.subject = "positions"});
-    if (x.rows() == 0) sequence_length = std::max<std::size_t>(sequence_length, 1);
+    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     if (sequence_length == 0) {
         const auto [first, last] = std::minmax_element(positions.begin(), positions.end());
         sequence_length = *last + 1;
@@ -335,6 +353,7 @@ void attention_layer<T>::finish_into(const tensor<T, 3>& attended, const matrix_
                          std::to_string(size) + "], got [" + std::to_string(attended.shape(0)) + ", " +
                          std::to_string(attended.shape(1)) + ", " + std::to_string(attended.shape(2)) + "]",
                      {.subject = "attended"});
+    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
         const detail::block_projection<T> project(m_spec, m_rope, m_weights, memory.projections(), threads);
         if (latent) {
@@ -445,6 +464,7 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
     require_plain("forward_batch");
     require_width(x);
     require_batch(sequences, x.rows());
+    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     detail::batch_buffers& lists = memory.batch();
     lists.positions.clear();
     lists.held.clear();

@@ -38,8 +38,8 @@ private:
 inline std::string plan_fingerprint(const checkpoint& source, const conversion_scope& scope,
                                     std::span<const conversion_row> rows, const conversion_layout& layout) {
     fingerprint print;
-    for (const std::uint64_t number : {LARQL_VERSION_MAJOR, LARQL_VERSION_MINOR, LARQL_VERSION_PATCH})
-        print.add(number);
+    for (const int number : {LARQL_VERSION_MAJOR, LARQL_VERSION_MINOR, LARQL_VERSION_PATCH})
+        print.add(static_cast<std::uint64_t>(number));
     print.add(to_string(scope.form));
     print.add(scope.block_begin);
     print.add(scope.block_end);

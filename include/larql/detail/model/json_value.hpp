@@ -162,11 +162,9 @@ private:
     [[nodiscard]] bool within(double value) const {
         return std::isfinite(value) && value >= m_row.low && value <= m_row.high;
     }
-    /// "a finite number above 0"; for the items of a list, "finite numbers above 0".
+    /// "a number from 0 to 1"; for the items of a list, "numbers from 0 to 1".
     [[nodiscard]] std::string bounds(bool many = false) const {
         const std::string article = many ? "" : "a ", noun = many ? "numbers" : "number";
-        if (m_row.low == above_zero && m_row.high == any_finite) return article + "finite " + noun + " above 0";
-        if (m_row.low == above_zero) return article + noun + " above 0 and at most " + shown(m_row.high);
         return article + noun + " from " + shown(m_row.low) + " to " + shown(m_row.high);
     }
 

@@ -33,8 +33,9 @@ inline constexpr double max_dimension = 1 << 20;
 inline constexpr double max_layers = 4096;
 inline constexpr double max_vocabulary = 1 << 28;
 inline constexpr double max_length = 1099511627776.0;  // 2^40 tokens
-inline constexpr double above_zero = 1e-300;           // a number that must be above 0 and whose inverse is finite
-inline constexpr double any_finite = 1e300;
+// Bounds of numbers that have no others. Kernels compute with these in float, whose range they leave room in.
+inline constexpr double above_zero = 1e-30;
+inline constexpr double any_finite = 1e30;
 
 /// One key.
 struct key_row {

@@ -6,6 +6,7 @@
 
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
+#include <larql/mla_geometry.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -319,6 +320,16 @@ private:
     std::vector<std::string>& m_not_understood;
     once m_reported;
 };
+
+/// Refuses a block whose key/value heads do not divide its heads, whichever keys they are from.
+inline void require_groups(const mla_geometry& g, const key_values& top, config_problems& problems) {
+    if (g.kv_heads() == 0 || g.num_heads % g.kv_heads() == 0) return;
+    const bool global = top.size(model_key::num_global_key_value_heads) == g.num_kv_heads;
+    problems.add(errc::bad_value,
+                 top.name(global ? model_key::num_global_key_value_heads : model_key::num_key_value_heads),
+                 "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
+                     std::to_string(g.num_kv_heads));
+}
 
 }  // namespace larql::detail
 

@@ -50,6 +50,7 @@ public:
             spec.chunk = plan.chunk;
             if (m_family.window_sinks) spec.sinks = plan.window != 0;
             if (plan.type == full_layer) widen(spec);
+            require_groups(spec.geometry, top(), m_problems);
             if (m_ropes.differ()) {
                 m_ropes.set(spec, plan.type);
                 if (m_family.scale == scale_rule::yarn_mscale) set_scale(spec);
@@ -140,6 +141,8 @@ private:
         spec.fused = m_values.from_gguf ? qkv_order::in_turn : m_family.fused;
         if (!m_values.from_gguf) spec.transposed = m_family.transposed;
         spec.softcap = m_values.number_or_default(model_key::softcap).value_or(0.0);
+        if (spec.softcap != 0.0 && spec.softcap < above_zero)
+            m_problems.add(errc::bad_value, top().name(model_key::softcap), "is below the range of float");
         spec.sinks = m_family.sinks;
         spec.raw_query_latent = m_family.raw_query_latent;
         spec.gate =
@@ -213,10 +216,6 @@ private:
             !m_values.flag_or_default(model_key::new_decoder_architecture))
             groups = m_values.flag_or_default(model_key::multi_query) ? 1 : g.num_heads;
         g.num_kv_heads = groups == 0 ? g.num_heads : groups;  // the format: absent and null mean as many as heads
-        if (g.num_kv_heads != 0 && g.num_heads % g.num_kv_heads != 0)
-            m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads),
-                           "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
-                               std::to_string(g.num_kv_heads));
         std::size_t dim = top().size(model_key::head_dim);
         if (dim == 0 && !m_values.from_gguf) dim = m_family.default_head_dim;  // GGUF: a share of the width
         if (dim == 0 && g.num_heads != 0) {
@@ -312,7 +311,7 @@ private:
         const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
         spec.scale = m * m / std::sqrt(scaled_size(spec.geometry));
         spec.scale *= m_values.number_or(model_key::key_multiplier, 1.0);
-        if (!std::isfinite(spec.scale) || !(spec.scale > 0.0))
+        if (!(spec.scale >= above_zero && spec.scale <= any_finite))
             m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
                            "gives a softmax scale of " + std::to_string(spec.scale));
     }

@@ -22,8 +22,10 @@ namespace larql::detail {
 /// What is wrong with a configuration. The first problem decides the error's code.
 class config_problems {
 public:
+    /// Blocks may have a problem in common, which is listed once.
     void add(errc code, std::string subject, std::string problem) {
-        m_items.push_back({code, std::move(subject), std::move(problem)});
+        item added{code, std::move(subject), std::move(problem)};
+        if (std::ranges::find(m_items, added) == m_items.end()) m_items.push_back(std::move(added));
     }
     [[nodiscard]] bool empty() const noexcept { return m_items.empty(); }
 
@@ -42,6 +44,7 @@ private:
         errc code;
         std::string subject;
         std::string problem;
+        friend bool operator==(const item&, const item&) = default;
     };
     std::vector<item> m_items;
 };
