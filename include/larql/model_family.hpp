@@ -162,7 +162,7 @@ struct gguf_output_rule {
     bool rope_factors = false;      ///< longrope's, as tensors
     std::string_view activation = "silu";
     std::string_view splitting{};               ///< llama.cpp's name of what splits text, where patterns do not tell
-    std::span<const token_text> tokens{};       ///< where the vocabulary has them
+    std::span<const token_text> tokens{};       ///< where the vocabulary has them and no file says another
     std::span<const model_key> keys{};          ///< if not empty: the only ones that are stated, beside those of sizes
     std::span<const fixed_number> constants{};  ///< numbers that its programs have instead of a key
 };

@@ -149,6 +149,10 @@ TEST_CASE("gguf tokenizer: what a family's converter says of its tokens and of w
                                  {{"id", 22}, {"content", "<|user|>"}, {"special", true}},
                                  {{"id", 23}, {"content", "<|observation|>"}, {"special", true}}};
     larql::testing::write_file(model / "tokenizer.json", tokenizer.dump());
+    CHECK(converted(model, folder / "stated.gguf").find<std::uint32_t>("tokenizer.ggml.bos_token_id") == 1U);
+    nlohmann::json config = nlohmann::json::parse(std::ifstream(model / "config.json"));
+    config.erase("bos_token_id");
+    larql::testing::write_file(model / "config.json", config.dump());
     const gguf_file made = converted(model, folder / "a.gguf");
     CHECK(made.find<std::string>("tokenizer.ggml.pre") == "glm4");  // of the same pattern as Llama 3's
     CHECK(made.find<std::uint32_t>("tokenizer.ggml.bos_token_id") == 21U);

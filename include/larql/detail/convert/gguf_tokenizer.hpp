@@ -298,9 +298,11 @@ private:
             else if (number != text.end() && number->is_number_unsigned())
                 m_out.set(key, number->get<std::uint32_t>());
         }
-        for (const token_text& row : m_source.family().gguf_output.tokens)
-            if (const auto found = m_numbers.find(std::string(row.text)); found != m_numbers.end())
-                m_out.set("tokenizer.ggml." + std::string(row.key) + "_token_id", found->second);
+        for (const token_text& row : m_source.family().gguf_output.tokens) {
+            const std::string key = "tokenizer.ggml." + std::string(row.key) + "_token_id";
+            const auto found = m_numbers.find(std::string(row.text));
+            if (found != m_numbers.end() && !m_out.contains(key)) m_out.set(key, found->second);
+        }
         for (const char* flag : {"add_bos_token", "add_eos_token"})
             if (const auto stated = m_settings.find(flag); stated != m_settings.end() && stated->is_boolean())
                 m_out.set("tokenizer.ggml." + std::string(flag), stated->get<bool>());
