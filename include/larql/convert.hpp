@@ -73,7 +73,8 @@ public:
     /// folded in, and are named q_proj, k_proj, v_proj, o_proj, q_a_proj, kv_a_proj (dense) and q_a_proj, q_b_proj,
     /// kv_a_proj_with_mqa, k_b_proj [H, R, N], v_b_proj [H, V, R], o_proj (latent). Factored GGUF is what llama.cpp
     /// reads; dense and latent GGUF, and a part of a model, have an architecture of larql's own, with transformers'
-    /// names. Blocks beyond the model's layers (multi-token prediction) are copied in their own form. Of a source that
+    /// names. Blocks beyond the model's layers (multi-token prediction) are copied in their own form, and
+    /// stand in factored GGUF in its dialect where llama.cpp keeps them; where not, a warning says so. Of a source that
     /// is itself a part of a model, the blocks that it has are converted.
     ///
     /// @param target  a folder, which is made if it does not exist; for GGUF also the name of a file ending in .gguf

@@ -32,6 +32,7 @@
 #include <larql/mla_geometry.hpp>
 #include <larql/model_config.hpp>
 #include <larql/model_family.hpp>
+#include <larql/model_key.hpp>
 #include <larql/openblas.hpp>
 #include <larql/printable.hpp>
 #include <larql/quantization_config.hpp>

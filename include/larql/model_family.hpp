@@ -7,6 +7,7 @@
 #define LARQL_MODEL_FAMILY_HPP
 
 #include <larql/attention_spec.hpp>
+#include <larql/model_key.hpp>
 #include <larql/tensor_role.hpp>
 
 #include <array>
@@ -17,129 +18,6 @@
 #include <string_view>
 
 namespace larql {
-
-/// What a configuration can state. detail/model/keys.hpp has a row for each: its names, type and bounds.
-enum class model_key : std::uint8_t {
-    hidden_size,  // first: an entry of `reads` or `defaults` that is not used
-    num_hidden_layers,
-    num_attention_heads,
-    num_key_value_heads,
-    head_dim,
-    q_lora_rank,
-    kv_lora_rank,
-    qk_nope_head_dim,
-    qk_rope_head_dim,
-    v_head_dim,
-    max_position_embeddings,
-    rms_norm_eps,
-    attention_bias,
-    attention_out_bias,
-    qk_norm,
-    clip_qkv,
-    multi_query,
-    new_decoder_architecture,
-    global_head_dim,
-    num_global_key_value_heads,
-    attention_k_eq_v,
-    bidirectional_attention,
-    sliding_window,
-    previous_tokens,
-    window_pattern,
-    use_sliding_window,
-    max_window_layers,
-    layer_types,
-    index_topk,
-    index_n_heads,
-    index_head_dim,
-    use_indexer,
-    indexer_types,
-    index_topk_freq,
-    index_skip_topk_offset,
-    index_topk_pattern,
-    indexer_rope_interleave,
-    index_kpool,
-    index_kpool_always_select_tail,
-    mla_use_nope,
-    mla_use_output_gate,
-    full_attention_layers,
-    full_attention_indexes,
-    hybrid_pattern,
-    full_attention_interval,
-    cross_attention_layers,
-    attention_layer_period,
-    attention_layer_offset,
-    position_type,
-    num_layers,
-    mla_scale_q_lora,
-    mla_scale_kv_lora,
-    sliding_window_pattern,
-    attention_chunk_size,
-    no_rope_layers,
-    no_rope_layer_interval,
-    softcap,
-    attention_multiplier,
-    key_multiplier,
-    value_scale,
-    query_pre_attn_scalar,
-    temperature_tuning,
-    temperature_scale,
-    temperature_length,
-    rope_interleave,
-    rope_theta,
-    rope_local_theta,
-    partial_rotary_factor,
-    rotary_dim,
-    rope_ratio,
-    dynamic_ntk,
-    logn,
-    o_groups,
-    o_lora_rank,
-    compress_ratios,
-    compress_rate_csa,
-    compress_rate_hca,
-    compress_rope_theta,
-
-    vocab_size,
-    num_nextn_predict_layers,
-    intermediate_size,
-    hidden_act,
-    n_routed_experts,
-    n_shared_experts,
-    num_experts_per_tok,
-    moe_intermediate_size,
-    first_k_dense_replace,
-    n_group,
-    topk_group,
-    norm_topk_prob,
-    routed_scaling_factor,
-    scoring_func,
-    topk_method,
-    tie_word_embeddings,
-    bos_token_id,
-    eos_token_id,
-
-    rope_type,
-    rope_factor,
-    rope_original_max_position,
-    rope_attention_factor,
-    rope_magnitude_factor,
-    rope_beta_fast,
-    rope_beta_slow,
-    rope_mscale,
-    rope_mscale_all_dim,
-    rope_truncate,
-    rope_apply_scale,
-    rope_low_freq_factor,
-    rope_high_freq_factor,
-    rope_alpha,
-    rope_short_magnitude,
-    rope_long_magnitude,
-    rope_short_factor,
-    rope_long_factor,
-    rope_divisors,
-    rope_mrope_section,
-};
-inline constexpr std::size_t model_key_count = static_cast<std::size_t>(model_key::rope_mrope_section) + 1;
 
 /// The names of a tensor. "{}" stands for a number: the layer's, then the expert's, or that of
 /// the attention within the layer. A bias has the same name with
@@ -175,6 +53,12 @@ struct fixed_key {
     std::string_view name;
     std::string_view value;  ///< "headwise", "true"
     std::string_view why{};  ///< said to who states another value
+};
+
+/// A number of config.json, beside attention, that a GGUF architecture fixes.
+struct fixed_number {
+    std::string_view name;
+    double value;  ///< and what an absent key means
 };
 
 /// A key that nobody reads and that may repeat what another states, and say nothing else.
@@ -262,6 +146,27 @@ enum class dictionary_rule : std::uint8_t {
     default_or_longrope,  ///< of these two
 };
 
+/// A token with a meaning that GGUF states by a key, and no file of transformers does.
+struct token_text {
+    std::string_view key;  ///< "eot": tokenizer.ggml.eot_token_id
+    std::string_view text;
+};
+
+/// What larql writes as a GGUF file of a family's architecture: what llama.cpp's converter writes.
+struct gguf_output_rule {
+    bool written = false;
+    std::string_view why_not{};     ///< said to who asks for it all the same
+    bool whole_kv_b = false;        ///< the architecture has no k_b and v_b
+    bool keeps_predicting = false;  ///< blocks that predict further tokens are written, as further blocks
+    bool experts_or_none = false;   ///< a model without experts says so: its programs ask for the keys
+    bool rope_factors = false;      ///< longrope's, as tensors
+    std::string_view activation = "silu";
+    std::string_view splitting{};               ///< llama.cpp's name of what splits text, where patterns do not tell
+    std::span<const token_text> tokens{};       ///< where the vocabulary has them and no file says another
+    std::span<const model_key> keys{};          ///< if not empty: the only ones that are stated, beside those of sizes
+    std::span<const fixed_number> constants{};  ///< numbers that its programs have instead of a key
+};
+
 /// One family. Several may have a model_type in common: classes and signs tell them apart. Texts and spans are
 /// referred to, not copied: rows of a caller's own, and the arrays that they name, must be static (`constexpr` at
 /// namespace scope, or `static constexpr` in a function).
@@ -341,6 +246,7 @@ struct model_family {
     std::size_t gguf_wide_blocks = 0;
     bool gguf_untruncated = false;  ///< GGUF has no word for YaRN's `truncate`, which is false in every model
     std::string_view gguf_loses{};  ///< what the GGUF architecture has no place for
+    gguf_output_rule gguf_output{};
 
     /// Not empty: blocks with a window have sizes of their own, stated by these keys, or else every block by an entry
     /// of `per_layer_config`, which then says all.

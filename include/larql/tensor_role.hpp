@@ -4,6 +4,7 @@
 #ifndef LARQL_TENSOR_ROLE_HPP
 #define LARQL_TENSOR_ROLE_HPP
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -70,9 +71,19 @@ enum class tensor_role : std::uint8_t {
     expert_gate,
     expert_up,
     expert_down,
+    expert_gate_up,  ///< of all experts of a layer, each gate before its up
     shared_expert_gate,
     shared_expert_up,
     shared_expert_down,
+
+    // What a block that predicts further tokens has beside those of a layer.
+    predict_embedding,
+    predict_embedding_norm,
+    predict_hidden_norm,
+    predict_projection,  ///< [E, 2*E] the normed embedding and the normed hidden state become one
+    predict_output_norm,
+    predict_output,
+
     rope_divisors,       ///< one divisor for each frequency
     rope_long_factors,   ///< longrope's divisors beyond the original context
     rope_short_factors,  ///< and up to it
@@ -136,9 +147,16 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "expert_gate",
         "expert_up",
         "expert_down",
+        "expert_gate_up",
         "shared_expert_gate",
         "shared_expert_up",
         "shared_expert_down",
+        "predict_embedding",
+        "predict_embedding_norm",
+        "predict_hidden_norm",
+        "predict_projection",
+        "predict_output_norm",
+        "predict_output",
         "rope_divisors",
         "rope_long_factors",
         "rope_short_factors",
@@ -157,22 +175,24 @@ public:
     constexpr role_set(std::initializer_list<tensor_role> roles) {
         for (const tensor_role role : roles) insert(role);
     }
-    constexpr void insert(tensor_role role) noexcept { m_bits |= bit(role); }
-    [[nodiscard]] constexpr bool contains(tensor_role role) const noexcept { return (m_bits & bit(role)) != 0; }
-    [[nodiscard]] constexpr bool empty() const noexcept { return m_bits == 0; }
-    friend constexpr role_set operator|(role_set a, role_set b) noexcept {
-        a.m_bits |= b.m_bits;
+    constexpr void insert(tensor_role role) noexcept { m_bits[word(role)] |= bit(role); }
+    [[nodiscard]] constexpr bool contains(tensor_role role) const noexcept {
+        return (m_bits[word(role)] & bit(role)) != 0;
+    }
+    [[nodiscard]] constexpr bool empty() const noexcept { return *this == role_set(); }
+    friend constexpr role_set operator|(role_set a, const role_set& b) noexcept {
+        for (std::size_t i = 0; i < a.m_bits.size(); ++i) a.m_bits[i] |= b.m_bits[i];
         return a;
     }
-    friend constexpr bool operator==(role_set, role_set) = default;
+    friend constexpr bool operator==(const role_set&, const role_set&) = default;
 
 private:
+    static constexpr std::size_t word(tensor_role role) noexcept { return static_cast<std::size_t>(role) / 64; }
     static constexpr std::uint64_t bit(tensor_role role) noexcept {
-        return std::uint64_t{1} << static_cast<unsigned>(role);
+        return std::uint64_t{1} << (static_cast<unsigned>(role) % 64);
     }
-    std::uint64_t m_bits = 0;
+    std::array<std::uint64_t, (tensor_role_count + 63) / 64> m_bits{};
 };
-static_assert(tensor_role_count <= 64, "role_set holds 64 roles");
 
 }  // namespace larql
 

@@ -28,7 +28,8 @@ std::string types_of(const model_family& f) {
 std::string containers_of(const model_family& f) {
     if (!f.refused.empty()) return "";
     std::string text = f.params_json ? "safetensors with `params.json`" : "safetensors";
-    if (!f.gguf_architecture.empty()) text += ", GGUF `" + std::string(f.gguf_architecture) + "`";
+    // What a params.json describes is read from GGUF as the family whose architecture it has there.
+    if (!f.gguf_architecture.empty() && !f.params_json) text += ", GGUF `" + std::string(f.gguf_architecture) + "`";
     return text;
 }
 
@@ -43,6 +44,7 @@ std::string notes_of(const model_family& f) {
     const auto add = [&](const std::string& note) { text += (text.empty() ? "" : "; ") + note; };
     if (f.indexer.blocks != larql::indexer_blocks::none) add("sparse: keys are chosen by an indexer");
     if (f.linear_layers) add("only the layers that have attention");
+    if (f.gguf_output.written) add("written as GGUF `" + std::string(f.gguf_architecture) + "`, too");
     if (!f.gguf_loses.empty()) add("GGUF cannot hold " + std::string(f.gguf_loses));
     return text;
 }

@@ -10,6 +10,7 @@
 #include <support/converted.hpp>
 #include <support/failing_calls.hpp>
 #include <support/files.hpp>
+#include <support/gguf_files.hpp>
 
 #include <doctest/doctest.h>
 
@@ -38,6 +39,8 @@ using larql::conversion_options;
 using larql::dtype;
 using larql::errc;
 using larql::gguf_file;
+using larql::testing::check_same_metadata;
+using larql::testing::check_same_tensors;
 using larql::testing::error_against;
 using larql::testing::names_of;
 using larql::testing::numbers;
@@ -77,32 +80,6 @@ bool has_temporaries(const fs::path& folder) {
     for (const auto& [name, content] : files_in(folder))
         if (name.find("larql-") != name.npos) return true;
     return false;
-}
-
-/// Tensors of the same names, types, shapes and bytes.
-void check_same_tensors(const gguf_file& got, const gguf_file& want) {
-    CHECK(got.tensors().size() == want.tensors().size());
-    for (const larql::tensor_info& info : want.tensors()) {
-        CAPTURE(info.name);
-        const larql::tensor_info& same = got.at_tensor(info.name);
-        CHECK(same.type == info.type);
-        CHECK(same.shape == info.shape);
-        CHECK(std::ranges::equal(got.bytes(same), want.bytes(info)));
-    }
-}
-
-/// Metadata that are the same but for names; `but` may be absent in either.
-void check_same_metadata(const gguf_file& got, const gguf_file& want, const std::set<std::string_view>& but = {}) {
-    for (const gguf_file* file : {&got, &want})
-        for (const std::string_view key : file->keys()) {
-            if (key == "general.name" || but.contains(key)) continue;
-            CAPTURE(key);
-            const auto a = got.find_value(key), b = want.find_value(key);
-            REQUIRE(a != nullptr);
-            REQUIRE(b != nullptr);
-            CHECK(a->type() == b->type());
-            CHECK(std::ranges::equal(a->bytes(), b->bytes()));
-        }
 }
 
 }  // namespace
@@ -302,7 +279,8 @@ TEST_CASE("conversion: a GGUF header that says something else than the model is 
     const checkpoint source = checkpoint::open(data + "/hf/llama3");
     const larql::detail::conversion_scope scope{.kind = container::gguf, .block_end = 2};
     larql::detail::conversion_plan plan = larql::detail::conversion_planner(source, scope).plan();
-    plan.rows.push_back(*larql::detail::rope_freqs_row(source));
+    for (larql::detail::conversion_row& row : larql::detail::gguf_rope_rows(source))
+        plan.rows.push_back(std::move(row));
     const auto read_back = [&](const char* key, const auto& value) {
         larql::detail::gguf_metadata metadata = larql::detail::gguf_model_metadata(source, scope, plan.rows).make();
         if (key != nullptr) metadata.set(key, value);

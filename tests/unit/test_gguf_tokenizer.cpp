@@ -24,11 +24,12 @@ using larql::gguf_file;
 
 const std::string data = LARQL_TEST_DATA;
 
-/// A copy of llama3 (48 tokens) that files can be put beside.
-fs::path model_in(const larql::testing::temporary_folder& folder) {
+/// A copy of a case (of llama3: 48 tokens) that files can be put beside.
+fs::path model_in(const larql::testing::temporary_folder& folder, const std::string& name = "llama3") {
     const fs::path model = folder / "model";
     fs::create_directory(model);
-    for (const char* file : {"config.json", "model.safetensors"}) fs::copy(data + "/hf/llama3/" + file, model / file);
+    for (const char* file : {"config.json", "model.safetensors"})
+        fs::copy(data + "/hf/" + name + "/" + file, model / file);
     return model;
 }
 
@@ -117,6 +118,47 @@ TEST_CASE("gguf tokenizer: byte pairs of a tokenizer.json, and the file itself f
     // Files beside the weights go along where the container is a folder.
     larql::conversion(checkpoint::open(model), folder / "copy", {.form = larql::attention_form::factored}).run();
     CHECK(fs::exists(folder / "copy" / "tokenizer_config.json"));
+}
+
+TEST_CASE("gguf tokenizer: files of a tokenizer that larql does not read are named in a warning") {
+    const larql::testing::temporary_folder folder;
+    const fs::path model = model_in(folder);
+    const auto warnings = [&] {
+        return larql::conversion(checkpoint::open(model), folder / "a.gguf",
+                                 {.form = larql::attention_form::factored, .to = larql::container::gguf})
+            .warnings();
+    };
+    CHECK(warnings().empty());
+    for (const char* file : {"tokenization_kimi.py", "tokenizer_config.json"})
+        larql::testing::write_file(model / file, "{}");
+    CHECK(warnings().empty());
+    for (const char* file : {"tiktoken.model", "tekken.json"}) larql::testing::write_file(model / file, "x");
+    CHECK(warnings() ==
+          std::vector<std::string>{
+              "left out: the tokenizer (tekken.json, tiktoken.model), in a format that larql does not read"});
+    larql::testing::write_file(model / "tokenizer.json", llama_tokenizer().dump());
+    CHECK(warnings().empty());
+}
+
+TEST_CASE("gguf tokenizer: what a family's converter says of its tokens and of what splits them") {
+    const larql::testing::temporary_folder folder;
+    const fs::path model = model_in(folder, "glm_moe_dsa_gguf");
+    nlohmann::json tokenizer = llama_tokenizer();
+    tokenizer["added_tokens"] = {{{"id", 20}, {"content", "<|endoftext|>"}, {"special", true}},
+                                 {{"id", 21}, {"content", "[gMASK]"}, {"special", true}},
+                                 {{"id", 22}, {"content", "<|user|>"}, {"special", true}},
+                                 {{"id", 23}, {"content", "<|observation|>"}, {"special", true}}};
+    larql::testing::write_file(model / "tokenizer.json", tokenizer.dump());
+    CHECK(converted(model, folder / "stated.gguf").find<std::uint32_t>("tokenizer.ggml.bos_token_id") == 1U);
+    nlohmann::json config = nlohmann::json::parse(std::ifstream(model / "config.json"));
+    config.erase("bos_token_id");
+    larql::testing::write_file(model / "config.json", config.dump());
+    const gguf_file made = converted(model, folder / "a.gguf");
+    CHECK(made.find<std::string>("tokenizer.ggml.pre") == "glm4");  // of the same pattern as Llama 3's
+    CHECK(made.find<std::uint32_t>("tokenizer.ggml.bos_token_id") == 21U);
+    CHECK(made.find<std::uint32_t>("tokenizer.ggml.eot_token_id") == 22U);
+    CHECK(made.find<std::uint32_t>("tokenizer.ggml.eom_token_id") == 23U);
+    CHECK(made.find<std::uint32_t>("tokenizer.ggml.unknown_token_id") == 20U);
 }
 
 TEST_CASE("gguf tokenizer: what splits the text is named, or stated by the caller, or refused") {

@@ -43,6 +43,19 @@ inline constexpr std::string_view language_prefixes[] = {
     "gpt_neox.",
 };
 
+/// The beginning of a name, up to the word that says that it belongs to what sees or hears ("vision_tower"), or "".
+inline std::string_view tower_in(std::string_view name) {
+    constexpr std::string_view words[] = {"audio", "vision", "visual", "image", "speech", "video", "projector"};
+    for (std::size_t begin = 0; begin < name.size();) {
+        const std::size_t end = std::min(name.find('.', begin), name.size());
+        const std::string_view part = name.substr(begin, end - begin);
+        if (std::ranges::any_of(words, [&](std::string_view word) { return part.find(word) != part.npos; }))
+            return name.substr(0, end);
+        begin = end + 1;
+    }
+    return {};
+}
+
 /// The attention block to which a tensor belongs, or nothing: a layer may have none.
 inline std::optional<std::size_t> find_block(const model_config& model, const tensor_identity& what) {
     const auto found = std::ranges::find_if(model.blocks, [&](const attention_spec& spec) {
@@ -87,7 +100,7 @@ public:
         bool well_known_part = false;
         m_prefix = "model.";
         for (const std::string& prefix : by_preference()) {  // well-known ones first
-            if (is_tower(prefix) && !is_known(prefix)) continue;
+            if (!tower_in(prefix).empty() && !is_known(prefix)) continue;
             const std::size_t missing = count_missing(prefix, model);
             if (missing == 0) complete.push_back(prefix);
             if (missing < fewest && !(well_known_part && !is_known(prefix))) m_prefix = prefix;
@@ -145,11 +158,6 @@ public:
 private:
     static constexpr std::size_t most_layers = 4096;
 
-    /// Whether a prefix names something that sees or hears.
-    [[nodiscard]] static bool is_tower(std::string_view prefix) {
-        constexpr std::string_view words[] = {"audio", "vision", "visual", "image", "speech", "video"};
-        return std::ranges::any_of(words, [&](std::string_view word) { return prefix.find(word) != prefix.npos; });
-    }
     [[nodiscard]] static bool is_known(std::string_view prefix) {
         return std::ranges::find(language_prefixes, prefix) != std::end(language_prefixes);
     }

@@ -14,6 +14,7 @@
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/row_makers.hpp>
 #include <larql/detail/convert/target_names.hpp>
+#include <larql/detail/convert/up_projection.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
@@ -57,7 +58,7 @@ public:
                 made.emplace(row.role, products.tensors.size());
                 const std::uint64_t cols = size_of(row.cols, spec);
                 products.tensors.push_back(
-                    planned(row, spec, name_at(row.role, block), remade_type(m_scope, true, std::nullopt, cols)));
+                    planned_role(row, spec, name_at(row.role, block), remade_type(m_scope, true, std::nullopt, cols)));
                 plan_bias(row, block, weights.bias(row.role), rows);
             } else if (row.role == tensor_role::kv_b && m_scope.published_gguf() && m_scope.split_kv_b) {
                 plan_split(block, weights[tensor_role::kv_b], rows);
@@ -93,21 +94,9 @@ private:
         return m_names.at(identity_of(m_source.spec(block), role, bias), to_string(role));
     }
 
-    [[nodiscard]] static planned_tensor planned(const role_row& row, const attention_spec& spec, std::string name,
-                                                dtype type) {
-        const std::uint64_t rows = size_of(row.rows, spec), cols = size_of(row.cols, spec);
-        const std::uint64_t heads = spec.geometry.kv_heads();
-        if (row.per_head) return {std::move(name), type, {heads, rows / heads, cols}};
-        return {std::move(name), type, {rows, cols}};
-    }
-
     // --- one role ---
 
-    /// Where a role's rows lie in a stored tensor whose bytes alone are the weight.
-    struct raw_rows {
-        const tensor_info* info = nullptr;
-        std::uint64_t first = 0;
-    };
+    /// Where a role's rows lie, if they are the bytes of one tensor.
     [[nodiscard]] std::optional<raw_rows> raw(tensor_role role, std::size_t block) const {
         if (role == tensor_role::kv_a_latent) role = tensor_role::kv_a;  // whose first rows it is
         const auto recipe = m_source.locate(role, block);
@@ -148,26 +137,10 @@ private:
             rows.push_back(small_row(*name, type, {numbers.shape(0), numbers.shape(1)}, std::move(values)));
             return;
         }
-        rows.push_back(matrix_row(planned(row, spec, *name, dtype::f32), stored_type(row.role, block),
-                                  raw(row.role, block), order_of(row.role, spec), weights[row.role]));
+        rows.push_back(matrix_row(m_source, m_scope, planned_role(row, spec, *name, dtype::f32),
+                                  stored_type(row.role, block), raw(row.role, block), order_of(row.role, spec),
+                                  weights[row.role]));
         plan_bias(row, block, weights.bias(row.role), rows);
-    }
-
-    /// Rows copied from `stored` in another order within heads, if their type stays, and encoded if not.
-    /// @param type  in which the numbers are stored, if it is one
-    [[nodiscard]] conversion_row matrix_row(planned_tensor tensor, std::optional<dtype> type,
-                                            const std::optional<raw_rows>& stored, std::vector<std::size_t> order,
-                                            matrix_input<float> numbers) const {
-        tensor.type = matrix_type(m_scope, true, type, tensor.columns());
-        if (stored && stored->info->type == tensor.type) {
-            row_maker copied = copied_rows(m_source, *stored->info, stored->first);
-            if (!order.empty()) copied = reordered_rows(std::move(copied), tensor.row_bytes(), std::move(order));
-            return {.tensors = {std::move(tensor)}, .rows = std::move(copied)};
-        }
-        tensor.type = remade_type(m_scope, true, type, tensor.columns());
-        const std::string name = tensor.name;
-        const dtype made = tensor.type;
-        return {.tensors = {std::move(tensor)}, .rows = encoded_rows(std::move(numbers), made, name)};
     }
 
     void plan_bias(const role_row& row, std::size_t block, const vector_input<float>& bias,
@@ -181,38 +154,12 @@ private:
                                  values.values()));
     }
 
-    /// kv_b as k_b [G, R, N], whose rows are columns of kv_b, and v_b [G, V, R].
-    void plan_split(std::size_t block, const matrix_input<float>& kv_b, std::vector<conversion_row>& rows) const {
-        const attention_spec& spec = m_source.spec(block);
-        const mla_geometry& g = spec.geometry;
-        const std::optional<raw_rows> whole = raw(tensor_role::kv_b, block);
-        const std::optional<dtype> type = stored_type(tensor_role::kv_b, block);
-
-        const role_row& k_row = *find_role(tensor_role::k_b);
-        planned_tensor keys = planned(k_row, spec, name_at(tensor_role::k_b, block), dtype::f32);
-        if (const auto stored = raw(tensor_role::k_b, block)) {
-            rows.push_back(matrix_row(std::move(keys), stored->info->type, stored, {}, keys_of_kv_b(kv_b, g)));
-        } else {
-            keys.type = remade_type(m_scope, true, type, keys.columns());
-            const dtype made = keys.type;
-            const std::string name = keys.name;
-            rows.push_back({.tensors = {std::move(keys)},
-                            .rows = encoded_rows(keys_of_kv_b(kv_b, g), made, name),
-                            .granule = g.kv_lora_rank});
-        }
-
-        const role_row& v_row = *find_role(tensor_role::v_b);
-        planned_tensor values = planned(v_row, spec, name_at(tensor_role::v_b, block), dtype::f32);
-        const auto stored = raw(tensor_role::v_b, block);
-        const dtype kept = matrix_type(m_scope, true, type, values.columns());
-        if (!stored && whole && type == kept) {
-            values.type = kept;
-            row_maker copied = value_rows(copied_rows(m_source, *whole->info), values.row_bytes(), g);
-            rows.push_back({.tensors = {std::move(values)}, .rows = std::move(copied)});
-        } else {
-            rows.push_back(matrix_row(std::move(values), stored ? std::optional(stored->info->type) : type, stored, {},
-                                      values_of_kv_b(kv_b, g)));
-        }
+    void plan_split(std::size_t block, const matrix_input<float>& joined, std::vector<conversion_row>& rows) const {
+        using enum tensor_role;
+        const stored_up_projection stored{joined, stored_type(kv_b, block), raw(kv_b, block), raw(k_b, block),
+                                          raw(v_b, block)};
+        plan_split_kv_b(m_source, m_scope, m_source.spec(block), stored, name_at(k_b, block), name_at(v_b, block),
+                        rows);
     }
 
     /// A role that the output has only within a fused tensor, which its first part plans as a whole.
@@ -225,7 +172,7 @@ private:
         });
         if (within == std::end(recipes)) {
             // By itself, where it has a name of its own; says what has none.
-            rows.push_back(matrix_row(planned(row, spec, name_at(row.role, block), dtype::f32),
+            rows.push_back(matrix_row(m_source, m_scope, planned_role(row, spec, name_at(row.role, block), dtype::f32),
                                       stored_type(row.role, block), raw(row.role, block), order_of(row.role, spec),
                                       weights[row.role]));
             plan_bias(row, block, weights.bias(row.role), rows);
@@ -244,7 +191,7 @@ private:
         if (!bias.empty() && bias.size() != size_of(fused.rows, spec))
             fail(errc::missing_tensor, "some of the projections have a bias, and the output has them fused",
                  {.file = m_source.shard_path(0), .subject = std::string(to_string(fused.role))});
-        rows.push_back(matrix_row(planned(fused, spec, name_at(fused.role, block), dtype::f32),
+        rows.push_back(matrix_row(m_source, m_scope, planned_role(fused, spec, name_at(fused.role, block), dtype::f32),
                                   stored_type(row.role, block), raw(fused.role, block), {}, stacked(std::move(parts))));
         plan_bias(fused, block, bias, rows);
     }

@@ -9,6 +9,7 @@
 #include <larql/detail/convert/attention_planner.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/number_formats.hpp>
+#include <larql/detail/convert/predicting_blocks.hpp>
 #include <larql/detail/convert/row_makers.hpp>
 #include <larql/detail/convert/target_names.hpp>
 #include <larql/detail/model/json_wrapper.hpp>
@@ -52,7 +53,8 @@ public:
           m_from_gguf(source.has_gguf_names()),
           m_keeps_names(m_from_gguf == scope.published_gguf()),
           m_stored(source.family().names, m_from_gguf ? naming::gguf : naming::safetensors),
-          m_names(source, scope) {}
+          m_names(source, scope),
+          m_predicting(source, scope, m_stored, m_names) {}
 
     /// @throws error errc::not_understood that lists the tensors for which the output has no name
     [[nodiscard]] conversion_plan plan() {
@@ -105,9 +107,12 @@ private:
             attention.plan(block, m_plan.rows);
     }
 
-    /// Whether a prefix is that of the model's names, or of what stands beside them (lm_head).
-    [[nodiscard]] bool is_own(std::string_view prefix) const {
-        return prefix == m_source.name_prefix() || std::string(prefix) + "model." == m_source.name_prefix();
+    /// Whether a prefix is that of the model's names, or of what stands beside them or beside all of a wrapper
+    /// (lm_head).
+    [[nodiscard]] bool is_own(const matched_name& matched) const {
+        const std::string_view prefix = matched.prefix;
+        return prefix == m_source.name_prefix() || std::string(prefix) + "model." == m_source.name_prefix() ||
+               (prefix.empty() && matched.identity.role == tensor_role::output);
     }
 
     /// Whether a tensor belongs to attention that is planned as a whole, or to a block that is left out.
@@ -137,7 +142,8 @@ private:
             return false;
         };
         for (const tensor_info& info : m_source.tensors())
-            if (!is_part(info.name) && !is_left_out(std::string(info.name)))
+            if (!is_part(info.name) && !is_left_out(std::string(info.name)) &&
+                !m_predicting.plan(std::string(info.name), m_plan.rows))
                 m_plan.rows.push_back(copy_row(m_source, std::string(info.name), info));
     }
 
@@ -145,9 +151,10 @@ private:
 
     void plan_other(const std::string& name) {
         if (is_apart(name) || is_activation_scale(name) || is_left_out(name)) return;
+        if (m_predicting.plan(name, m_plan.rows)) return;
         if (m_keeps_names) return plan_weight(name, name, m_source.weights().at(name));
         const auto matched = m_stored.match(name);
-        if (!matched || !is_own(matched->prefix)) return add_nameless(name);
+        if (!matched || !is_own(*matched)) return add_nameless(name);
         plan_renamed(name, matched->identity);
     }
 
@@ -162,26 +169,29 @@ private:
     }
 
     /// Tensors that llama.cpp's GGUF of this model does not have: blocks that predict further tokens, an output that is
-    /// the embedding. Said in a warning.
+    /// the embedding, towers that see or hear. Said in a warning.
     [[nodiscard]] bool is_left_out(const std::string& name) {
         if (!m_scope.published_gguf() || m_from_gguf) return false;
-        const model_config& model = m_source.config();
-        const std::string layers = m_source.name_prefix() + "layers.";
-        if (name.starts_with(layers)) {
-            std::size_t layer = 0;
-            const char* const begin = name.data() + layers.size();
-            const auto [end, problem] = std::from_chars(begin, name.data() + name.size(), layer);
-            if (problem == std::errc{} && layer >= model.num_hidden_layers) {
-                warn_once("tensors of blocks that predict further tokens (layer " + std::to_string(layer) +
-                          "), which llama.cpp's files of this family do not have");
-                return true;
-            }
+        if (const auto layer = m_predicting.left_out(name)) {
+            warn_once("tensors of blocks that predict further tokens (layer " + std::to_string(*layer) +
+                      "), which llama.cpp's files of this family do not have");
+            return true;
         }
         const auto matched = m_stored.match(name);
+        const std::string_view tower = tower_in(name);
+        if ((!matched || !is_own(*matched)) && !tower.empty() && is_wrapper()) {
+            warn_once("tensors of a tower that sees or hears (" + std::string(tower) +
+                      "), which llama.cpp has in a file of their own");
+            return true;
+        }
         if (!matched || matched->identity.role != tensor_role::output) return false;
         const nlohmann::json config = m_source.config_json();
         const nlohmann::json& text = *find_text_part(config).object;
         return text.value("tie_word_embeddings", false);
+    }
+    [[nodiscard]] bool is_wrapper() const {
+        const nlohmann::json config = m_source.config_json();
+        return !find_text_part(config).path.empty();
     }
     void warn_once(const std::string& left_out) {
         const std::string sentence = "left out: " + left_out;
@@ -196,8 +206,9 @@ private:
         constexpr role_set consumed{inert, rope_divisors, rope_long_factors, rope_short_factors};
         if (consumed.contains(what.role)) return;  // by the configuration, if at all
         const auto target = m_names.find(what);
-        // Attention of prediction blocks is not converted, and published models have no other biases.
-        if (!target || is_attention_role(what.role) || what.bias) return add_nameless(name);
+        // Attention of the model's own blocks is planned apart, and published models have no other biases.
+        const bool predicting = m_predicting.holds(what);
+        if (!target || (!predicting && (is_attention_role(what.role) || what.bias))) return add_nameless(name);
         const weight stored = m_source.weights().at(name);
         tensor_identity second = what;
         ++second.expert;
@@ -278,13 +289,15 @@ private:
             plan_rows(name, stored, 0, stored.rows(), {stored.shape().begin(), stored.shape().end()});
     }
 
-    /// Vectors and routers, which llama.cpp stores as float32 whatever the model's type is.
+    /// Vectors, routers and weights of an indexer's heads, which llama.cpp stores as float32 whatever the model's type
+    /// is.
     [[nodiscard]] bool is_small(const std::string& name, const weight& stored) const {
         if (traits_of(stored.type()).kind != dtype_kind::floating) return false;
         if (stored.shape().size() < 2) return true;
         if (!m_scope.published_gguf() && !m_from_gguf) return false;
         const auto matched = m_stored.match(name);
-        return matched && matched->identity.role == tensor_role::router;
+        constexpr role_set routers{tensor_role::router, tensor_role::indexer_weights};
+        return matched && routers.contains(matched->identity.role);
     }
     void plan_small(const std::string& name, const weight& stored) {
         std::vector<std::uint64_t> shape(stored.shape().begin(), stored.shape().end());
@@ -337,6 +350,7 @@ private:
     bool m_keeps_names;
     name_matcher m_stored;
     target_names m_names;
+    predicting_blocks m_predicting;
     std::map<std::pair<tensor_role, std::size_t>, std::map<std::size_t, weight>> m_experts;
     conversion_plan m_plan;
     std::string m_nameless;

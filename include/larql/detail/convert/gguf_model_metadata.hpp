@@ -8,23 +8,24 @@
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
+#include <larql/detail/convert/gguf_sizes.hpp>
 #include <larql/detail/convert/gguf_tokenizer.hpp>
 #include <larql/detail/convert/number_formats.hpp>
-#include <larql/detail/convert/row_makers.hpp>
+#include <larql/detail/convert/read_back.hpp>
 #include <larql/detail/gguf/metadata.hpp>
+#include <larql/detail/model/json_value.hpp>
+#include <larql/detail/model/json_wrapper.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
-#include <map>
-#include <numbers>
 #include <optional>
 #include <span>
 #include <string>
@@ -33,65 +34,8 @@
 
 namespace larql::detail {
 
-/// llama.cpp's number of a file's type (enum llama_ftype), from what most of its bytes are.
-inline std::uint32_t file_type_of(std::span<const conversion_row> rows) {
-    std::map<dtype, std::uint64_t> bytes;
-    for (const conversion_row& row : rows)
-        for (const planned_tensor& tensor : row.tensors)
-            if (tensor.shape.size() > 1) bytes[tensor.type] += tensor.size_bytes();
-    dtype most = dtype::f32;
-    for (const auto& [type, size] : bytes)
-        if (size > bytes[most]) most = type;
-    switch (most) {
-        case dtype::f16: return 1;
-        case dtype::q4_0: return 2;
-        case dtype::q4_1: return 3;
-        case dtype::q8_0: return 7;
-        case dtype::q5_0: return 8;
-        case dtype::q5_1: return 9;
-        case dtype::q2_k: return 10;
-        case dtype::q3_k: return 12;
-        case dtype::q4_k: return 15;
-        case dtype::q5_k: return 17;
-        case dtype::q6_k: return 18;
-        case dtype::iq4_nl: return 25;
-        case dtype::iq4_xs: return 30;
-        case dtype::bf16: return 32;
-        case dtype::mxfp4: return 38;
-        default: return 0;
-    }
-}
-
-/// "4x90K": experts and parameters, as gguf-py's size_label gives them.
-inline std::string size_label(std::span<const conversion_row> rows) {
-    double shared = 0.0, of_an_expert = 0.0, experts = 0.0, tensors = 0.0;
-    for (const conversion_row& row : rows)
-        for (const planned_tensor& tensor : row.tensors) {
-            double count = 1.0;
-            for (const std::uint64_t extent : tensor.shape) count *= static_cast<double>(extent);
-            if (tensor.name.find("_exps.") == std::string::npos || tensor.shape.size() < 3) {
-                shared += count;
-                continue;
-            }
-            const auto here = static_cast<double>(tensor.shape.front());
-            of_an_expert += std::floor(count / here);
-            experts += here;
-            tensors += 1.0;
-        }
-    double parameters = shared + of_an_expert;
-    const char* suffix = "K";
-    double unit = 1e3;
-    for (const auto& [more, name] : {std::pair{1e6, "M"}, std::pair{1e9, "B"}, std::pair{1e12, "T"}})
-        if (parameters > more) unit = more, suffix = name;
-    parameters /= unit;
-    std::array<char, 64> text{};
-    std::snprintf(text.data(), text.size(), "%.0f", parameters);
-    const std::size_t digits = std::string_view(text.data()) == "0" ? 0 : std::string_view(text.data()).size();
-    std::snprintf(text.data(), text.size(), "%.*f%s", digits < 2 ? static_cast<int>(2 - digits) : 0, parameters,
-                  suffix);
-    if (tensors == 0.0) return text.data();
-    return std::to_string(static_cast<std::uint64_t>(experts / tensors)) + "x" + text.data();
-}
+/// The base of rotation where no key states it (llama.cpp's src/llama-model.cpp).
+inline constexpr double unstated_theta = 10000.0;
 
 /// Fills the metadata of a published GGUF.
 class gguf_model_metadata {
@@ -101,6 +45,7 @@ public:
           m_scope(scope),
           m_rows(rows),
           m_family(source.family()),
+          m_rule(m_family.gguf_output),
           m_values(source.stated_values()),
           m_spec(source.spec(0)),
           m_prefix(std::string(m_family.gguf_architecture) + ".") {}
@@ -113,6 +58,8 @@ public:
         if (m_spec.kind == attention_kind::mla) state_latent_sizes();
         return std::move(m_out);
     }
+    /// What the file will not have, a sentence each; after `make`.
+    [[nodiscard]] const std::vector<std::string>& warnings() const noexcept { return m_warnings; }
 
 private:
     // --- from GGUF: what the dialect and the types change ---
@@ -150,13 +97,18 @@ private:
         m_out.set("general.type", "model");
         m_out.set("general.name", name());
         m_out.set("general.size_label", size_label(m_rows));
-        for (const key_row& row : top_keys) state(row);
+        for (const key_row& row : top_keys)
+            if (m_rule.keys.empty() || std::ranges::find(m_rule.keys, row.key) != m_rule.keys.end()) state(row);
+        state_predicting();
         state_heads();
         state_rope();
+        state_temperature();
+        state_indexer();
         state_experts();
         m_out.set("general.file_type", file_type_of(m_rows));
         m_out.set("general.quantization_version", std::uint32_t{2});
-        add_tokenizer(m_source, m_out);
+        if (const std::string files = add_tokenizer(m_source, m_out); !files.empty())
+            m_warnings.push_back("left out: the tokenizer (" + files + "), in a format that larql does not read");
     }
 
     /// The name of the model's folder.
@@ -173,28 +125,40 @@ private:
             fail(errc::unsupported_architecture, "GGUF's \"" + std::string(m_family.gguf_architecture) + "\" " + what,
                  {.file = m_source.shard_path(0), .subject = std::move(subject)});
         };
-        const bool latent = m_family.gguf_architecture == "deepseek2" || m_family.gguf_architecture == "deepseek32";
-        if (!latent && m_family.name != "llama")
-            fail(errc::unsupported_architecture, "larql does not write GGUF of \"" + std::string(m_family.name) + "\"",
-                 {.file = m_source.shard_path(0)});
-        if (latent && m_spec.geometry.pairing != m_family.pairing)
+        if (m_spec.kind == attention_kind::mla && m_spec.geometry.pairing != m_family.pairing)
             refuse("rotates neighbouring rows, and these are paired otherwise", "rope_interleave");
-        const std::string act = m_values.top.find<std::string>(model_key::hidden_act).value_or("silu");
-        if (act != "silu") refuse("has no activation but silu, got \"" + act + "\"", "hidden_act");
+        const std::string act =
+            m_values.top.find<std::string>(model_key::hidden_act).value_or(std::string(m_rule.activation));
+        if (act != m_rule.activation)
+            refuse("has no activation but " + std::string(m_rule.activation) + ", got \"" + act + "\"", "hidden_act");
+        if (m_rule.constants.empty()) return;
+        const nlohmann::json config = m_source.config_json();
+        const nlohmann::json& text = *find_text_part(config).object;
+        for (const fixed_number& constant : m_rule.constants) {
+            const auto stated = text.find(constant.name);
+            if (stated == text.end() || (stated->is_number() && nearly(stated->get<double>(), constant.value)))
+                continue;
+            refuse(
+                "has no word for it, and its programs know " + shown(constant.value) + " alone, got " + stated->dump(),
+                std::string(constant.name));
+        }
     }
 
     void state(const key_row& row) {
-        // Sizes of heads, latents and predicting blocks are stated apart; of flags GGUF has those that are true.
-        constexpr std::array apart{model_key::head_dim, model_key::num_key_value_heads,
-                                   model_key::num_nextn_predict_layers, model_key::sliding_window};
+        // Sizes of heads, latents and indexers, and predicting blocks are stated apart; of flags GGUF has those that
+        // are true.
+        constexpr std::array apart{
+            model_key::head_dim,       model_key::num_key_value_heads, model_key::num_nextn_predict_layers,
+            model_key::sliding_window, model_key::index_topk,          model_key::index_n_heads,
+            model_key::index_head_dim};
         if (row.gguf.front().empty() || std::ranges::find(apart, row.key) != apart.end()) return;
         const config_value* value = m_values.top.value(row.key);
         const auto absent = m_family.default_of(row.key);
         switch (row.type) {
             case value_type::integer: {
-                const std::size_t size =
-                    value != nullptr ? m_values.top.size(row.key) : static_cast<std::size_t>(absent.value_or(0.0));
-                if (value != nullptr || absent) set(row.gguf.front(), static_cast<std::uint32_t>(size));
+                auto size = m_values.top.find<std::uint64_t>(row.key);
+                if (value == nullptr && absent) size = static_cast<std::uint64_t>(*absent);
+                if (size) set(row.gguf.front(), static_cast<std::uint32_t>(*size));
                 return;
             }
             case value_type::number: {
@@ -209,6 +173,27 @@ private:
                 return;
             default: return;
         }
+    }
+
+    /// Blocks that predict further tokens follow those of the model, and count among them.
+    void state_predicting() {
+        const std::size_t predicting = m_source.config().num_nextn_predict_layers;
+        if (!m_rule.keeps_predicting || predicting == 0) return;
+        set("block_count", static_cast<std::uint32_t>(m_source.config().num_hidden_layers + predicting));
+        set("nextn_predict_layers", static_cast<std::uint32_t>(predicting));
+    }
+
+    void state_indexer() {
+        const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
+        const indexer_spec& indexer = m_spec.indexer;
+        if (m_family.indexer.blocks == indexer_blocks::none || indexer.top_k == 0) return;
+        set("attention.indexer.head_count", number(indexer.heads));
+        set("attention.indexer.key_length", number(indexer.head_dim));
+        set("attention.indexer.top_k", number(indexer.top_k));
+        if (m_family.indexer.blocks != indexer_blocks::indexer_types) return;
+        std::vector<bool> own;
+        for (const attention_spec& block : m_source.config().blocks) own.push_back(block.indexer.own());
+        set("attention.indexer.types", own);
     }
 
     void state_heads() {
@@ -228,6 +213,7 @@ private:
             fail(errc::unsupported_architecture, "GGUF has no words for " + what,
                  {.file = m_source.shard_path(0), .subject = "rope_scaling"});
         };
+        if (!m_rule.keys.empty() && rope.theta != unstated_theta) set("rope.freq_base", static_cast<float>(rope.theta));
         const key_values none, &stated = m_values.ropes.empty() ? none : m_values.ropes.front().keys;
         switch (rope.kind) {
             case rope_kind::standard:
@@ -237,10 +223,15 @@ private:
                 set("rope.scaling.factor", static_cast<float>(rope.factor));
                 return;
             case rope_kind::yarn: break;
+            case rope_kind::longrope:
+                if (m_rule.rope_factors) return;  // as tensors, too
+                [[fallthrough]];
             default: refuse("rope type \"" + std::string(to_string(rope.kind)) + "\" here");
         }
         if (!rope.truncate) refuse("YaRN's truncate: false");
-        if (rope.attention_factor) refuse("YaRN's attention_factor");
+        // mscale and mscale_all_dim are one number there, so that cosines keep their length.
+        if (rope.attention_factor && !(rope.mscale_all_dim && *rope.attention_factor == 1.0))
+            refuse("YaRN's attention_factor");
         if (rope.mscale_all_dim && rope.mscale.value_or(1.0) != *rope.mscale_all_dim)
             refuse("an mscale that is not mscale_all_dim");
         set("rope.scaling.type", "yarn");
@@ -255,8 +246,16 @@ private:
                 static_cast<float>(m_family.gguf_log_multiplier * *rope.mscale_all_dim));
     }
 
+    /// The queries' temperature, which llama.cpp's converter leaves out where its programs read it all the same.
+    void state_temperature() {
+        const auto& t = m_spec.temperature;
+        if (t.scale == 0.0 || !m_family.gguf_temperature) return;
+        set("attention.temperature_scale", static_cast<float>(t.scale));
+        set("attention.temperature_length", static_cast<std::uint32_t>(t.length));
+    }
+
     void state_experts() {
-        if (m_values.top.size(model_key::n_routed_experts) == 0) return;
+        if (m_values.top.size(model_key::n_routed_experts) == 0) return state_no_experts();
         const auto scores = [](const conversion_row& row) {
             return row.tensors.front().name.find("ffn_gate_inp.") != std::string::npos;
         };
@@ -282,7 +281,17 @@ private:
         set("expert_gating_func", std::uint32_t{scoring == "sigmoid" ? 2U : 1U});
     }
 
-    /// The two dialects of deepseek2: one key/value head of the latent's width with k_b and v_b, H heads with kv_b.
+    /// llama.cpp's programs for models with experts ask for these keys.
+    void state_no_experts() {
+        if (!m_rule.experts_or_none) return;
+        const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
+        add("leading_dense_block_count", number(m_source.config().num_hidden_layers));
+        add("expert_feed_forward_length", number(m_values.top.size(model_key::intermediate_size)));
+        add("expert_shared_count", 0U);
+    }
+
+    /// The two dialects of latent attention: one key/value head of the latent's width with k_b and v_b, H heads with
+    /// kv_b.
     void state_latent_sizes() {
         const mla_geometry& g = m_spec.geometry;
         const auto number = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
@@ -292,7 +301,8 @@ private:
         set("rope.dimension_count", number(g.qk_rope_head_dim));
         set("attention.head_count_kv", m_scope.split_kv_b ? 1U : number(g.kv_heads()));
         set("attention.key_length", m_scope.split_kv_b ? number(g.kv_lora_rank + g.qk_rope_head_dim) : key);
-        set("attention.value_length", m_scope.split_kv_b ? number(g.kv_lora_rank) : value);
+        const bool implied = !m_rule.keys.empty() && value * g.num_heads == g.hidden_size;
+        if (!implied) set("attention.value_length", m_scope.split_kv_b ? number(g.kv_lora_rank) : value);
         for (const auto& [name, size] :
              {std::pair{"attention.key_length_mla", key}, std::pair{"attention.value_length_mla", value}}) {
             if (m_scope.split_kv_b)
@@ -306,39 +316,13 @@ private:
     const conversion_scope& m_scope;
     std::span<const conversion_row> m_rows;
     const model_family& m_family;
+    const gguf_output_rule& m_rule;
     const model_values& m_values;
     const attention_spec& m_spec;
     std::string m_prefix;
     gguf_metadata m_out;
+    std::vector<std::string> m_warnings;
 };
-
-/// The divisors of Llama 3's scaling as llama.cpp's converter computes them, or nothing: in float32, in which torch
-/// divides a number by a tensor's element as the number times the element's reciprocal.
-inline std::optional<conversion_row> rope_freqs_row(const checkpoint& source) {
-    const rope_config& rope = source.spec(0).rope;
-    if (rope.kind != rope_kind::llama3 || source.has_gguf_names()) return std::nullopt;
-    const auto factor = static_cast<float>(rope.factor);
-    const double low = rope.original_max_position / rope.low_freq_factor;
-    const double high = rope.original_max_position / rope.high_freq_factor;
-    std::vector<float> divisors;
-    for (std::size_t i = 0; i < rope.rotary_dim; i += 2) {
-        const float exponent = static_cast<float>(i) / static_cast<float>(rope.rotary_dim);
-        const float frequency = 1.0F / std::pow(static_cast<float>(rope.theta), exponent);
-        const float wavelength = 1.0F / frequency * static_cast<float>(2.0 * std::numbers::pi);
-        if (wavelength < static_cast<float>(high)) {
-            divisors.push_back(1.0F);
-        } else if (wavelength > static_cast<float>(low)) {
-            divisors.push_back(factor);
-        } else {
-            const float smooth = (1.0F / wavelength * static_cast<float>(rope.original_max_position) -
-                                  static_cast<float>(rope.low_freq_factor)) /
-                                 static_cast<float>(rope.high_freq_factor - rope.low_freq_factor);
-            divisors.push_back(1.0F / ((1.0F - smooth) / factor + smooth));
-        }
-    }
-    const std::uint64_t count = divisors.size();
-    return small_row("rope_freqs.weight", dtype::f32, {count}, std::move(divisors));
-}
 
 }  // namespace larql::detail
 

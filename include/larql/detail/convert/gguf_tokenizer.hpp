@@ -10,6 +10,7 @@
 #include <larql/checkpoint.hpp>
 #include <larql/detail/checkpoint/files.hpp>
 #include <larql/detail/gguf/metadata.hpp>
+#include <larql/detail/io/file_names.hpp>
 #include <larql/detail/io/json.hpp>
 #include <larql/detail/model/json_wrapper.hpp>
 #include <larql/error.hpp>
@@ -22,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string>
@@ -58,8 +60,9 @@ public:
         if (m_folder.empty()) m_folder = ".";
     }
 
+    /// @return  the files of a tokenizer that larql does not read, or ""
     /// @throws error errc::unsupported_architecture for a tokenizer that larql does not know how to state
-    void add() {
+    [[nodiscard]] std::string add() {
         const nlohmann::json config = m_source.config_json();
         const nlohmann::json& text = *find_text_part(config).object;
         m_size = text.value("vocab_size", std::size_t{0});
@@ -71,7 +74,8 @@ public:
         else if (!tokenizer.is_null())
             add_bpe(tokenizer, config);
         else
-            return m_out.set("tokenizer.ggml.model", "none");
+            m_out.set("tokenizer.ggml.model", "none");
+        if (m_numbers.empty()) return unread();
         add_special(text);
         for (const auto& [name, key] : {std::pair{"tokenizer.json", "tokenizer.huggingface.json"},
                                         std::pair{"chat_template.jinja", "tokenizer.chat_template"}})
@@ -79,6 +83,7 @@ public:
         const auto chat = m_settings.find("chat_template");
         if (!m_out.contains("tokenizer.chat_template") && chat != m_settings.end() && chat->is_string())
             m_out.set("tokenizer.chat_template", chat->get<std::string>());
+        return {};
     }
 
 private:
@@ -92,6 +97,19 @@ private:
     [[nodiscard]] bool there(const char* name) const {
         std::error_code ignored;
         return std::filesystem::is_regular_file(m_folder / name, ignored);
+    }
+    /// Files of tokenizers in other formats, by their names.
+    [[nodiscard]] std::string unread() const {
+        constexpr std::string_view words[] = {"tok", "tekken", "vocab", "merges", "spiece", "sentencepiece"};
+        constexpr std::string_view others[] = {"tokenizer_config.json", "special_tokens_map.json"};
+        std::string files;
+        for (const std::string& name : names_in(m_folder)) {
+            const bool named =
+                std::ranges::any_of(words, [&](std::string_view word) { return name.find(word) != name.npos; });
+            if (!named || name.ends_with(".py") || std::ranges::find(others, name) != std::end(others)) continue;
+            files += (files.empty() ? "" : ", ") + name;
+        }
+        return files;
     }
     /// A JSON file of the folder; null if it is not there.
     [[nodiscard]] nlohmann::json parsed(const char* name) const {
@@ -149,6 +167,8 @@ private:
     [[nodiscard]] std::string splitting_of(const nlohmann::json& tokenizer, const nlohmann::json& config) const {
         if (const auto stated = config.find("tokenizer_pre"); stated != config.end() && stated->is_string())
             return stated->get<std::string>();
+        if (const std::string_view known = m_source.family().gguf_output.splitting; !known.empty())
+            return std::string(known);
         std::vector<std::string> patterns;
         bool by_level = false;
         collect_patterns(tokenizer.value("pre_tokenizer", nlohmann::json()), patterns, by_level);
@@ -278,6 +298,11 @@ private:
             else if (number != text.end() && number->is_number_unsigned())
                 m_out.set(key, number->get<std::uint32_t>());
         }
+        for (const token_text& row : m_source.family().gguf_output.tokens) {
+            const std::string key = "tokenizer.ggml." + std::string(row.key) + "_token_id";
+            const auto found = m_numbers.find(std::string(row.text));
+            if (found != m_numbers.end() && !m_out.contains(key)) m_out.set(key, found->second);
+        }
         for (const char* flag : {"add_bos_token", "add_eos_token"})
             if (const auto stated = m_settings.find(flag); stated != m_settings.end() && stated->is_boolean())
                 m_out.set("tokenizer.ggml." + std::string(flag), stated->get<bool>());
@@ -299,7 +324,10 @@ private:
     std::map<std::string, std::uint32_t> m_numbers;
 };
 
-inline void add_tokenizer(const checkpoint& source, gguf_metadata& out) { gguf_tokenizer(source, out).add(); }
+/// @return  the files of a tokenizer that larql does not read, or ""
+inline std::string add_tokenizer(const checkpoint& source, gguf_metadata& out) {
+    return gguf_tokenizer(source, out).add();
+}
 
 }  // namespace larql::detail
 

@@ -12,6 +12,7 @@
 #include <larql/detail/convert/fingerprint.hpp>
 #include <larql/detail/convert/gguf_model_metadata.hpp>
 #include <larql/detail/convert/gguf_own_metadata.hpp>
+#include <larql/detail/convert/gguf_rope_rows.hpp>
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/layout_vindex.hpp>
 #include <larql/detail/convert/measure.hpp>
@@ -37,6 +38,15 @@
 
 namespace larql::detail {
 
+/// @throws error errc::unsupported_architecture for a family that larql does not write as llama.cpp's converter does
+inline void require_gguf_output(const checkpoint& source) {
+    const gguf_output_rule& rule = source.family().gguf_output;
+    if (rule.written) return;
+    std::string sentence = "larql does not write GGUF of \"" + std::string(source.family().name) + "\"";
+    if (!rule.why_not.empty()) (sentence += ": ") += rule.why_not;
+    fail(errc::unsupported_architecture, sentence, {.file = source.shard_path(0)});
+}
+
 /// The options, held against the source.
 inline conversion_scope scope_of(const checkpoint& source, const conversion_options& options) {
     const model_config& model = source.config();
@@ -46,7 +56,7 @@ inline conversion_scope scope_of(const checkpoint& source, const conversion_opti
                            .attention = options.attention_type ? options.attention_type : options.type,
                            .block_begin = std::max(options.layer_begin, model.block_begin),
                            .block_end = std::min(options.layer_end, model.block_end),
-                           .split_kv_b = options.split_kv_b};
+                           .split_kv_b = options.split_kv_b && !source.family().gguf_output.whole_kv_b};
     require_writable_type(options.to, scope.general, "dtype");
     require_writable_type(options.to, scope.attention, "attn-dtype");
     if (scope.block_begin >= scope.block_end)
@@ -56,6 +66,7 @@ inline conversion_scope scope_of(const checkpoint& source, const conversion_opti
                  std::to_string(std::min(options.layer_end, model.blocks.size())),
              {.subject = "layers"});
     scope.whole = scope.block_begin == 0 && scope.block_end == model.blocks.size();
+    if (scope.published_gguf() && !source.has_gguf_names()) require_gguf_output(source);
     // llama.cpp's converter makes float32 of vectors whatever they were; they become what the matrices are again.
     if (source.has_gguf_names() && !scope.published_gguf()) scope.of_vectors = most_of_matrices(source);
     const bool parts = options.part <= options.parts && (options.join || (options.part == 0) == (options.parts == 0));
@@ -100,8 +111,10 @@ struct planned_conversion {
     void lay_out_as_gguf() {
         gguf_metadata metadata;
         if (scope.published_gguf()) {
-            if (auto divisors = rope_freqs_row(source)) plan.rows.push_back(*std::move(divisors));
-            metadata = gguf_model_metadata(source, scope, plan.rows).make();
+            for (conversion_row& row : gguf_rope_rows(source)) plan.rows.push_back(std::move(row));
+            gguf_model_metadata described(source, scope, plan.rows);
+            metadata = described.make();
+            plan.warnings.insert(plan.warnings.end(), described.warnings().begin(), described.warnings().end());
         } else {
             metadata = own_metadata(source, scope, config());
         }

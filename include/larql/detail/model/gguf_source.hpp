@@ -43,7 +43,9 @@ inline const model_family* find_gguf_family(std::span<const model_family> rows, 
                                             std::string_view architecture) {
     config_problems ignored;
     const gguf_fields fields(file, architecture, ignored);
-    const auto named = [&](const model_family& row) { return row.gguf_architecture == architecture; };
+    const auto named = [&](const model_family& row) {
+        return !row.params_json && row.gguf_architecture == architecture;
+    };
     const bool alone = std::ranges::count_if(rows, named) == 1;
     const auto routed = [&](const model_family& row) {
         return named(row) && (alone || row.routing.empty() || row.routing == gguf_routing(file, fields));

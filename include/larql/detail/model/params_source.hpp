@@ -34,6 +34,18 @@ inline constexpr key_row params_temperature_keys[] = {
     {model_key::temperature_length, value_type::number, 1, max_length, {"original_max_position_embeddings"}},
 };
 
+/// The object "moe".
+inline constexpr key_row params_experts_keys[] = {
+    {model_key::n_routed_experts, value_type::integer, 0, max_dimension, {"num_experts"}},
+    {model_key::n_shared_experts, value_type::integer, 0, max_dimension, {"num_shared_experts"}},
+    {model_key::num_experts_per_tok, value_type::integer, 0, max_dimension, {"num_experts_per_tok"}},
+    {model_key::moe_intermediate_size, value_type::integer, 1, max_vocabulary, {"expert_hidden_dim"}},
+    {model_key::first_k_dense_replace, value_type::integer, 0, max_layers, {"first_k_dense_replace"}},
+    {model_key::n_group, value_type::integer, 0, max_dimension, {"num_expert_groups"}},
+    {model_key::topk_group, value_type::integer, 0, max_dimension, {"num_expert_groups_per_tok"}},
+    {model_key::routed_scaling_factor, value_type::number, 0, any_finite, {"routed_scale"}},
+};
+
 inline bool is_params_json(const nlohmann::json& config) {
     return config.contains("dim") && config.contains("n_layers") && config.contains("n_heads");
 }
@@ -46,20 +58,21 @@ inline const model_family* find_params_family(std::span<const model_family> rows
     return found != rows.end() ? &*found : nullptr;
 }
 
-/// Rotation and the queries' temperature.
-inline void read_params_rope(const nlohmann::json& params, config_problems& problems, model_values& values) {
-    const auto read = [&](const char* name, std::span<const key_row> rows, key_values& into) {
+/// What stands in objects of its own: the queries' temperature, experts and rotation.
+inline void read_params_objects(const nlohmann::json& params, config_problems& problems, model_values& values) {
+    const auto read = [&](const char* name, std::span<const key_row> rows, key_values& into, bool closed = true) {
         const auto object = params.find(name);
         if (object == params.end() || says_none(*object)) return false;
         if (!object->is_object()) {
             problems.add(errc::wrong_type, name, "expected an object, got " + shown(*object));
             return false;
         }
-        json_object_reader(*object, std::string(name) + ".", *values.family, problems, values.not_understood, true)
+        json_object_reader(*object, std::string(name) + ".", *values.family, problems, values.not_understood, closed)
             .read(rows, into);
         return true;
     };
     read("llama_4_scaling", params_temperature_keys, values.top);
+    if (values.family->kind == attention_kind::mla) read("moe", params_experts_keys, values.top, false);
     rope_values rope;
     if (!read("yarn", params_yarn_keys, rope.keys)) return;
     rope.keys.set(model_key::rope_type, std::string("yarn"), "yarn.factor");

@@ -122,6 +122,36 @@ inline const rope_config& printed_rope(std::span<const attention_spec> blocks) {
     return blocks.front().rope;
 }
 
+/// The queries' temperature in the rope dictionary of a family that has one there.
+/// @throws error unsupported_architecture if transformers has no words for it
+inline void print_temperature(const model_values& values, nlohmann::json& dictionary, const error_where& where) {
+    const auto scale = values.top.find<double>(model_key::temperature_scale);
+    if (!scale) return;
+    const model_family& family = *values.family;
+    const std::string name = values.top.name(model_key::temperature_scale);
+    if (!family.temperature)
+        fail(errc::unsupported_architecture, "transformers' " + std::string(family.classes.front()) + " has none",
+             {.file = where.file, .subject = name});
+    const std::string original = "original_max_position_embeddings";
+    const double length = values.top.find<double>(model_key::temperature_length).value_or(0.0);
+    if (dictionary.is_null() || dictionary.value(original, 0.0) != length)
+        fail(errc::unsupported_architecture,
+             "transformers' " + std::string(family.classes.front()) + " takes its steps from " + original,
+             {.file = where.file, .subject = name});
+    dictionary["llama_4_scaling_beta"] = *scale;
+}
+
+/// The share of a latent head that rotates, where transformers rotates all of it unless the rope dictionary says
+/// otherwise, and assumes a scaling without a dictionary (configuration_mistral4.py).
+inline void print_rotary_share(const model_values& values, nlohmann::json& dictionary) {
+    const model_family& family = *values.family;
+    if (family.kind != attention_kind::mla || !family.partial_rotary) return;
+    if (dictionary.is_null()) dictionary = {{"rope_type", "default"}};
+    const auto rotated = static_cast<double>(values.top.size(model_key::qk_rope_head_dim));
+    dictionary["partial_rotary_factor"] =
+        rotated / (rotated + static_cast<double>(values.top.size(model_key::qk_nope_head_dim)));
+}
+
 /// Whether the key rows say all that transformers needs to know of a family's attention.
 inline bool is_printable(const model_values& values) {
     const model_family& f = *values.family;
@@ -139,21 +169,24 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
         fail(errc::unsupported_architecture,
              "larql does not write a config.json for \"" + std::string(family.name) + "\"", {.file = where.file});
     nlohmann::json config = {{"model_type", family.model_types.front()}, {"architectures", {family.classes.front()}}};
+    // Other families state these by keys of their own, or by their tensors.
+    const auto of_others = [](model_key key) {
+        return key == model_key::qk_norm || key == model_key::temperature_scale || key == model_key::temperature_length;
+    };
     for (const key_row& row : top_keys)
         if (const config_value* value = values.top.value(row.key))
-            if (row.key != model_key::qk_norm || family.lists(row.key))
+            if (!of_others(row.key) || (row.read_by != nullptr && row.read_by(family)))
                 config[std::string(row.hf.front())] = json_of(*value);
     if (values.top.stated(model_key::compress_ratios) && values.top.stated(model_key::layer_types))
         fail(errc::unsupported_architecture,
              "transformers has one number of tokens an entry for each kind of layer, and blocks of a kind differ",
              {.file = where.file, .subject = values.top.name(model_key::compress_ratios)});
-    if (values.top.stated(model_key::temperature_scale))
-        fail(errc::unsupported_architecture, "transformers' " + std::string(family.classes.front()) + " has none",
-             {.file = where.file, .subject = values.top.name(model_key::temperature_scale)});
     if (family.kind == attention_kind::mla && values.top.size(model_key::q_lora_rank) == 0)
         config["q_lora_rank"] = nullptr;
     if (!values.ropes.empty()) {
-        const nlohmann::json dictionary = print_rope(rope, values.ropes.front().keys, where);
+        nlohmann::json dictionary = print_rope(rope, values.ropes.front().keys, where);
+        print_temperature(values, dictionary, where);
+        print_rotary_share(values, dictionary);
         if (!dictionary.is_null()) config["rope_scaling"] = dictionary;
     }
     return config;

@@ -268,7 +268,7 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
     read_json_values(*text.object, text.path, result.problems, values);
     if (!values.family->window_keys.empty()) read_json_layers(*text.object, text.path, result.problems, values);
     if (values.family->block_configs) read_json_blocks(*text.object, text.path, result.problems, values);
-    if (values.family->params_json) read_params_rope(*text.object, result.problems, values);
+    if (values.family->params_json) read_params_objects(*text.object, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);
     return result;
 }

@@ -23,7 +23,8 @@ inline constexpr model_family plain_families[] = {
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
      .stored = gguf_rows::interleaved,
-     .gguf_loses = "a sliding window, dynamic rope scaling"},
+     .gguf_loses = "a sliding window, dynamic rope scaling",
+     .gguf_output = {.written = true}},
     {.name = "internlm3",  // runs Llama's class: configuration_internlm3.py
      .model_types = {"internlm3"},
      .classes = {"InternLM3ForCausalLM", "InternLM3Model", "LlamaForCausalLM", "LlamaModel"},

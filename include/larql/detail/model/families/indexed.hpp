@@ -32,6 +32,7 @@ constexpr model_family deepseek_indexed(model_family row) {
     row = deepseek(row);
     row.gguf_architecture = architecture;
     row.gguf_temperature = false;
+    row.gguf_output.keeps_predicting = true;
     return row;
 }
 
@@ -132,12 +133,14 @@ inline constexpr model_family indexed_families[] = {
                       .model_types = {"glm_moe_dsa"},
                       .classes = {"GlmMoeDsaForCausalLM", "GlmMoeDsaModel"},
                       .gguf_architecture = "glm-dsa",
+                      .routing = "sigmoid",
                       .indexer = {.blocks = indexer_blocks::indexer_types,
                                   .pairing = rope_pairing::interleaved,
                                   .k_norm = indexer_k_norm,
                                   .default_heads = 32,
                                   .period_keys = true},
-                      .default_rms_norm_eps = 1e-5}),
+                      .default_rms_norm_eps = 1e-5,
+                      .gguf_output = {.splitting = "glm4", .tokens = glm_tokens}}),
     hy_v4({.name = "hy_v4",
            .model_types = {"hy_v4"},
            .classes = {"HYV4ForCausalLM", "HYV4Model"},

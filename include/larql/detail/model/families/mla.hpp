@@ -38,9 +38,22 @@ inline constexpr name_row deepseek_attention_names[] = {
     {tensor_role::shared_expert_gate,  "layers.{}.mlp.shared_experts.gate_proj.weight",    "blk.{}.ffn_gate_shexp.weight"},
     {tensor_role::shared_expert_up,    "layers.{}.mlp.shared_experts.up_proj.weight",      "blk.{}.ffn_up_shexp.weight"},
     {tensor_role::shared_expert_down,  "layers.{}.mlp.shared_experts.down_proj.weight",    "blk.{}.ffn_down_shexp.weight"},
+    {tensor_role::predict_embedding,   "layers.{}.embed_tokens.weight",                    "blk.{}.nextn.embed_tokens.weight"},
+    {tensor_role::predict_embedding_norm, "layers.{}.enorm.weight",                        "blk.{}.nextn.enorm.weight"},
+    {tensor_role::predict_hidden_norm, "layers.{}.hnorm.weight",                           "blk.{}.nextn.hnorm.weight"},
+    {tensor_role::predict_projection,  "layers.{}.eh_proj.weight",                         "blk.{}.nextn.eh_proj.weight"},
+    {tensor_role::predict_output_norm, "layers.{}.shared_head.norm.weight",                "blk.{}.nextn.shared_head_norm.weight"},
+    {tensor_role::predict_output,      "layers.{}.shared_head.head.weight",                "blk.{}.nextn.shared_head_head.weight"},
+};
+
+// Mistral-Small-4 has its experts in one tensor for all: modeling_mistral4.py; llama.cpp's conversion/mistral3.py.
+inline constexpr name_row mistral4_own_names[] = {
+    {tensor_role::expert_gate_up,      "layers.{}.mlp.experts.gate_up_proj",               "blk.{}.ffn_gate_up_exps.weight"},
+    {tensor_role::expert_down,         "layers.{}.mlp.experts.down_proj",                  "blk.{}.ffn_down_exps.weight"},
 };
 // clang-format on
 inline constexpr auto deepseek_names = joined(names_around_attention, deepseek_attention_names);
+inline constexpr auto mistral4_names = joined(mistral4_own_names, deepseek_names);  // the first name of a role counts
 
 // clang-format off
 /// LongCat-Flash has two attentions in a layer.
@@ -80,19 +93,30 @@ inline constexpr name_row bailing_own_names[] = {
     {tensor_role::o,                   "layers.{}.self_attn.dense.weight"},
 };
 
+// Mistral's own files, and what llama.cpp's conversion/mistral.py makes of them.
 inline constexpr name_row mistral_large_3_attention_names[] = {
-    {tensor_role::q_a,                 "layers.{}.attention.wq_a.weight"},
-    {tensor_role::q_a_norm,            "layers.{}.attention.q_a_norm.weight"},
-    {tensor_role::q_b,                 "layers.{}.attention.wq_b.weight"},
-    {tensor_role::q,                   "layers.{}.attention.wq.weight"},
-    {tensor_role::kv_a,                "layers.{}.attention.wkv_a_with_mqa.weight"},
+    {tensor_role::q_a,                 "layers.{}.attention.wq_a.weight",                  "blk.{}.attn_q_a.weight"},
+    {tensor_role::q_a_norm,            "layers.{}.attention.q_a_norm.weight",              "blk.{}.attn_q_a_norm.weight"},
+    {tensor_role::q_b,                 "layers.{}.attention.wq_b.weight",                  "blk.{}.attn_q_b.weight"},
+    {tensor_role::q,                   "layers.{}.attention.wq.weight",                    "blk.{}.attn_q.weight"},
+    {tensor_role::kv_a,                "layers.{}.attention.wkv_a_with_mqa.weight",        "blk.{}.attn_kv_a_mqa.weight"},
     {tensor_role::kv_a_latent,         "layers.{}.attention.wkv_a.weight"},
-    {tensor_role::kv_a_norm,           "layers.{}.attention.kv_a_norm.weight"},
-    {tensor_role::kv_b,                "layers.{}.attention.wkv_b.weight"},
-    {tensor_role::k_b,                 "layers.{}.attention.wk_b.weight"},
-    {tensor_role::v_b,                 "layers.{}.attention.wv_b.weight"},
+    {tensor_role::kv_a_norm,           "layers.{}.attention.kv_a_norm.weight",             "blk.{}.attn_kv_a_norm.weight"},
+    {tensor_role::kv_b,                "layers.{}.attention.wkv_b.weight",                 "blk.{}.attn_kv_b.weight"},
+    {tensor_role::k_b,                 "layers.{}.attention.wk_b.weight",                  "blk.{}.attn_k_b.weight"},
+    {tensor_role::v_b,                 "layers.{}.attention.wv_b.weight",                  "blk.{}.attn_v_b.weight"},
     {tensor_role::k,                   "layers.{}.attention.wk.weight"},
     {tensor_role::v,                   "layers.{}.attention.wv.weight"},
+    {tensor_role::ffn_gate,            "layers.{}.feed_forward.w1.weight",                 "blk.{}.ffn_gate.weight"},
+    {tensor_role::ffn_down,            "layers.{}.feed_forward.w2.weight",                 "blk.{}.ffn_down.weight"},
+    {tensor_role::ffn_up,              "layers.{}.feed_forward.w3.weight",                 "blk.{}.ffn_up.weight"},
+    {tensor_role::router,              "layers.{}.gate.weight",                            "blk.{}.ffn_gate_inp.weight"},
+    {tensor_role::expert_gate,         "layers.{}.experts.{}.w1.weight",                   "blk.{}.ffn_gate_exps.weight"},
+    {tensor_role::expert_down,         "layers.{}.experts.{}.w2.weight",                   "blk.{}.ffn_down_exps.weight"},
+    {tensor_role::expert_up,           "layers.{}.experts.{}.w3.weight",                   "blk.{}.ffn_up_exps.weight"},
+    {tensor_role::shared_expert_gate,  "layers.{}.shared_experts.w1.weight",               "blk.{}.ffn_gate_shexp.weight"},
+    {tensor_role::shared_expert_down,  "layers.{}.shared_experts.w2.weight",               "blk.{}.ffn_down_shexp.weight"},
+    {tensor_role::shared_expert_up,    "layers.{}.shared_experts.w3.weight",               "blk.{}.ffn_up_shexp.weight"},
 };
 // clang-format on
 inline constexpr auto mistral_large_3_names = joined(params_names_around_attention, mistral_large_3_attention_names);
@@ -105,6 +129,13 @@ inline constexpr auto bailing_names = joined(deepseek_names, bailing_own_names);
 
 // What multiplies embeddings, the sum with the residual and logits is outside attention: modeling_minicpm3.py.
 inline constexpr std::string_view minicpm3_inert[] = {"scale_emb", "scale_depth", "dim_model_base"};
+// llama.cpp's src/models/minicpm3.cpp has the published model's; the defaults are those of MiniCPM3Config.
+inline constexpr fixed_number minicpm3_constants[] = {
+    {"scale_emb", 12.0}, {"scale_depth", 1.4}, {"dim_model_base", 256.0}};
+inline constexpr model_key minicpm3_gguf_keys[] = {model_key::hidden_size,         model_key::num_hidden_layers,
+                                                   model_key::num_attention_heads, model_key::vocab_size,
+                                                   model_key::intermediate_size,   model_key::max_position_embeddings,
+                                                   model_key::rms_norm_eps};
 inline constexpr std::string_view longcat_inert[] = {"attention_method"};
 // Of layers with linear attention, and of training: configuration_bailing_hybrid.py, configuration_kimi_linear.py.
 inline constexpr std::string_view bailing_inert[] = {
@@ -116,6 +147,8 @@ inline constexpr key_alias bailing_aliases[] = {{model_key::full_attention_inter
 inline constexpr std::string_view kimi_linear_inert[] = {
     "linear_head_dim", "linear_num_heads",     "linear_conv_kernel_dim", "attention.value_length",
     "kda.head_dim",    "kda.gate_lower_bound", "attn_res.block_size"};
+inline constexpr std::string_view linear_layers_in_gguf =
+    "of its layers with linear attention GGUF stores -exp(A_log), from which A_log does not come back bit for bit";
 inline constexpr key_alias kimi_linear_aliases[] = {{model_key::max_position_embeddings, "model_max_length"}};
 
 /// What latent attention after DeepSeek's has in common. A row states what differs.
@@ -137,8 +170,14 @@ constexpr model_family deepseek(model_family row) {
     row.gguf_architecture = "deepseek2";
     row.gguf_log_multiplier = 0.1;
     row.gguf_temperature = true;
+    row.gguf_output.written = row.gguf_output.why_not.empty();
+    row.gguf_output.experts_or_none = true;
     return row;
 }
+
+// llama.cpp's conversion/base.py _set_vocab_glm
+inline constexpr token_text glm_tokens[] = {
+    {"bos", "[gMASK]"}, {"eot", "<|user|>"}, {"unknown", "<|endoftext|>"}, {"eom", "<|observation|>"}};
 
 inline constexpr model_family mla_families[] = {
     deepseek({.name = "deepseek_v2",
@@ -167,7 +206,8 @@ inline constexpr model_family mla_families[] = {
               .classes = {"Glm4MoeLiteForCausalLM", "Glm4MoeLiteModel"},
               .routing = "sigmoid",
               .interleave_key = true,
-              .default_rms_norm_eps = 1e-5}),
+              .default_rms_norm_eps = 1e-5,
+              .gguf_output = {.keeps_predicting = true, .splitting = "glm4", .tokens = glm_tokens}}),
     deepseek({.name = "youtu",
               .model_types = {"youtu"},
               .classes = {"YoutuForCausalLM", "YoutuModel"},
@@ -177,32 +217,43 @@ inline constexpr model_family mla_families[] = {
               .model_types = {"axk1"},
               .classes = {"AXK1ForCausalLM", "AXK1Model"},
               .routing = "sigmoid",
-              .interleave_key = true}),
+              .interleave_key = true,
+              .gguf_output = {.why_not = "it has norms after its experts, for which GGUF has no place"}}),
     latent_attention({.name = "plm",  // published with code of its own; llama.cpp's plm.cpp
                       .model_types = {"plm"},
                       .classes = {"PLMForCausalLM", "PLMModel"},
                       .gguf_architecture = "plm",
                       .pairing = rope_pairing::interleaved,
-                      .gguf_log_multiplier = 0.1}),
+                      .gguf_log_multiplier = 0.1,
+                      .gguf_output = {.written = true, .whole_kv_b = true, .activation = "relu2"}}),
     latent_attention({.name = "mistral4",
                       .model_types = {"mistral4"},
                       .classes = {"Mistral4ForCausalLM", "Mistral4Model", "Mistral4ForSequenceClassification",
                                   "Mistral4ForTokenClassification"},
                       .gguf_architecture = "mistral4",
+                      .routing = "softmax",
+                      .names = mistral4_names,
                       .pairing = rope_pairing::interleaved,
                       .interleave_key = true,
                       .temperature = true,
                       .partial_rotary = true,
                       .gguf_log_multiplier = 0.1,
                       .gguf_temperature = true,
-                      .gguf_loses = "the queries' temperature (llama_4_scaling_beta)"}),
+                      .gguf_loses = "the queries' temperature (llama_4_scaling_beta)",
+                      .gguf_output = {.written = true, .experts_or_none = true}}),
     latent_attention({.name = "mistral_large_3",
                       .model_types = {"mistral_large_3"},
+                      .gguf_architecture = "deepseek2",
                       .params_json = true,
+                      .routing = "softmax",
                       .names = mistral_large_3_names,
                       .pairing = rope_pairing::interleaved,
                       .latent_eps = 0.0,
                       .temperature = true,
+                      .defaults = {{{model_key::norm_topk_prob, 1.0}}},
+                      .gguf_log_multiplier = 0.1,
+                      .gguf_temperature = true,
+                      .gguf_output = {.written = true, .experts_or_none = true},
                       .aliases = params_aliases,
                       .inert_keys = params_inert}),
     latent_attention({.name = "minicpm3",
@@ -212,6 +263,11 @@ inline constexpr model_family mla_families[] = {
                       .head_sized_values = true,
                       .default_rms_norm_eps = 1e-5,
                       .gguf_loses = "longrope's factor",
+                      .gguf_output = {.written = true,
+                                      .whole_kv_b = true,
+                                      .rope_factors = true,
+                                      .keys = minicpm3_gguf_keys,
+                                      .constants = minicpm3_constants},
                       .inert_keys = minicpm3_inert}),
     latent_attention({.name = "longcat_flash",
                       .model_types = {"longcat_flash"},
@@ -233,6 +289,7 @@ inline constexpr model_family mla_families[] = {
                       .gate_by_key = output_gate::per_element,  // Kimi K3
                       .default_rms_norm_eps = 1e-5,
                       .default_q_lora_rank = 0,
+                      .gguf_output = {.why_not = linear_layers_in_gguf},
                       .aliases = kimi_linear_aliases,
                       .inert_keys = kimi_linear_inert}),
     latent_attention({.name = "kimi_k3",  // in GGUF; elsewhere a kimi_linear that states its gate
@@ -245,6 +302,7 @@ inline constexpr model_family mla_families[] = {
                       .gate = output_gate::per_element,
                       .default_rms_norm_eps = 1e-5,
                       .default_q_lora_rank = 0,
+                      .gguf_output = {.why_not = linear_layers_in_gguf},
                       .aliases = kimi_linear_aliases,
                       .inert_keys = kimi_linear_inert}),
     latent_attention({.name = "bailing_hybrid",

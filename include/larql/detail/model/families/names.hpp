@@ -35,12 +35,12 @@ constexpr auto joined(const First& first, const Others&... others) {
 // clang-format off
 // Mistral's own files: mistral-inference; vLLM's mistral_large_3.py has the same names.
 inline constexpr name_row params_names_around_attention[] = {
-    {tensor_role::embedding,           "tok_embeddings.weight"},
-    {tensor_role::output_norm,         "norm.weight"},
-    {tensor_role::output,              "output.weight"},
-    {tensor_role::input_norm,          "layers.{}.attention_norm.weight"},
-    {tensor_role::ffn_norm,            "layers.{}.ffn_norm.weight"},
-    {tensor_role::o,                   "layers.{}.attention.wo.weight"},
+    {tensor_role::embedding,           "tok_embeddings.weight",                            "token_embd.weight"},
+    {tensor_role::output_norm,         "norm.weight",                                      "output_norm.weight"},
+    {tensor_role::output,              "output.weight",                                    "output.weight"},
+    {tensor_role::input_norm,          "layers.{}.attention_norm.weight",                  "blk.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.ffn_norm.weight",                        "blk.{}.ffn_norm.weight"},
+    {tensor_role::o,                   "layers.{}.attention.wo.weight",                    "blk.{}.attn_output.weight"},
 };
 inline constexpr key_alias params_aliases[] = {
     {model_key::hidden_size,         "dim"},

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Two GGUF files held against each other.
+#ifndef LARQL_TESTS_SUPPORT_GGUF_FILES_HPP
+#define LARQL_TESTS_SUPPORT_GGUF_FILES_HPP
+
+#include <larql/gguf.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+namespace larql::testing {
+
+/// Tensors of the same names, types, shapes and bytes.
+inline void check_same_tensors(const gguf_file& got, const gguf_file& want) {
+    CHECK(got.tensors().size() == want.tensors().size());
+    for (const larql::tensor_info& info : want.tensors()) {
+        CAPTURE(info.name);
+        const larql::tensor_info& same = got.at_tensor(info.name);
+        CHECK(same.type == info.type);
+        CHECK(same.shape == info.shape);
+        CHECK(std::ranges::equal(got.bytes(same), want.bytes(info)));
+    }
+}
+
+/// Metadata that are the same but for names; `but` may be absent in either.
+inline void check_same_metadata(const gguf_file& got, const gguf_file& want,
+                                const std::set<std::string_view>& but = {}) {
+    for (const gguf_file* file : {&got, &want})
+        for (const std::string_view key : file->keys()) {
+            if (key == "general.name" || but.contains(key)) continue;
+            CAPTURE(key);
+            const auto a = got.find_value(key), b = want.find_value(key);
+            REQUIRE(a != nullptr);
+            REQUIRE(b != nullptr);
+            CHECK(a->type() == b->type());
+            CHECK(std::ranges::equal(a->bytes(), b->bytes()));
+        }
+}
+
+}  // namespace larql::testing
+
+#endif

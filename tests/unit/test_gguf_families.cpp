@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// GGUF of the families of latent attention, held against what llama.cpp's converter wrote of the same folder.
+#include <larql/convert.hpp>
+#include <larql/safetensors_writer.hpp>
+#include <larql/verify.hpp>
+
+#include <nlohmann/json.hpp>
+#include <support/converted.hpp>
+#include <support/files.hpp>
+#include <support/gguf_files.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using larql::attention_form;
+using larql::checkpoint;
+using larql::container;
+using larql::conversion;
+using larql::conversion_options;
+using larql::gguf_file;
+using larql::testing::error_against;
+using larql::testing::names_of;
+
+const std::string data = LARQL_TEST_DATA;
+const conversion_options to_gguf{.form = attention_form::factored, .to = container::gguf};
+
+std::vector<std::string> convert(const fs::path& from, const fs::path& to, const conversion_options& options) {
+    conversion made(checkpoint::open(from), to, options);
+    made.run();
+    return made.warnings();
+}
+
+/// A copy of a case with other keys in its configuration and more tensors, all like the final norm.
+fs::path changed(const std::string& name, const fs::path& out, const std::function<void(nlohmann::json&)>& change,
+                 const std::vector<std::string>& more = {}) {
+    const checkpoint model = checkpoint::open(data + "/hf/" + name);
+    nlohmann::json config = model.config_json();
+    change(config);
+    fs::create_directories(out);
+    larql::testing::write_file(out / "config.json", config.dump());
+    larql::safetensors_writer writer(out / "model.safetensors");
+    const larql::tensor_info& like =
+        *std::ranges::find_if(model.tensors(), [](const larql::tensor_info& info) { return info.shape.size() == 1; });
+    for (const larql::tensor_info& info : model.tensors()) writer.add_tensor(info.name, info.type, info.shape);
+    for (const std::string& one : more) writer.add_tensor(one, like.type, like.shape);
+    for (const larql::tensor_info& info : model.tensors()) writer.write(info.name, model.bytes(info));
+    for (const std::string& one : more) writer.write(one, model.bytes(like));
+    writer.commit();
+    return out;
+}
+
+std::string refusal(const fs::path& from, const fs::path& to) {
+    try {
+        convert(from, to, to_gguf);
+    } catch (const larql::error& e) {
+        CHECK(!fs::exists(to));
+        return e.what();
+    }
+    return "";
+}
+
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+
+/// The name that a tensor has where the language model stands by itself.
+std::string without_wrapper(std::string name) {
+    const std::string wrapper = "model.language_model.";
+    return name.starts_with(wrapper) ? "model." + name.substr(wrapper.size()) : name;
+}
+
+/// Every tensor of the language model, in name, type, shape and bits.
+void check_came_back(const checkpoint& back, const checkpoint& published) {
+    std::size_t carried = 0;
+    for (const larql::tensor_info& info : published.tensors()) {
+        const std::string name = without_wrapper(std::string(info.name));
+        if (contains(name, "vision") || contains(name, "projector")) continue;
+        CAPTURE(name);
+        const larql::tensor_info& same = back.safetensors()->at_tensor(name);
+        CHECK(same.type == info.type);
+        CHECK(same.shape == info.shape);
+        CHECK(std::ranges::equal(back.bytes(same), published.bytes(info)));
+        ++carried;
+    }
+    CHECK(back.tensors().size() == carried);
+}
+
+/// A case of both containers.
+struct gguf_case {
+    const char* name;
+    const char* family;
+    /// What llama.cpp's converter leaves out and its programs read: without it the file would not be the model.
+    std::set<std::string_view> beyond{};
+    bool runs = true;     ///< transformers computed the attention
+    bool returns = true;  ///< transformers has words for what GGUF says
+};
+const gguf_case cases[] = {
+    {"minicpm3_gguf", "minicpm3"},
+    {"youtu_gguf", "youtu"},
+    {"glm4_moe_lite_gguf", "glm4_moe_lite", {"deepseek2.expert_gating_func"}},
+    {"glm_moe_dsa_gguf", "glm_moe_dsa", {"glm-dsa.expert_gating_func"}, false},
+    {"mistral4_gguf",
+     "mistral4",
+     {"mistral4.expert_gating_func", "mistral4.attention.temperature_scale", "mistral4.attention.temperature_length"}},
+    {"mistral_large_3_gguf", "mistral_large_3", {}, true, false},
+    {"plm_gguf", "plm", {}, false},
+};
+
+}  // namespace
+
+TEST_CASE("gguf families: the file is what llama.cpp's converter writes, and the way back loses nothing") {
+    const larql::testing::temporary_folder folder;
+    for (const gguf_case& one : cases) {
+        CAPTURE(one.name);
+        const checkpoint published = checkpoint::open(data + "/hf/" + one.name);
+        CHECK(published.config().family == one.family);
+        const fs::path made = folder.path() / (std::string(one.name) + ".gguf");
+        convert(data + "/hf/" + one.name, made, to_gguf);
+        const gguf_file got = gguf_file::open(made), want = gguf_file::open(data + "/gguf/" + one.name + "-bf16.gguf");
+        larql::testing::check_same_tensors(got, want);
+        for (const std::string_view key : one.beyond) {
+            CAPTURE(key);
+            CHECK(got.find_value(key) != nullptr);
+            CHECK(want.find_value(key) == nullptr);
+        }
+        larql::testing::check_same_metadata(got, want, one.beyond);
+        const checkpoint read = checkpoint::open(made);
+        if (one.runs) CHECK(error_against(one.name, read, attention_form::factored) <= 2e-5);
+        // Towers, which a wrapper has, are missing there: verify says so.
+        if (published.name_prefix() == "model." || published.family().params_json)
+            CHECK(larql::verify(published, read).holds());
+        if (!one.returns) {
+            CHECK_THROWS_WITH_AS(convert(made, folder.path() / one.name, {.form = attention_form::factored}),
+                                 doctest::Contains("temperature_scale"), larql::error);
+            continue;
+        }
+        convert(made, folder.path() / one.name, {.form = attention_form::factored});
+        const checkpoint back = checkpoint::open(folder.path() / one.name);
+        check_came_back(back, published);
+        CHECK(back.config().num_nextn_predict_layers == published.config().num_nextn_predict_layers);
+        if (one.runs) CHECK(error_against(one.name, back, attention_form::factored) <= 2e-5);
+    }
+}
+
+TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks, too") {
+    const larql::testing::temporary_folder folder;
+    conversion_options whole = to_gguf;
+    whole.split_kv_b = false;
+    for (const std::string name : {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf"}) {
+        CAPTURE(name);
+        const fs::path old = folder.path() / (name + "-old.gguf"), current = folder.path() / (name + ".gguf");
+        const fs::path again = folder.path() / (name + "-again.gguf");
+        convert(data + "/hf/" + name, old, whole);
+        for (const std::string& tensor : names_of(checkpoint::open(old))) {
+            CHECK(!contains(tensor, "attn_k_b"));
+            CHECK(!contains(tensor, "attn_v_b"));
+        }
+        convert(old, current, to_gguf);
+        larql::testing::check_same_tensors(gguf_file::open(current),
+                                           gguf_file::open(data + "/gguf/" + name + "-bf16.gguf"));
+        convert(current, again, whole);
+        larql::testing::check_same_tensors(gguf_file::open(again), gguf_file::open(old));
+        convert(old, folder.path() / name, {.form = attention_form::factored});
+        check_came_back(checkpoint::open(folder.path() / name), checkpoint::open(data + "/hf/" + name));
+    }
+}
+
+TEST_CASE("gguf families: prediction blocks stay where llama.cpp has them, and a warning says where not") {
+    const larql::testing::temporary_folder folder;
+    const fs::path kept = folder.path() / "kept.gguf", left = folder.path() / "left.gguf";
+    CHECK(convert(data + "/hf/glm_moe_dsa_gguf", kept, to_gguf).empty());
+    const gguf_file file = gguf_file::open(kept);
+    CHECK(file.get<int>("glm-dsa.block_count") == 4);
+    CHECK(file.get<int>("glm-dsa.nextn_predict_layers") == 1);
+    for (const char* name :
+         {"blk.3.nextn.eh_proj.weight", "blk.3.nextn.enorm.weight", "blk.3.nextn.hnorm.weight",
+          "blk.3.nextn.embed_tokens.weight", "blk.3.nextn.shared_head_norm.weight",
+          "blk.3.nextn.shared_head_head.weight", "blk.3.attn_k_b.weight", "blk.3.indexer.proj.weight"})
+        CHECK(file.find_tensor(name) != nullptr);
+
+    // One that the configuration does not count, and one of a family whose files have none.
+    const fs::path uncounted = changed("glm_moe_dsa_gguf", folder / "uncounted",
+                                       [](nlohmann::json& config) { config.erase("num_nextn_predict_layers"); });
+    for (const fs::path& from : {uncounted, changed("youtu_gguf", folder / "youtu", [](nlohmann::json&) {},
+                                                    {"model.layers.2.enorm.weight"})}) {
+        const std::vector<std::string> warnings = convert(from, left, to_gguf);
+        REQUIRE(warnings.size() == 1);
+        CHECK(contains(warnings.front(), "blocks that predict further tokens"));
+        for (const std::string& tensor : names_of(checkpoint::open(left))) CHECK(!contains(tensor, "nextn"));
+        fs::remove(left);
+    }
+}
+
+TEST_CASE("gguf families: a tower beside the language model is left out with a warning, and nowhere else") {
+    const larql::testing::temporary_folder folder;
+    const std::vector<std::string> warnings =
+        convert(data + "/hf/mistral4_gguf", folder.path() / "wrapped.gguf", to_gguf);
+    REQUIRE(warnings.size() == 2);
+    CHECK(contains(warnings[0], "model.multi_modal_projector"));
+    CHECK(contains(warnings[1], "model.vision_tower"));
+    const fs::path plain =
+        changed("youtu_gguf", folder / "plain", [](nlohmann::json&) {}, {"model.vision_tower.norm.weight"});
+    CHECK(contains(refusal(plain, folder.path() / "plain.gguf"), "model.vision_tower.norm.weight"));
+}
+
+TEST_CASE("gguf families: what the architecture has no words for is refused by name") {
+    const larql::testing::temporary_folder folder;
+    const fs::path out = folder.path() / "out.gguf";
+    const auto refused = [&](const std::string& name, const std::string& key, const nlohmann::json& value) {
+        const fs::path from =
+            changed(name, folder / (name + key), [&](nlohmann::json& config) { config[key] = value; });
+        return refusal(from, out);
+    };
+    CHECK(contains(refused("minicpm3_gguf", "dim_model_base", 128), "dim_model_base"));
+    CHECK(contains(refused("minicpm3_gguf", "scale_depth", 1.5), "scale_depth"));
+    CHECK(contains(refused("plm_gguf", "hidden_act", "silu"), "hidden_act"));
+    CHECK(contains(refused("youtu_gguf", "hidden_act", "relu2"), "hidden_act"));
+    CHECK(contains(refusal(data + "/hf/minicpm3_b", out), "rotary embedding"));  // longrope's magnitude
+    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "A_log"));
+    CHECK(contains(refusal(data + "/hf/longcat_flash_b", out), "longcat_flash"));
+    CHECK(contains(refusal(data + "/hf/axk1_b", out), "norms after its experts"));
+}
+
+TEST_CASE("gguf families: a base of rotation that is not the usual one is stated where the converter states none") {
+    const larql::testing::temporary_folder folder;
+    const fs::path from = changed("minicpm3_gguf", folder / "in",
+                                  [](nlohmann::json& config) { config["rope_parameters"]["rope_theta"] = 700.0; });
+    convert(from, folder.path() / "out.gguf", to_gguf);
+    CHECK(gguf_file::open(folder.path() / "out.gguf").get<float>("minicpm3.rope.freq_base") == 700.0F);
+    const gguf_file usual = gguf_file::open(data + "/gguf/minicpm3_gguf-bf16.gguf");
+    CHECK(usual.find_value("minicpm3.rope.freq_base") == nullptr);
+}
