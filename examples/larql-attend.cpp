@@ -80,7 +80,7 @@ larql::key_selection read_selection(const std::string& path) {
 
 void attend(const arguments& args) {
     larql::program::use_whole_processor();
-    larql::thread_pool threads(args.threads);
+    larql::thread_pool threads(larql::program::thread_number(args.threads));
     const larql::checkpoint model = args.reading.open(args.path);
     const auto form = larql::attention_form_from_name(args.form).value_or(model.config().form);
     const auto layer = model.attention(args.layer, form, {.threads = &threads});
@@ -135,7 +135,8 @@ int main(int argc, char** argv) {
                    "for a block that shares the keys that another selects: the file that --out wrote for that one");
     app.add_option("--form", args.form, "factored, dense or latent (default: the form in which the weights are stored)")
         ->check(CLI::IsMember({"factored", "dense", "latent"}));
-    app.add_option("--threads", args.threads, "threads to use; default: one per processor");
+    app.add_option("--threads", args.threads,
+                   "threads to use, at most 64 or four per processor; default: one per processor");
     args.reading.add_to(app);
     return larql::program::run(app, argc, argv, [&] { attend(args); });
 }

@@ -7,6 +7,7 @@
 #include <larql/printable.hpp>
 #include <larql/safetensors_writer.hpp>
 
+#include "support/listing.hpp"
 #include "support/plan.hpp"
 #include "support/program.hpp"
 #include "support/reading.hpp"
@@ -266,7 +267,7 @@ ordered_json forms_json(const larql::checkpoint& model) {
     return forms;
 }
 
-ordered_json describe(const larql::checkpoint& model, bool with_tensors) {
+ordered_json describe(const larql::checkpoint& model) {
     const larql::model_config* config = model.find_config();
     const auto or_null = [](std::string_view text) {
         return text.empty() ? ordered_json(nullptr) : ordered_json(text);
@@ -291,15 +292,6 @@ ordered_json describe(const larql::checkpoint& model, bool with_tensors) {
     if (config != nullptr && !config->container_loses.empty()) out["container_loses"] = config->container_loses;
     if (config != nullptr && !config->warnings.empty()) out["warnings"] = config->warnings;
     if (config == nullptr) out["problem"] = problem_of(model);
-    if (with_tensors) {
-        out["tensor_list"] = ordered_json::array();
-        for (const larql::tensor_info& info : model.tensors())
-            out["tensor_list"].push_back({{"name", info.name},
-                                          {"type", larql::to_string(info.type)},
-                                          {"shape", info.shape},
-                                          {"shard", info.shard},
-                                          {"bytes", info.size_bytes}});
-    }
     return out;
 }
 
@@ -310,20 +302,12 @@ std::string scalar_text(const ordered_json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-void print_tensors(const ordered_json& d) {
-    if (!d.contains("tensor_list")) return;
-    std::cout << '\n';
-    for (const ordered_json& t : d["tensor_list"])
-        std::cout << larql::printable(t["name"].get<std::string>()) << "  " << t["type"].get<std::string>() << "  "
-                  << t["shape"].dump() << "  shard " << t["shard"].dump() << "  " << byte_text(t["bytes"]) << '\n';
-}
-
 void print_text(const ordered_json& d) {
     const auto line = [](const std::string& name, const std::string& value) {
         std::cout << name << std::string(name.size() < 22 ? 22 - name.size() : 1, ' ') << value << '\n';
     };
     for (const char* key : {"format", "architecture", "family", "dialect", "shards"})
-        line(key, d[key].is_null() ? "-" : larql::printable(scalar_text(d[key])));
+        line(key, d[key].is_null() ? "-" : larql::printable(scalar_text(d[key]), larql::max_printable_name));
     if (d["tensors"] == 0) {
         line("tensors", "none: a configuration without weights");
     } else {
@@ -334,7 +318,7 @@ void print_text(const ordered_json& d) {
     }
     if (d.contains("problem")) {
         line("model", "unknown: " + larql::printable(d["problem"].get<std::string>()));
-        return print_tensors(d);
+        return;
     }
     for (const auto& [key, value] : d["config"].items()) {
         if (!value.is_object()) {
@@ -361,7 +345,16 @@ void print_text(const ordered_json& d) {
                       << " for windows and open entries\n";
     }
     if (d.contains("plan")) larql::program::print_plan(d["plan"]);
-    print_tensors(d);
+}
+
+void print(const ordered_json& description, const arguments& args, const larql::checkpoint& model) {
+    if (args.json && args.tensors) return larql::program::print_with_tensors(description, model);
+    if (args.json) {
+        std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';
+        return;
+    }
+    print_text(description);
+    if (args.tensors) larql::program::print_tensors(model);
 }
 
 /// Rows [begin, end) of a weight as float; a dump is an explicit request, so integers are converted too.
@@ -371,11 +364,12 @@ void read_as_float(const larql::checkpoint& model, const larql::weight& weight, 
     if (larql::traits_of(weight.type()).kind != larql::dtype_kind::integer || weight.raw() == nullptr)
         return weight.read_rows(begin, end, out.data(), columns);
     const std::size_t row_bytes = columns * larql::traits_of(weight.type()).block_bytes;
-    larql::dequantize_integers(
-        weight.type(),
-        model.bytes(*weight.raw())
-            .subspan(static_cast<std::size_t>(begin) * row_bytes, static_cast<std::size_t>(end - begin) * row_bytes),
-        out);
+    std::vector<std::byte> stored(static_cast<std::size_t>(end - begin) * row_bytes);
+    if (model.gguf() != nullptr)
+        model.gguf()->read_bytes(*weight.raw(), begin * row_bytes, stored);
+    else
+        model.safetensors()->read_bytes(*weight.raw(), begin * row_bytes, stored);
+    larql::dequantize_integers(weight.type(), stored, out);
 }
 
 void dump(const larql::checkpoint& model, const arguments& args) {
@@ -436,13 +430,10 @@ int main(int argc, char** argv) {
     return larql::program::run(app, argc, argv, [&] {
         const larql::checkpoint model = args.reading.open(args.path);
         if (!args.dump.empty()) return dump(model, args);
-        ordered_json description = describe(model, args.tensors);
+        ordered_json description = describe(model);
         if (args.plan != 0 && model.find_config() != nullptr)
             description["plan"] = larql::program::plan_json(model, args.plan);
-        if (args.json)
-            std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';
-        else
-            print_text(description);
+        print(description, args, model);
         require_understood(model);
     });
 }
