@@ -24,6 +24,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdio>
 #include <limits>
 #include <optional>
 #include <span>
@@ -37,7 +38,7 @@ namespace larql {
 struct attention_options {
     std::size_t num_q_heads = 0;    ///< H; needed when q has 2 dimensions, else checked unless 0
     std::size_t num_kv_heads = 0;   ///< G; needed when k or v has 2 dimensions, else checked unless 0
-    std::optional<double> scale{};  ///< multiplies q.k before everything else; default 1/sqrt(D)
+    std::optional<double> scale{};  ///< multiplies q.k before everything else, of either sign or 0; default 1/sqrt(D)
     bool causal = true;             ///< a token sees no key after its own position
     /// Position of q's row 0, in tokens from 0: row t has position p = first_position + t, and sees keys 0..p when
     /// causal (all keys when there are fewer). Default S - T: the last row sees the last key, and when T > S the first
@@ -129,9 +130,6 @@ inline void check_attention_shapes(const attention_shapes& s, const attention_op
     if (!options.sinks.empty() && options.sinks.size() != s.q.heads)
         disagree("sinks",
                  std::to_string(options.sinks.size()) + " logits, q has " + std::to_string(s.q.heads) + " heads");
-    if (!(options.softcap >= 0) || std::isinf(options.softcap))
-        fail(errc::bad_value, "is " + std::to_string(options.softcap) + ", expected 0 or a positive number",
-             {.subject = "softcap"});
     if (!options.alibi.empty() && options.alibi.size() != s.q.heads)
         disagree("alibi",
                  std::to_string(options.alibi.size()) + " slopes, q has " + std::to_string(s.q.heads) + " heads");
@@ -153,6 +151,24 @@ attention_shapes read_attention_shapes(const Q& q, const K& k, const V& v, const
                                   read_operand_shape(v.shape(), options.num_kv_heads, "v", "num_kv_heads")};
     check_attention_shapes(shapes, options);
     return shapes;
+}
+
+/// Refuses a scale and a cap of scores that T does not hold: all scores would be infinite, or not a number.
+template <class T>
+void check_score_factors(double scale, double softcap) {
+    // Kernels count scores in powers of two, which takes a factor of log2(e).
+    constexpr double most = static_cast<double>(std::numeric_limits<T>::max()) / 2;
+    constexpr double least = static_cast<double>(std::numeric_limits<T>::min());
+    const auto refuse = [](const char* subject, double value, const std::string& expected) {
+        char text[32];
+        std::snprintf(text, sizeof text, "%g", value);
+        fail(errc::bad_value, std::string("is ") + text + ", expected " + expected, {.subject = subject});
+    };
+    if (!(std::abs(scale) <= most)) refuse("scale", scale, "a number well within the range of the arithmetic");
+    if (softcap == 0) return;
+    if (!(softcap >= least && softcap <= most))
+        refuse("softcap", softcap, "0 or a positive number well within the range of the arithmetic");
+    if (!(std::abs(scale / softcap) <= most)) refuse("softcap", softcap, "a number that the scale can be divided by");
 }
 
 inline attention_mask make_attention_mask(const attention_shapes& s, const attention_options& options) {
@@ -190,6 +206,7 @@ attention_problem<T, K, V> make_attention_problem(const attention_rows<const T>&
     p.bits = options.key_mask;
     p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
     p.softcap = options.softcap;
+    check_score_factors<T>(p.scale, p.softcap);
     p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
     p.alibi = options.alibi.empty() ? nullptr : options.alibi.data();
     if constexpr (std::is_same_v<K, V>)
@@ -285,10 +302,12 @@ narrowed_rows make_narrowed_rows(const attention_rows<E>& rows) noexcept {
 /// @return   [T, H, V]  new row-major tensor; double if any input is double, else float. Rows that may see no key
 ///                      (S = 0 included) are zero
 /// @throws error errc::shape_mismatch if S, G or D disagree, H is not a multiple of G, or key_lists has another number
-///         of lists than T or a key beyond S; errc::bad_value for a list that does not ascend
+///         of lists than T or a key beyond S; errc::bad_value for a list that does not ascend, and for a scale, softcap
+///         or their quotient that is not finite or not well within the range of the arithmetic
 /// @note   The row maximum is subtracted before exp; arithmetic is float (double for double). NaN and infinity stay
-///         within the rows that see them. O(T*S*H*(D+V)) time, O(block) scratch per thread. With key lists, S is their
-///         length, and each thread holds the keys and values of one list and head.
+///         within the rows that see them. Finite numbers give finite ones while scores and S times the largest value
+///         are within that range; with a scale of 0 all keys weigh the same. O(T*S*H*(D+V)) time, O(block) scratch per
+///         thread. With key lists, S is their length, and each thread holds the keys and values of one list and head.
 /// @source arXiv 2305.13245 section 2.2 (grouped queries), 2205.14135 (running softmax)
 template <class Q, class K, class V>
 auto gqa_attention_asym(const Q& q, const K& k, const V& v, const attention_options& options = {})

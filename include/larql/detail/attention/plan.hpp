@@ -187,7 +187,8 @@ inline logit_factors make_logit_factors(double scale, double softcap) noexcept {
 inline float final_factor_base2(float maximum, float sum, const float* sink) noexcept {
     if (sum == 0.0F) return 0.0F;
     if (sink == nullptr) return 1.0F / sum;
-    const float logit = *sink * 1.4426950408889634F;
+    // A sink above all that float holds in powers of two takes all of the softmax, as any far above the scores does.
+    const float logit = std::min(*sink * 1.4426950408889634F, std::numeric_limits<float>::max());
     const float top = std::max(maximum, logit);
     const float factor = std::exp2(maximum - top);
     return factor / (sum * factor + std::exp2(logit - top));
