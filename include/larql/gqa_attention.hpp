@@ -13,6 +13,7 @@
 #include <larql/detail/attention/listed.hpp>
 #include <larql/detail/attention/operand.hpp>
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/score_factors.hpp>
 #include <larql/detail/attention/weights.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml/quantize.hpp>
@@ -24,7 +25,6 @@
 
 #include <cmath>
 #include <cstddef>
-#include <cstdio>
 #include <limits>
 #include <optional>
 #include <span>
@@ -151,24 +151,6 @@ attention_shapes read_attention_shapes(const Q& q, const K& k, const V& v, const
                                   read_operand_shape(v.shape(), options.num_kv_heads, "v", "num_kv_heads")};
     check_attention_shapes(shapes, options);
     return shapes;
-}
-
-/// Refuses a scale and a cap of scores that T does not hold: all scores would be infinite, or not a number.
-template <class T>
-void check_score_factors(double scale, double softcap) {
-    // Kernels count scores in powers of two, which takes a factor of log2(e).
-    constexpr double most = static_cast<double>(std::numeric_limits<T>::max()) / 2;
-    constexpr double least = static_cast<double>(std::numeric_limits<T>::min());
-    const auto refuse = [](const char* subject, double value, const std::string& expected) {
-        char text[32];
-        std::snprintf(text, sizeof text, "%g", value);
-        fail(errc::bad_value, std::string("is ") + text + ", expected " + expected, {.subject = subject});
-    };
-    if (!(std::abs(scale) <= most)) refuse("scale", scale, "a number well within the range of the arithmetic");
-    if (softcap == 0) return;
-    if (!(softcap >= least && softcap <= most))
-        refuse("softcap", softcap, "0 or a positive number well within the range of the arithmetic");
-    if (!(std::abs(scale / softcap) <= most)) refuse("softcap", softcap, "a number that the scale can be divided by");
 }
 
 inline attention_mask make_attention_mask(const attention_shapes& s, const attention_options& options) {
