@@ -101,13 +101,14 @@ std::vector<std::size_t> cuts_of(const content& c, std::uint64_t end) {
     return sizes;
 }
 
-/// @return  how many cuts were not refused as such
-std::size_t count_wrong_cuts(const fs::path& path, reader read) {
+/// @return  how many cuts were not refused as such; all are added to `tried`
+std::size_t count_wrong_cuts(const fs::path& path, reader read, std::size_t& tried) {
     const std::string whole = read_file(path);
     content c;
     read(whole, &c);
     std::size_t wrong = 0;
     for (const std::size_t size : cuts_of(c, end_of(c))) {
+        ++tried;
         const std::string text = error_of([&] { return read(std::string_view(whole).substr(0, size), nullptr), 0; });
         if (!larql::testing::is_error(text, errc::truncated, " @ ")) {
             if (wrong++ == 0) MESSAGE(path << " cut to " << size << " bytes: " << text);
@@ -117,12 +118,13 @@ std::size_t count_wrong_cuts(const fs::path& path, reader read) {
 }
 
 /// One bit of every byte of the header changed, another one from byte to byte, or all of them.
-/// @return  how many were read as something that cannot be
-std::size_t count_wrong_flips(const fs::path& path, reader read, bool all_bits) {
+/// @return  how many were read as something that cannot be; all are added to `tried`
+std::size_t count_wrong_flips(const fs::path& path, reader read, bool all_bits, std::size_t& tried) {
     std::string bytes = read_file(path);
     content whole;
     read(bytes, &whole);
     std::size_t wrong = 0;
+    tried += whole.data_offset;
     for (std::size_t at = 0; at < whole.data_offset; ++at) {
         const char before = bytes[at];
         bytes[at] = static_cast<char>(before ^ (all_bits ? 0xff : 1 << at % 8));
@@ -176,23 +178,23 @@ void check_uses(const fs::path& path, std::size_t beginning, std::size_t step, i
 
 }  // namespace
 
-TEST_CASE("damaged references: every GGUF file cut at each byte of its header and at 1,000 of its data is refused") {
-    for (const fs::path& path : references(".gguf")) CHECK(count_wrong_cuts(path, read_gguf) == 0);
+TEST_CASE("damaged references: every file cut at each byte of its header and at 1,000 of its data is refused") {
+    std::size_t tried = 0;
+    for (const fs::path& path : references(".gguf")) CHECK(count_wrong_cuts(path, read_gguf, tried) == 0);
+    for (const fs::path& path : references(".safetensors")) CHECK(count_wrong_cuts(path, read_safetensors, tried) == 0);
+    larql::testing::print_tried("each file of tests/data cut at every byte of its header and at 1,000 of its data",
+                                std::to_string(tried) + " cuts");
 }
 
-TEST_CASE("damaged references: every safetensors file cut at each byte of its header and at 1,000 of its data") {
-    for (const fs::path& path : references(".safetensors")) CHECK(count_wrong_cuts(path, read_safetensors) == 0);
-}
-
-TEST_CASE("damaged references: a changed byte in a GGUF header is an error or another sound file") {
-    for (const fs::path& path : references(".gguf")) CHECK(count_wrong_flips(path, read_gguf, false) == 0);
-    CHECK(count_wrong_flips(data / "gguf/deepseek_v3-bf16.gguf", read_gguf, true) == 0);
-}
-
-TEST_CASE("damaged references: a changed byte in a safetensors header is an error or another sound file") {
+TEST_CASE("damaged references: a changed byte in a header is an error or another sound file") {
+    std::size_t tried = 0;
+    for (const fs::path& path : references(".gguf")) CHECK(count_wrong_flips(path, read_gguf, false, tried) == 0);
+    CHECK(count_wrong_flips(data / "gguf/deepseek_v3-bf16.gguf", read_gguf, true, tried) == 0);
     for (const char* name : {"hf/deepseek_v3/model.safetensors", "hf/deepseek_v3_fp8/model.safetensors"})
         for (const bool all_bits : {false, true})
-            CHECK(count_wrong_flips(data / name, read_safetensors, all_bits) == 0);
+            CHECK(count_wrong_flips(data / name, read_safetensors, all_bits, tried) == 0);
+    larql::testing::print_tried("one bit, or all, of a byte of a header changed, at every byte",
+                                std::to_string(tried) + " files");
 }
 
 TEST_CASE("damaged references: a model with a changed byte is refused in one line or computed, within a second") {
@@ -205,7 +207,10 @@ TEST_CASE("damaged references: a model with a changed byte is refused in one lin
         check_uses(folder / "m" / name, 4000, 17, refused, used);
     CHECK(refused > 100);
     CHECK(used > 100);
-    MESSAGE(refused << " refused, " << used << " used");
+    larql::testing::print_tried(
+        "a bit of a header, index or config.json changed, and the model opened and computed with: "
+        "within 1 s, all within 100 MB",
+        std::to_string(refused) + " refused, " + std::to_string(used) + " computed");
 }
 
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)

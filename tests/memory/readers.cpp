@@ -89,6 +89,6 @@ int main(int count, char** arguments) {
             text[at] = before;
         }
     }
-    std::printf("%d read, %d refused, sum %llu\n", read_whole, refused, static_cast<unsigned long long>(sum));
+    std::printf("%d read and %d refused, sum %llu\n", read_whole, refused, static_cast<unsigned long long>(sum));
     return read_whole > 1 && refused > 1 ? 0 : 1;
 }

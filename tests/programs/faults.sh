@@ -91,4 +91,6 @@ if mount -t tmpfs -o size=100K tmpfs small 2>/dev/null; then
     [ "$code" = 1 ] && [ "$(wc -l <message)" = 1 ] && [ ! -s differs ] || fail "full: exit $code, $(cat differs)"
     full="the old model stayed"
 fi
-echo "$kills kills at a rename, $changes changed sources, of which $refusals were refused; a full file system: $full"
+echo "tried: larql-absorb killed at each rename, afresh and with --force, then run again | $kills kills | none |"
+echo "tried: a file is emptied or replaced before a call with which a program reads it | $changes runs | none |"
+echo "tried: larql-absorb --force on a full file system | $full | none |"

@@ -512,7 +512,11 @@ TEST_CASE("conversion: whatever call fails, the old model is whole or the new on
                 convert(source, out, options);
                 CHECK(files_in(out) == new_files);
             }
-    MESSAGE(failures << " calls failed or came short");
+    larql::testing::print_tried(
+        "a call of a conversion that opens, reads, writes, resizes, syncs, closes or renames fails or comes short, "
+        "every one, "
+        "into an empty folder and in place of a model",
+        std::to_string(failures) + " runs, and a rerun after each");
 }
 #endif
 
