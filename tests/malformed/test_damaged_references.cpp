@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <span>
@@ -37,7 +38,6 @@ namespace {
 
 namespace fs = std::filesystem;
 const fs::path data = LARQL_TEST_DATA;
-constexpr std::size_t data_cuts = 1000;
 
 std::vector<fs::path> references(std::string_view ending) {
     std::vector<fs::path> found;
@@ -93,7 +93,7 @@ bool is_sound(const content& c, std::uint64_t size) {
 }
 
 /// The sizes to which a file is cut: every one within its header, and some within its data.
-std::vector<std::size_t> cuts_of(const content& c, std::uint64_t end) {
+std::vector<std::size_t> cuts_of(const content& c, std::uint64_t end, std::size_t data_cuts) {
     std::vector<std::size_t> sizes(static_cast<std::size_t>(std::min(c.data_offset, end)));
     for (std::size_t i = 0; i < sizes.size(); ++i) sizes[i] = i;
     for (std::size_t i = 0; i < data_cuts && c.data_offset < end; ++i)
@@ -107,7 +107,9 @@ std::size_t count_wrong_cuts(const fs::path& path, reader read, std::size_t& tri
     content c;
     read(whole, &c);
     std::size_t wrong = 0;
-    for (const std::size_t size : cuts_of(c, end_of(c))) {
+    // What transformers computed is no checkpoint, and as long to parse.
+    const std::size_t data_cuts = path.filename() == "reference.safetensors" ? 100 : 1000;
+    for (const std::size_t size : cuts_of(c, end_of(c), data_cuts)) {
         ++tried;
         const std::string text = error_of([&] { return read(std::string_view(whole).substr(0, size), nullptr), 0; });
         if (!larql::testing::is_error(text, errc::truncated, " @ ")) {

@@ -16,8 +16,10 @@ fail() { echo "$*"; cat "$work/message" 2>/dev/null || true; exit 1; }
 with_fault() {  # FAULT FOLDER COMMAND ...
     rm -f "$work/mark"
     code=0
-    LD_PRELOAD="$shim" LARQL_FAULT="$1" LARQL_FAULT_FOLDER="$work/$2" LARQL_FAULT_MARK="$work/mark" \
-        "${@:3}" >"$work/said" 2>"$work/message" || code=$?
+    {
+        LD_PRELOAD="$shim" LARQL_FAULT="$1" LARQL_FAULT_FOLDER="$work/$2" LARQL_FAULT_MARK="$work/mark" \
+            "${@:3}" >"$work/said" 2>"$work/message"
+    } 2>/dev/null || code=$?
     [ -e "$work/mark" ]
 }
 
@@ -74,7 +76,7 @@ change_before_reads 7 one m.gguf "$inspect" source/m.gguf --dump dumped.safetens
 change_before_reads 11 one m.gguf "$absorb" source/m.gguf out --quiet --threads 1
 change_before_reads 1 hf config.json "$inspect" source --json
 change_before_reads 11 hf model.safetensors "$absorb" source out --form latent --quiet --threads 1
-change_before_reads 11 hf model.safetensors "$absorb" source out --form factored --to gguf --quiet --threads 1
+change_before_reads 11 hf model.safetensors "$absorb" source out --form latent --to gguf --quiet --threads 1
 change_before_reads 13 hf model.safetensors "$verify" source "$model" --threads 1
 [ "$refusals" -gt 50 ] || fail "only $refusals of $changes changes were refused"
 

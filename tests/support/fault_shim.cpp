@@ -53,11 +53,16 @@ const plan& planned() {
     return made;
 }
 
-bool within(const char* path) { return !planned().folder.empty() && std::string(path).starts_with(planned().folder); }
+bool within(const std::string& path) {
+    if (planned().folder.empty()) return false;
+    char here[PATH_MAX] = {};
+    const bool relative = !path.starts_with('/') && ::getcwd(here, sizeof here) != nullptr;
+    return (relative ? std::string(here) + "/" + path : path).starts_with(planned().folder + "/");
+}
 bool within(int file) {
     char path[PATH_MAX + 1] = {};
     const std::string link = "/proc/self/fd/" + std::to_string(file);
-    return ::readlink(link.c_str(), path, PATH_MAX) > 0 && within(path);
+    return ::readlink(link.c_str(), path, PATH_MAX) > 0 && within(std::string(path));
 }
 
 template <class F>
@@ -65,11 +70,12 @@ F real(const char* name) {
     return reinterpret_cast<F>(::dlsym(RTLD_NEXT, name));
 }
 
+std::atomic<int> count = 0;
+
 /// Counts a call; at the planned one, does what is to be done before it.
 /// @return  whether the call is to fail or come short
 template <class File>
 bool comes(const char* call, bool reads, File file) {
-    static std::atomic<int> count = 0;
     const plan& p = planned();
     const bool meant = p.call == call || p.call == (reads ? "read" : "write");
     if (p.number < 0 || !meant || !within(file) || ++count != p.number) return false;

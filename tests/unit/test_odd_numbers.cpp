@@ -36,7 +36,7 @@ using larql::testing::random_source;
 using larql::testing::reference_attention;
 using tensor3 = tensor<float, 3>;
 
-constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float largest = std::numeric_limits<float>::max();
 
@@ -153,7 +153,7 @@ TEST_CASE("odd numbers: windows and chunks of any 64-bit length") {
 
 TEST_CASE("odd numbers: what no row may see changes nothing, not even rows that see no key") {
     for (const std::size_t tokens : few_and_many)
-        for (const float poison : {nan, infinity}) {
+        for (const float poison : {not_a_number, infinity}) {
             operands o = make_operands(tokens);
             // The last keys stand behind every token, and a window has left the first ones behind.
             const attention_options options{.first_position = 20, .sliding_window = 10};
@@ -172,7 +172,7 @@ TEST_CASE("odd numbers: what no row may see changes nothing, not even rows that 
 
 TEST_CASE("odd numbers: NaN and infinity stay in the rows that see them, with windows and chunks") {
     for (const std::size_t tokens : few_and_many)
-        for (const float poison : {nan, infinity, -infinity}) {
+        for (const float poison : {not_a_number, infinity, -infinity}) {
             operands o = make_operands(tokens);
             const std::size_t first = 70 - tokens, key = first + tokens / 2;
             o.v(key, 1, 7) = poison;
@@ -182,11 +182,11 @@ TEST_CASE("odd numbers: NaN and infinity stay in the rows that see them, with wi
             CHECK(odd_rows(larql::gqa_attention_asym(o.q, o.k, o.v)) == all);
             CHECK(odd_rows(larql::gqa_attention_asym(o.q, o.k, o.v, {.sliding_window = 2})) == two);
             o.v(key, 1, 7) = 0.0F;
-            o.k(key, 1, 7) = nan;
+            o.k(key, 1, 7) = not_a_number;
             CHECK(odd_rows(larql::gqa_attention_asym(o.q, o.k, o.v)) == all);
             CHECK(odd_rows(larql::gqa_attention_asym(o.q, o.k, o.v, {.sliding_window = 2})) == two);
             o.k(key, 1, 7) = 0.0F;
-            o.q(1, 3, 0) = nan;
+            o.q(1, 3, 0) = not_a_number;
             CHECK(odd_rows(larql::gqa_attention_asym(o.q, o.k, o.v)) == std::set<std::size_t>{1});
         }
 }
@@ -209,7 +209,7 @@ TEST_CASE_TEMPLATE("odd numbers: a cache forgets what was taken back, whatever i
         };
         for (std::size_t t = 0; t < 5; ++t) append(t, 0);
         const auto clean = larql::gqa_attention_asym(o.q, cache.keys(), cache.values());
-        for (const float poison : {nan, infinity}) {
+        for (const float poison : {not_a_number, infinity}) {
             for (std::size_t t = 0; t < 70; ++t) append(0, poison);
             CHECK(!odd_rows(larql::gqa_attention_asym(o.q, cache.keys(), cache.values())).empty());
             cache.truncate(5);
@@ -235,7 +235,7 @@ TEST_CASE("odd numbers: a layer keeps them in their tokens, heads and output col
         if (in_token != 0) hidden(2, 5) = in_token;
         return layer.forward(hidden);
     };
-    for (const float poison : {nan, infinity}) {
+    for (const float poison : {not_a_number, infinity}) {
         const auto seen = result_of([](auto&) {}, poison);
         for (std::size_t t = 0; t < 6; ++t)
             for (std::size_t c = 0; c < larql::testing::tiny_width; ++c)

@@ -114,9 +114,16 @@ inline void rename_to_free_name(const std::filesystem::path& from, const std::fi
         ::unlink(from.c_str());
         return;
     }
-    if (errno == EEXIST) fail_system("rename", errno, from);
+    const bool linked = errno == EEXIST;
     struct stat taken {};
-    if (::lstat(to.c_str(), &taken) == 0) fail_system("rename", EEXIST, from);
+    struct stat own {};
+    if (::lstat(to.c_str(), &taken) == 0) {
+        const bool same = linked && ::lstat(from.c_str(), &own) == 0 && own.st_ino == taken.st_ino &&
+                          own.st_dev == taken.st_dev;  // an earlier run ended between the two steps
+        if (!same) fail_system("rename", EEXIST, from);
+        ::unlink(from.c_str());
+        return;
+    }
     if (::rename(from.c_str(), to.c_str()) != 0) fail_system("rename", errno, from);
 }
 
