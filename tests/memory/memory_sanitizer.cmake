@@ -16,7 +16,7 @@ execute_process(COMMAND "${CXX}" ${_flags} "-I${INCLUDE}" "${SOURCE}/readers.cpp
 if(NOT _result EQUAL 0)
   message(FATAL_ERROR "the readers do not compile with ${CXX} and libc++:\n${_output}")
 endif()
-execute_process(COMMAND "${WORK}/readers" 7 ${FILES} RESULT_VARIABLE _result OUTPUT_VARIABLE _output ERROR_VARIABLE _output)
+execute_process(COMMAND "${WORK}/readers" MemorySanitizer 7 ${FILES} RESULT_VARIABLE _result OUTPUT_VARIABLE _output ERROR_VARIABLE _output)
 message(STATUS "${_output}")
 if(NOT _result EQUAL 0)
   message(FATAL_ERROR "MemorySanitizer: ${_result}")

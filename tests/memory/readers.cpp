@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Reads headers whole, cut and changed, for tools that watch what a program does with memory (valgrind,
-// MemorySanitizer) and take twenty times as long:  readers STEP FILE...   every STEP-th byte of each file's header.
+// MemorySanitizer) and take twenty times as long:  readers TOOL STEP FILE...   every STEP-th byte of each file's
+// header; TOOL is what watches.
 #include <larql/detail/gguf/parse.hpp>
 #include <larql/detail/io/json.hpp>
 #include <larql/detail/safetensors/header.hpp>
@@ -71,9 +72,9 @@ void attempt(std::string_view text, const std::string& name) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count < 3) return 2;
-    const auto step = static_cast<std::size_t>(std::atoi(arguments[1]));
-    for (int i = 2; i < count; ++i) {
+    if (count < 4) return 2;
+    const auto step = static_cast<std::size_t>(std::atoi(arguments[2]));
+    for (int i = 3; i < count; ++i) {
         const std::string name = arguments[i];
         std::FILE* file = std::fopen(name.c_str(), "rb");
         if (file == nullptr || step == 0) return 2;
@@ -89,6 +90,8 @@ int main(int count, char** arguments) {
             text[at] = before;
         }
     }
-    std::printf("%d read and %d refused, sum %llu\n", read_whole, refused, static_cast<unsigned long long>(sum));
+    std::printf("tried: headers cut and changed, their readers watched by %s | %d read, %d refused | none |\n",
+                arguments[1], read_whole, refused);
+    std::printf("sum of all that was read: %llu\n", static_cast<unsigned long long>(sum));
     return read_whole > 1 && refused > 1 ? 0 : 1;
 }

@@ -73,8 +73,8 @@ public:
                  "the header is too long: expected at most " + std::to_string(max_header_bytes) +
                      " bytes, got at least " + std::to_string(end),
                  where);
-        // Ever larger steps: few reads for long headers, little memory for short ones.
-        const std::size_t step = std::clamp(m_loaded, smallest_step, largest_step);
+        // Ever larger steps: few reads for long headers, little beyond the end of short ones.
+        const std::size_t step = std::clamp(m_loaded / 2, smallest_step, largest_step);
         const std::size_t wanted = std::max(static_cast<std::size_t>(end), m_loaded + step);
         const std::size_t until = std::min(wanted, m_reserved);
         commit(m_begin, m_loaded, until);
@@ -89,15 +89,19 @@ public:
         std::copy_n(m_begin + offset, out.size(), out.data());
     }
 
-    /// Ends the reading: the file may be closed, and what was loaded stays.
-    void detach() noexcept { m_file = nullptr; }
+    /// Ends the reading: the file may be closed, what was loaded stays, and the other addresses are given back.
+    void detach() noexcept {
+        m_file = nullptr;
+        if (m_reserved != 0) m_reserved = trim(m_begin, m_loaded, m_reserved);
+    }
 
 private:
-    static constexpr std::size_t smallest_step = std::size_t{1} << 16;
-    static constexpr std::size_t largest_step = std::size_t{1} << 22;
+    static constexpr std::size_t smallest_step = std::size_t{1} << 15;
+    static constexpr std::size_t largest_step = std::size_t{1} << 20;
 
     static std::byte* reserve(std::size_t size);
     static void commit(std::byte* begin, std::size_t from, std::size_t to);
+    static std::size_t trim(std::byte* begin, std::size_t used, std::size_t size) noexcept;
     static void release(std::byte* begin, std::size_t size) noexcept;
 
     const input_file* m_file = nullptr;
@@ -117,20 +121,35 @@ inline std::byte* header_memory::reserve(std::size_t size) {
 inline void header_memory::commit(std::byte* begin, std::size_t from, std::size_t to) {
     if (::VirtualAlloc(begin + from, to - from, MEM_COMMIT, PAGE_READWRITE) == nullptr) throw std::bad_alloc();
 }
+inline std::size_t header_memory::trim(std::byte*, std::size_t, std::size_t size) noexcept { return size; }
 inline void header_memory::release(std::byte* begin, std::size_t) noexcept { ::VirtualFree(begin, 0, MEM_RELEASE); }
 
 #else
 
-// Addresses without access cost no memory, not even where the system counts what it promises.
+// What is reserved costs memory only as it is touched.
 inline std::byte* header_memory::reserve(std::size_t size) {
-    void* memory = ::mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int how = MAP_PRIVATE | MAP_ANONYMOUS;
+#if defined(MAP_NORESERVE)
+    how |= MAP_NORESERVE;
+#endif
+    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, how, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    // Half of the time of reading a long header would go into faults of small pages; most headers are short.
+    constexpr std::size_t in_small_pages = std::size_t{1} << 19;
+    if (size > 2 * in_small_pages)
+        ::madvise(static_cast<std::byte*>(memory) + in_small_pages, size - in_small_pages, MADV_HUGEPAGE);
+#endif
     return static_cast<std::byte*>(memory);
 }
-inline void header_memory::commit(std::byte* begin, std::size_t from, std::size_t to) {
-    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    const std::size_t first = from / page * page;
-    if (::mprotect(begin + first, to - first, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+inline void header_memory::commit(std::byte*, std::size_t, std::size_t) {}
+inline std::size_t header_memory::trim(std::byte* begin, std::size_t used, std::size_t size) noexcept {
+    // Up to the end of a large page, since half of one would be split.
+    constexpr std::uintptr_t large_page = std::uintptr_t{1} << 21;
+    const auto end = reinterpret_cast<std::uintptr_t>(begin + used) + large_page - 1;
+    const auto kept = static_cast<std::size_t>(end / large_page * large_page - reinterpret_cast<std::uintptr_t>(begin));
+    if (kept >= size || ::munmap(begin + kept, size - kept) != 0) return size;
+    return kept;
 }
 inline void header_memory::release(std::byte* begin, std::size_t size) noexcept { ::munmap(begin, size); }
 
