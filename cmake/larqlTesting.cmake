@@ -20,6 +20,7 @@ function(_larql_add_flags target)
     # Beyond -O1 and -g1, instrumented code takes minutes a file and finds no more.
     target_compile_options(${target} PRIVATE
       -fsanitize=${LARQL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1)
+    target_compile_definitions(${target} PRIVATE _GLIBCXX_ASSERTIONS)  # indices and preconditions of the standard library
     target_link_options(${target} PRIVATE -fsanitize=${LARQL_SANITIZE})
   endif()
 endfunction()

@@ -176,7 +176,8 @@ int main(int argc, char** argv) {
         return parse_part(text, number, count) ? "" : "expected I/N with I from 1 to N";
     });
     app.add_flag("--join", args.join, "make a model of what all parts made");
-    app.add_option("--threads", args.threads, "threads to use; default: one per processor");
+    app.add_option("--threads", args.threads,
+                   "threads to use, at most 64 or four per processor; default: one per processor");
     app.add_flag("--dry-run", args.dry_run, "print what would be made, and how long it would take");
     app.add_flag("--resume", args.resume, "go on where an earlier run of the same command ended");
     app.add_flag("--force", args.force, "replace a model that is already there");

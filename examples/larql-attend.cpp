@@ -6,6 +6,7 @@
 #include <larql/safetensors.hpp>
 #include <larql/safetensors_writer.hpp>
 
+#include "support/output.hpp"
 #include "support/program.hpp"
 #include "support/reading.hpp"
 
@@ -14,10 +15,11 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace {
+
+constexpr const char* program_name = "larql-attend";
 
 struct arguments {
     std::string path;
@@ -27,6 +29,7 @@ struct arguments {
     std::string selection;
     std::string form;  // "": the stored one
     std::size_t threads = 0;
+    bool force = false;
     larql::program::reading reading;
 };
 
@@ -80,7 +83,7 @@ larql::key_selection read_selection(const std::string& path) {
 
 void attend(const arguments& args) {
     larql::program::use_whole_processor();
-    larql::thread_pool threads(args.threads);
+    larql::thread_pool threads(larql::program::thread_number(args.threads));
     const larql::checkpoint model = args.reading.open(args.path);
     const auto form = larql::attention_form_from_name(args.form).value_or(model.config().form);
     const auto layer = model.attention(args.layer, form, {.threads = &threads});
@@ -88,11 +91,8 @@ void attend(const arguments& args) {
     const larql::key_selection given = read_selection(args.selection);
     const larql::attention_result<float> result = layer.forward(hidden, {.selection = &given, .threads = &threads});
 
-    auto inputs = model.paths();
-    inputs.push_back(args.hidden);
-    if (!args.selection.empty()) inputs.push_back(args.selection);
-    if (!args.reading.config.empty()) inputs.push_back(args.reading.config);
-    larql::safetensors_writer writer(args.out, {.replace = true, .inputs = std::move(inputs)});
+    auto writer = larql::program::open_output(args.out, program_name, args.force, model,
+                                              {args.hidden, args.selection, args.reading.config});
     const tensor<float, 3> q = heads_first(result.q), k = heads_first(result.k), v = heads_first(result.v);
     const auto declare = [&](const char* name, const auto& x) {
         writer.add_tensor(name, larql::dtype::f32, {x.shape().begin(), x.shape().end()});
@@ -120,7 +120,7 @@ void attend(const arguments& args) {
 
 int main(int argc, char** argv) {
     arguments args;
-    CLI::App app("Runs one attention block of a checkpoint on given hidden states.", "larql-attend");
+    CLI::App app("Runs one attention block of a checkpoint on given hidden states.", program_name);
     app.add_option("PATH", args.path, "the checkpoint")->required();
     app.add_option("--layer", args.layer, "number of the attention block, from 0")->required();
     app.add_option("--hidden", args.hidden,
@@ -135,7 +135,9 @@ int main(int argc, char** argv) {
                    "for a block that shares the keys that another selects: the file that --out wrote for that one");
     app.add_option("--form", args.form, "factored, dense or latent (default: the form in which the weights are stored)")
         ->check(CLI::IsMember({"factored", "dense", "latent"}));
-    app.add_option("--threads", args.threads, "threads to use; default: one per processor");
+    app.add_flag("--force", args.force, "replace an output that larql-attend did not make");
+    app.add_option("--threads", args.threads,
+                   "threads to use, at most 64 or four per processor; default: one per processor");
     args.reading.add_to(app);
     return larql::program::run(app, argc, argv, [&] { attend(args); });
 }

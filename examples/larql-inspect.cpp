@@ -7,9 +7,12 @@
 #include <larql/printable.hpp>
 #include <larql/safetensors_writer.hpp>
 
+#include "support/listing.hpp"
+#include "support/output.hpp"
 #include "support/plan.hpp"
 #include "support/program.hpp"
 #include "support/reading.hpp"
+#include "support/spec_json.hpp"
 #include "support/units.hpp"
 
 #include <algorithm>
@@ -28,11 +31,14 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr const char* program_name = "larql-inspect";
+
 struct arguments {
     std::string path;
     bool json = false;
     bool tensors = false;
     std::string dump;
+    bool force = false;
     std::vector<std::string> names;
     std::uint64_t plan = 0;  // tokens; 0: none
     larql::program::reading reading;
@@ -53,181 +59,6 @@ std::string problem_of(const larql::checkpoint& model) {
         return e.what();
     }
     return {};
-}
-
-/// The table of a rotary embedding, kept from one block to the next, which mostly rotates alike.
-const larql::rope_table& table_of(const larql::rope_config& config) {
-    static larql::rope_config last;
-    static larql::rope_table table = larql::make_rope_table(last);
-    if (config != last) {
-        table = larql::make_rope_table(config);
-        last = config;
-    }
-    return table;
-}
-
-ordered_json rope_json(const larql::attention_spec& spec) {
-    const larql::rope_config& config = spec.rope;
-    const larql::rope_table& table = table_of(config);
-    ordered_json rope = {{"type", larql::to_string(config.kind)},
-                         {"pairing", larql::to_string(spec.geometry.pairing)},
-                         {"rotary_dim", config.rotary_dim},
-                         {"theta", config.theta}};
-    if (config.factor != 1.0) rope["factor"] = config.factor;
-    if (config.original_max_position != 0.0) rope["original_max_position_embeddings"] = config.original_max_position;
-    if (larql::depends_on_length(config)) rope["follows_length"] = true;
-    if (config.short_magnitude && config.long_magnitude) {  // it follows the length
-        rope["short_magnitude"] = *config.short_magnitude;
-        rope["long_magnitude"] = *config.long_magnitude;
-    } else {
-        rope["magnitude"] = table.magnitude;
-    }
-    if (config.alpha) rope["alpha"] = *config.alpha;
-    if (config.doubling) rope["doubling"] = true;
-    if (config.kind == larql::rope_kind::yarn) {
-        rope["beta_fast"] = config.beta_fast;
-        rope["beta_slow"] = config.beta_slow;
-        rope["truncate"] = config.truncate;
-        if (config.mscale) rope["mscale"] = *config.mscale;
-        if (config.mscale_all_dim) rope["mscale_all_dim"] = *config.mscale_all_dim;
-    }
-    if (config.kind == larql::rope_kind::llama3) {
-        rope["low_freq_factor"] = config.low_freq_factor;
-        rope["high_freq_factor"] = config.high_freq_factor;
-    }
-    if (config.kind == larql::rope_kind::proportional) rope["partial_rotary_factor"] = config.partial_rotary_factor;
-    if (config.attention_factor) rope["attention_factor"] = *config.attention_factor;
-    const std::vector<double>& f = table.frequencies;
-    if (!f.empty()) rope["inv_freq"] = {f.front(), f[f.size() / 2], f.back()};
-    return rope;
-}
-
-ordered_json norm_json(const larql::norm_spec& norm) {
-    ordered_json out = {{"kind", larql::to_string(norm.kind)}, {"per_head", norm.per_head}, {"eps", norm.eps}};
-    if (norm.own_gains) out["own_gains"] = true;
-    if (!norm.has_gain) out["has_gain"] = false;
-    if (norm.gain_offset != 0.0) out["gain_offset"] = norm.gain_offset;
-    if (norm.has_bias) out["has_bias"] = true;
-    if (norm.after_rope) out["after_rope"] = true;
-    return out;
-}
-
-ordered_json compression_json(const larql::compression_spec& c) {
-    return {{"ratio", c.ratio}, {"overlapping", c.overlapping}, {"norm", norm_json(c.norm)}};
-}
-
-ordered_json indexer_json(const larql::indexer_spec& indexer) {
-    ordered_json out = {{"top_k", indexer.top_k},
-                        {"heads", indexer.heads},
-                        {"head_dim", indexer.head_dim},
-                        {"row_order", larql::to_string(indexer.order)},
-                        {"pairing", larql::to_string(indexer.pairing)},
-                        {"k_norm", norm_json(indexer.k_norm)}};
-    if (indexer.pool > 1) out["pool"] = indexer.pool;
-    return out;
-}
-
-/// Every field of a spec that is not "none".
-ordered_json spec_json(const larql::attention_spec& spec) {
-    const larql::mla_geometry& g = spec.geometry;
-    ordered_json out = {{"num_attention_heads", g.num_heads},
-                        {"num_key_value_heads", g.kv_heads()},
-                        {"head_dim", g.qk_head_dim()},
-                        {"v_head_dim", g.v_head_dim}};
-    if (spec.input_size != 0) out["input_size"] = spec.input_size;
-    if (spec.kind == larql::attention_kind::mla) {
-        out["q_lora_rank"] = g.q_lora_rank == 0 ? ordered_json(nullptr) : ordered_json(g.q_lora_rank);
-        out["kv_lora_rank"] = g.kv_lora_rank;
-        out["qk_nope_head_dim"] = g.qk_nope_head_dim;
-        out["qk_rope_head_dim"] = g.qk_rope_head_dim;
-        out["row_order"] = larql::to_string(g.order);
-        out["latent_norm_eps"] = spec.latent_norm.eps;
-        if (spec.q_latent_scale != 1.0) out["q_latent_scale"] = spec.q_latent_scale;
-        if (spec.kv_latent_scale != 1.0) out["kv_latent_scale"] = spec.kv_latent_scale;
-        if (spec.k_rope_norm.kind != larql::norm_kind::none) out["k_rope_norm"] = norm_json(spec.k_rope_norm);
-    }
-    if (spec.kind == larql::attention_kind::compressed) {
-        out["q_lora_rank"] = g.q_lora_rank;
-        out["qk_nope_head_dim"] = g.qk_nope_head_dim;
-        out["qk_rope_head_dim"] = g.qk_rope_head_dim;
-        out["row_order"] = larql::to_string(g.order);
-        out["latent_norm_eps"] = spec.latent_norm.eps;
-        const larql::compression_spec& c = spec.compression;
-        if (c.ratio != 0) out["compression"] = compression_json(c);
-        if (c.index_heads != 0)
-            out["indexer"] = {{"heads", c.index_heads}, {"head_dim", c.index_head_dim}, {"top_k", c.index_top_k}};
-    }
-    if (spec.output_groups != 0) out["output"] = {{"groups", spec.output_groups}, {"rank", spec.output_rank}};
-    if (spec.scale != 1.0) out["attention_scale"] = spec.scale;
-    if (spec.softcap != 0.0) out["softcap"] = spec.softcap;
-    if (spec.sliding_window != 0) out["sliding_window"] = spec.sliding_window;
-    if (spec.chunk != 0) out["attention_chunk_size"] = spec.chunk;
-    if (spec.alibi != 0.0) out["alibi_max_bias"] = spec.alibi;
-    if (spec.clip != 0.0) out["clip_qkv"] = spec.clip;
-    if (spec.sinks) out["sinks"] = true;
-    if (spec.raw_query_latent) out["raw_query_latent"] = true;
-    if (spec.gate != larql::output_gate::none) out["gate"] = larql::to_string(spec.gate);
-    if (spec.temperature.scale != 0.0)
-        out["temperature"] = {{"scale", spec.temperature.scale},
-                              {"length", spec.temperature.length},
-                              {"offset", spec.temperature.offset}};
-    if (spec.temperature.logarithmic) out["temperature"]["logarithmic"] = true;
-    if (spec.indexer.any()) {
-        out["indexer"] = indexer_json(spec.indexer);
-        out["indexer_shared"] = spec.indexer.shared;
-    }
-    if (spec.q_norm.kind != larql::norm_kind::none) out["q_norm"] = norm_json(spec.q_norm);
-    if (spec.k_norm.kind != larql::norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
-    if (spec.v_norm.kind != larql::norm_kind::none) out["v_norm"] = norm_json(spec.v_norm);
-    if (spec.value_scale != 1.0) out["value_scale"] = spec.value_scale;
-    if (spec.value_is_key) out["value_is_key"] = true;
-    if (spec.fused != larql::qkv_order::in_turn) out["fused_qkv"] = larql::to_string(spec.fused);
-    for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
-        if (const auto role = static_cast<larql::tensor_role>(i); spec.transposed.contains(role))
-            out["transposed"].push_back(larql::to_string(role));
-    for (std::size_t i = 0; i < larql::tensor_role_count; ++i)
-        if (const auto role = static_cast<larql::tensor_role>(i); spec.biases.contains(role))
-            out["biases"].push_back(larql::to_string(role));
-    // Blocks with entries rotate everything otherwise than those with a window alone.
-    out[spec.compression.ratio != 0 ? "compressed_rope" : "rope"] = rope_json(spec);
-    return out;
-}
-
-/// The model, its blocks once where they are alike; "layers" has a value of each block for what differs.
-ordered_json config_json(const larql::model_config& c) {
-    // "attention" in the words of those who compare models: mla, gqa, or something of its own.
-    const bool own = c.attention == larql::attention_kind::compressed;
-    ordered_json out = {{"attention", own ? std::string_view("other") : larql::to_string(c.attention)},
-                        {"attention_kind", larql::to_string(c.attention)},
-                        {"form", larql::to_string(c.form)},
-                        {"hidden_size", c.hidden_size},
-                        {"num_hidden_layers", c.num_hidden_layers},
-                        {"rms_norm_eps", c.rms_norm_eps},
-                        {"attention_bias", c.attention_bias}};
-    if (c.unused_sliding_window != 0) out["unused_sliding_window"] = c.unused_sliding_window;
-    if (c.unused_chunk_size != 0) out["unused_attention_chunk_size"] = c.unused_chunk_size;
-    if (c.block_begin != 0 || c.block_end != c.blocks.size()) out["blocks_held"] = {c.block_begin, c.block_end - 1};
-    std::vector<ordered_json> blocks;
-    std::map<std::string, std::size_t> stated;  // in how many blocks a key stands with the first block's value
-    for (const larql::attention_spec& spec : c.blocks) blocks.push_back(spec_json(spec));
-    for (const ordered_json& block : blocks)
-        for (const auto& [key, value] : block.items())
-            stated[key] += blocks.front().contains(key) && blocks.front()[key] == value ? 1 : 0;
-    if (blocks.empty()) return out;
-    ordered_json layers = ordered_json::object();
-    const auto in_order = [&](const larql::attention_spec& spec) {
-        return spec.layer == static_cast<std::size_t>(&spec - c.blocks.data());
-    };
-    if (!std::ranges::all_of(c.blocks, in_order))  // some layers have no block, or two
-        for (const larql::attention_spec& spec : c.blocks) layers["layer"].push_back(spec.layer);
-    for (const auto& [key, count] : stated)
-        if (count != blocks.size())
-            for (const ordered_json& block : blocks)
-                layers[key].push_back(block.contains(key) ? block[key] : ordered_json(nullptr));
-    for (const auto& [key, value] : blocks.front().items())
-        if (stated[key] == blocks.size()) out[key] = value;
-    if (!layers.empty()) out["layers"] = std::move(layers);
-    return out;
 }
 
 /// What a block caches however long the sequence is: windows and open entries of compressed attention.
@@ -266,7 +97,7 @@ ordered_json forms_json(const larql::checkpoint& model) {
     return forms;
 }
 
-ordered_json describe(const larql::checkpoint& model, bool with_tensors) {
+ordered_json describe(const larql::checkpoint& model) {
     const larql::model_config* config = model.find_config();
     const auto or_null = [](std::string_view text) {
         return text.empty() ? ordered_json(nullptr) : ordered_json(text);
@@ -286,20 +117,11 @@ ordered_json describe(const larql::checkpoint& model, bool with_tensors) {
     out["tensors"] = model.tensors().size();
     out["tensor_bytes"] = bytes;
     out["number_formats"] = types;
-    out["config"] = config != nullptr ? config_json(*config) : ordered_json(nullptr);
+    out["config"] = config != nullptr ? larql::program::config_json(*config) : ordered_json(nullptr);
     out["forms"] = config != nullptr ? forms_json(model) : ordered_json::object();
     if (config != nullptr && !config->container_loses.empty()) out["container_loses"] = config->container_loses;
     if (config != nullptr && !config->warnings.empty()) out["warnings"] = config->warnings;
     if (config == nullptr) out["problem"] = problem_of(model);
-    if (with_tensors) {
-        out["tensor_list"] = ordered_json::array();
-        for (const larql::tensor_info& info : model.tensors())
-            out["tensor_list"].push_back({{"name", info.name},
-                                          {"type", larql::to_string(info.type)},
-                                          {"shape", info.shape},
-                                          {"shard", info.shard},
-                                          {"bytes", info.size_bytes}});
-    }
     return out;
 }
 
@@ -310,20 +132,12 @@ std::string scalar_text(const ordered_json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-void print_tensors(const ordered_json& d) {
-    if (!d.contains("tensor_list")) return;
-    std::cout << '\n';
-    for (const ordered_json& t : d["tensor_list"])
-        std::cout << larql::printable(t["name"].get<std::string>()) << "  " << t["type"].get<std::string>() << "  "
-                  << t["shape"].dump() << "  shard " << t["shard"].dump() << "  " << byte_text(t["bytes"]) << '\n';
-}
-
 void print_text(const ordered_json& d) {
     const auto line = [](const std::string& name, const std::string& value) {
         std::cout << name << std::string(name.size() < 22 ? 22 - name.size() : 1, ' ') << value << '\n';
     };
     for (const char* key : {"format", "architecture", "family", "dialect", "shards"})
-        line(key, d[key].is_null() ? "-" : larql::printable(scalar_text(d[key])));
+        line(key, d[key].is_null() ? "-" : larql::printable(scalar_text(d[key]), larql::max_printable_name));
     if (d["tensors"] == 0) {
         line("tensors", "none: a configuration without weights");
     } else {
@@ -334,7 +148,7 @@ void print_text(const ordered_json& d) {
     }
     if (d.contains("problem")) {
         line("model", "unknown: " + larql::printable(d["problem"].get<std::string>()));
-        return print_tensors(d);
+        return;
     }
     for (const auto& [key, value] : d["config"].items()) {
         if (!value.is_object()) {
@@ -361,7 +175,16 @@ void print_text(const ordered_json& d) {
                       << " for windows and open entries\n";
     }
     if (d.contains("plan")) larql::program::print_plan(d["plan"]);
-    print_tensors(d);
+}
+
+void print(const ordered_json& description, const arguments& args, const larql::checkpoint& model) {
+    if (args.json && args.tensors) return larql::program::print_with_tensors(description, model);
+    if (args.json) {
+        std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';
+        return;
+    }
+    print_text(description);
+    if (args.tensors) larql::program::print_tensors(model);
 }
 
 /// Rows [begin, end) of a weight as float; a dump is an explicit request, so integers are converted too.
@@ -371,19 +194,18 @@ void read_as_float(const larql::checkpoint& model, const larql::weight& weight, 
     if (larql::traits_of(weight.type()).kind != larql::dtype_kind::integer || weight.raw() == nullptr)
         return weight.read_rows(begin, end, out.data(), columns);
     const std::size_t row_bytes = columns * larql::traits_of(weight.type()).block_bytes;
-    larql::dequantize_integers(
-        weight.type(),
-        model.bytes(*weight.raw())
-            .subspan(static_cast<std::size_t>(begin) * row_bytes, static_cast<std::size_t>(end - begin) * row_bytes),
-        out);
+    std::vector<std::byte> stored(static_cast<std::size_t>(end - begin) * row_bytes);
+    if (model.gguf() != nullptr)
+        model.gguf()->read_bytes(*weight.raw(), begin * row_bytes, stored);
+    else
+        model.safetensors()->read_bytes(*weight.raw(), begin * row_bytes, stored);
+    larql::dequantize_integers(weight.type(), stored, out);
 }
 
 void dump(const larql::checkpoint& model, const arguments& args) {
     std::vector<larql::weight> weights;
     const std::vector<std::string> names = args.names.empty() ? model.weights().names() : args.names;
-    auto inputs = model.paths();
-    if (!args.reading.config.empty()) inputs.push_back(args.reading.config);
-    larql::safetensors_writer writer(args.dump, {.replace = true, .inputs = std::move(inputs)});
+    auto writer = larql::program::open_output(args.dump, program_name, args.force, model, {args.reading.config});
     for (const std::string& name : names) {
         weights.push_back(model.weights().at(name));
         writer.add_tensor(name, larql::dtype::f32, {weights.back().shape().begin(), weights.back().shape().end()});
@@ -419,13 +241,15 @@ void require_understood(const larql::checkpoint& model) {
 
 int main(int argc, char** argv) {
     arguments args;
-    CLI::App app("Says what a checkpoint is and what its attention costs in each form.", "larql-inspect");
+    CLI::App app("Says what a checkpoint is and what its attention costs in each form.", program_name);
     app.add_option("PATH", args.path, "a .gguf file (any shard), a .safetensors file or index, or a model folder")
         ->required();
     app.add_flag("--json", args.json, "machine-readable output");
     app.add_flag("--tensors", args.tensors, "list the tensors");
     auto* dump_option =
         app.add_option("--dump", args.dump, "write tensors, dequantised to float32, to this safetensors file");
+    app.add_flag("--force", args.force, "with --dump: replace a file that larql-inspect did not make")
+        ->needs(dump_option);
     app.add_option("--names", args.names, "with --dump: only these tensors, separated by commas")
         ->delimiter(',')
         ->needs(dump_option);
@@ -436,13 +260,10 @@ int main(int argc, char** argv) {
     return larql::program::run(app, argc, argv, [&] {
         const larql::checkpoint model = args.reading.open(args.path);
         if (!args.dump.empty()) return dump(model, args);
-        ordered_json description = describe(model, args.tensors);
+        ordered_json description = describe(model);
         if (args.plan != 0 && model.find_config() != nullptr)
             description["plan"] = larql::program::plan_json(model, args.plan);
-        if (args.json)
-            std::cout << description.dump(2, ' ', true, ordered_json::error_handler_t::replace) << '\n';
-        else
-            print_text(description);
+        print(description, args, model);
         require_understood(model);
     });
 }

@@ -190,7 +190,7 @@ ordered_json to_json(const larql::verify_report& report) {
 
 void verify(const arguments& args) {
     larql::program::use_whole_processor();
-    larql::thread_pool threads(args.threads);
+    larql::thread_pool threads(larql::program::thread_number(args.threads));
     larql::program::reading reading_b = args.reading;
     reading_b.config = args.config_b;
     const larql::checkpoint a = args.reading.open(args.a), b = reading_b.open(args.b);
@@ -243,7 +243,8 @@ int main(int argc, char** argv) {
         ->check(CLI::PositiveNumber);
     app.add_option("--part", args.part, "I/N with I from 1: this of N equal parts of the work, for many machines")
         ->check([](const std::string& text) { return larql::program::parse_part(text) ? "" : "expected I/N"; });
-    app.add_option("--threads", args.threads, "threads to use; default: one per processor");
+    app.add_option("--threads", args.threads,
+                   "threads to use, at most 64 or four per processor; default: one per processor");
     app.add_flag("--checksums", args.checksums, "also print the SHA-256 of every file of both; of parts, a share each");
     app.add_flag("--json", args.json, "machine-readable output");
     args.reading.add_to(app);

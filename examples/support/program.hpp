@@ -12,12 +12,14 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <exception>
 #include <iostream>
 #include <new>
 #include <string>
+#include <thread>
 
 #if defined(_WIN32)
 #include <io.h>
@@ -40,7 +42,7 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
     } catch (const CLI::Success& asked) {  // --help
         return app.exit(asked);
     } catch (const CLI::ParseError& wrong) {
-        std::cerr << name << ": " << printable(wrong.what()) << " (--help lists the options)\n";
+        std::cerr << name << ": " << printable(wrong.what(), 1000) << " (--help lists the options)\n";
         return exit_usage;
     }
     try {
@@ -60,6 +62,12 @@ int run(CLI::App& app, int argc, char** argv, Body body) {
 inline void use_whole_processor() {
     enable_amx();
     openblas_use_best_kernels();
+}
+
+/// As many threads as were asked for, within reason: more than these would only cost memory.
+inline std::size_t thread_number(std::size_t asked) {
+    const std::size_t most = std::max<std::size_t>(4 * std::thread::hardware_concurrency(), 64);
+    return std::min(asked, most);
 }
 
 /// Whether standard error is a terminal.

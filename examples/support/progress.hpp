@@ -16,7 +16,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
-#include <thread>
 #include <utility>
 
 namespace larql::program {
@@ -113,12 +112,6 @@ inline void catch_interrupts() {
 inline void stop_if_asked() {
     if (asked_to_stop != 0)
         throw error(errc::io, "interrupted; --resume goes on with what is finished, if anything is");
-}
-
-/// As many threads as were asked for, within reason: more than these would only cost memory.
-inline std::size_t thread_number(std::size_t asked) {
-    const std::size_t most = std::max<std::size_t>(4 * std::thread::hardware_concurrency(), 64);
-    return std::min(asked, most);
 }
 
 }  // namespace larql::program

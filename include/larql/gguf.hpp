@@ -2,17 +2,18 @@
 //
 // GGUF checkpoints: one file or all shards of a set as one object, with metadata and tensors.
 //
-// Goals: nothing is copied that can be viewed, and nothing is believed that was not checked. Opening walks every byte
-// of the headers and none of the data. Files of version 1, 2 and 3 are read; big-endian ones are refused by name.
+// Goals: nothing is believed that was not checked, and nothing that was checked can change. Opening reads the headers
+// into memory, once, and none of the data. Files of version 1, 2 and 3 are read; big-endian ones are refused by name.
 #ifndef LARQL_GGUF_HPP
 #define LARQL_GGUF_HPP
 
 #include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/value.hpp>
+#include <larql/detail/io/header_memory.hpp>
+#include <larql/detail/io/input_file.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/error.hpp>
-#include <larql/mapped_file.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <cstddef>
@@ -28,8 +29,9 @@
 
 namespace larql {
 
-/// An open GGUF checkpoint. Move-only. Tensor infos, keys, string values and tensor bytes are views into its maps: they
-/// stay valid when the object moves and end with it. All const functions may be called from several threads at once.
+/// An open GGUF checkpoint. Move-only. Tensor infos, keys and string values are views into its copies of the headers,
+/// tensor bytes into its maps, made when they are first asked for: all stay valid when the object moves and end with
+/// it. All const functions may be called from several threads at once.
 ///
 /// Shapes are row-major: GGUF stores dimensions innermost first, and this class turns them round, once.
 class gguf_file : public detail::sharded_tensors {
@@ -42,7 +44,8 @@ public:
     ///         unknown_dtype, unsupported_dtype, offset_out_of_range, misaligned, shape_mismatch, missing_shard,
     ///         limit_exceeded, bad_value, wrong_type or missing_key (split.* and general.* keys), naming the faulty
     ///         file
-    /// @note   Linear in the size of the headers. A set of shards is opened whole, because only its first file holds
+    /// @note   Linear in the size of the headers, in time and memory. A set of shards is opened whole, because only its
+    /// first file holds
     ///         the model's metadata and any file may hold any tensor.
     static gguf_file open(const std::filesystem::path& path);
 
@@ -91,8 +94,10 @@ private:
     gguf_file() = default;
 
     struct loaded {
-        mapped_file file;
-        detail::gguf_contents contents;
+        std::string name;
+        detail::file_identity identity;
+        detail::header_memory header;
+        detail::gguf_contents contents{};
     };
 
     static loaded load_one(const std::filesystem::path& path);
@@ -107,6 +112,7 @@ private:
     void check_set() const;
 
     std::vector<detail::gguf_contents> m_contents{};  // without the tensors
+    std::vector<detail::header_memory> m_headers{};   // what they and the tensors' names view
 };
 
 }  // namespace larql

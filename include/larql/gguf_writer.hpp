@@ -6,9 +6,10 @@
 
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/gguf/parse.hpp>
+#include <larql/detail/io/header_memory.hpp>
+#include <larql/detail/io/input_file.hpp>
 #include <larql/detail/tensors/tensor_output.hpp>
 #include <larql/error.hpp>
-#include <larql/mapped_file.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <cstddef>
@@ -82,9 +83,11 @@ public:
     void commit() {
         open();
         m_out.commit([](const std::filesystem::path& path) {
-            auto file = std::make_shared<mapped_file>(mapped_file::open(path));
-            detail::gguf_contents contents = detail::gguf_parser(file->bytes(), file->path()).parse();
-            return detail::read_back{std::move(contents.tensors), std::move(file)};
+            const auto file = detail::input_file::open(path);
+            auto header = std::make_shared<detail::header_memory>(file);
+            detail::gguf_contents contents = detail::gguf_parser(*header, detail::path_text(path)).parse();
+            header->detach();
+            return detail::read_back{std::move(contents.tensors), std::move(header)};
         });
     }
 

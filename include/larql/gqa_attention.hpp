@@ -13,6 +13,7 @@
 #include <larql/detail/attention/listed.hpp>
 #include <larql/detail/attention/operand.hpp>
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/score_factors.hpp>
 #include <larql/detail/attention/weights.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml/quantize.hpp>
@@ -37,7 +38,7 @@ namespace larql {
 struct attention_options {
     std::size_t num_q_heads = 0;    ///< H; needed when q has 2 dimensions, else checked unless 0
     std::size_t num_kv_heads = 0;   ///< G; needed when k or v has 2 dimensions, else checked unless 0
-    std::optional<double> scale{};  ///< multiplies q.k before everything else; default 1/sqrt(D)
+    std::optional<double> scale{};  ///< multiplies q.k before everything else, of either sign or 0; default 1/sqrt(D)
     bool causal = true;             ///< a token sees no key after its own position
     /// Position of q's row 0, in tokens from 0: row t has position p = first_position + t, and sees keys 0..p when
     /// causal (all keys when there are fewer). Default S - T: the last row sees the last key, and when T > S the first
@@ -129,9 +130,6 @@ inline void check_attention_shapes(const attention_shapes& s, const attention_op
     if (!options.sinks.empty() && options.sinks.size() != s.q.heads)
         disagree("sinks",
                  std::to_string(options.sinks.size()) + " logits, q has " + std::to_string(s.q.heads) + " heads");
-    if (!(options.softcap >= 0) || std::isinf(options.softcap))
-        fail(errc::bad_value, "is " + std::to_string(options.softcap) + ", expected 0 or a positive number",
-             {.subject = "softcap"});
     if (!options.alibi.empty() && options.alibi.size() != s.q.heads)
         disagree("alibi",
                  std::to_string(options.alibi.size()) + " slopes, q has " + std::to_string(s.q.heads) + " heads");
@@ -190,6 +188,7 @@ attention_problem<T, K, V> make_attention_problem(const attention_rows<const T>&
     p.bits = options.key_mask;
     p.scale = options.scale.value_or(p.key_size == 0 ? 1.0 : 1.0 / std::sqrt(static_cast<double>(p.key_size)));
     p.softcap = options.softcap;
+    check_score_factors<T>(p.scale, p.softcap);
     p.sinks = options.sinks.empty() ? nullptr : options.sinks.data();
     p.alibi = options.alibi.empty() ? nullptr : options.alibi.data();
     if constexpr (std::is_same_v<K, V>)
@@ -285,10 +284,12 @@ narrowed_rows make_narrowed_rows(const attention_rows<E>& rows) noexcept {
 /// @return   [T, H, V]  new row-major tensor; double if any input is double, else float. Rows that may see no key
 ///                      (S = 0 included) are zero
 /// @throws error errc::shape_mismatch if S, G or D disagree, H is not a multiple of G, or key_lists has another number
-///         of lists than T or a key beyond S; errc::bad_value for a list that does not ascend
+///         of lists than T or a key beyond S; errc::bad_value for a list that does not ascend, and for a scale, softcap
+///         or their quotient that is not finite or not well within the range of the arithmetic
 /// @note   The row maximum is subtracted before exp; arithmetic is float (double for double). NaN and infinity stay
-///         within the rows that see them. O(T*S*H*(D+V)) time, O(block) scratch per thread. With key lists, S is their
-///         length, and each thread holds the keys and values of one list and head.
+///         within the rows that see them. Finite numbers give finite ones while scores and S times the largest value
+///         are within that range; with a scale of 0 all keys weigh the same. O(T*S*H*(D+V)) time, O(block) scratch per
+///         thread. With key lists, S is their length, and each thread holds the keys and values of one list and head.
 /// @source arXiv 2305.13245 section 2.2 (grouped queries), 2205.14135 (running softmax)
 template <class Q, class K, class V>
 auto gqa_attention_asym(const Q& q, const K& k, const V& v, const attention_options& options = {})

@@ -8,6 +8,7 @@
 #ifndef LARQL_SAFETENSORS_HPP
 #define LARQL_SAFETENSORS_HPP
 
+#include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/error.hpp>
@@ -16,7 +17,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -74,9 +74,9 @@ private:
 
     void load_file(const std::filesystem::path& path);
 
-    void load_index(const std::filesystem::path& path, const detail::safetensors_index& index);
+    void load_index(const std::filesystem::path& path, detail::safetensors_index&& index);
 
-    std::vector<std::unique_ptr<std::deque<std::string>>> m_names{};  // what the infos of each shard point into
+    std::vector<std::unique_ptr<detail::name_arena>> m_names{};  // what the infos of each shard point into
     std::map<std::string, std::string> m_metadata{};
 };
 

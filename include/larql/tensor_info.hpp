@@ -18,7 +18,7 @@ struct tensor_info {
     std::string_view name;
     std::vector<std::uint64_t> shape;  ///< row-major, outermost dimension first; empty for a scalar
     dtype type = dtype::f32;
-    std::size_t shard = 0;     ///< index of the file in the checkpoint
+    std::uint32_t shard = 0;   ///< index of the file in the checkpoint
     std::uint64_t offset = 0;  ///< bytes from the start of that file
     std::uint64_t size_bytes = 0;
 

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -79,6 +80,11 @@ std::string open_error(const std::filesystem::path& name, std::string_view bytes
 inline bool is_error(const std::string& text, errc code, std::string_view fragment) {
     return text.starts_with(std::string(to_string(code)) + ": ") && text.find(fragment) != std::string::npos &&
            text.find('\n') == std::string::npos;
+}
+
+/// Prints a row of the README's table of what was tried.
+inline void print_tried(const std::string& what, const std::string& how_many) {
+    std::printf("tried: %s | %s | none |\n", what.c_str(), how_many.c_str());
 }
 
 }  // namespace larql::testing

@@ -42,9 +42,11 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
         const bool has_bit = key >= mask.first_key && key < mask.first_key + mask.keys;
         return (options.key_lists.empty() || listed()) && (!has_bit || let_through()) &&
                (!options.causal || j <= position) &&
-               (options.sliding_window == 0 || position - j < static_cast<long>(options.sliding_window)) &&
+               // Windows and chunks are unsigned, and may be longer than any position.
+               (options.sliding_window == 0 || position < j ||
+                static_cast<std::size_t>(position - j) < options.sliding_window) &&
                (options.chunk == 0 || position < 0 ||
-                position / static_cast<long>(options.chunk) == j / static_cast<long>(options.chunk));
+                static_cast<std::size_t>(position) / options.chunk == key / options.chunk);
     };
     std::vector<Real> weights(keys, Real(0));
     Real top = -std::numeric_limits<Real>::infinity();

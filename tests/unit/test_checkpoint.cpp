@@ -3,6 +3,7 @@
 // The whole path on real checkpoints: files made by transformers and by llama.cpp's converters, held against what
 // transformers computed on them.
 #include <larql/checkpoint.hpp>
+#include <support/files.hpp>
 #include <support/reference_mla.hpp>
 
 #include <doctest/doctest.h>
@@ -107,6 +108,30 @@ TEST_CASE("checkpoint: says what it opened") {
     CHECK(split.dialect() == "k_b+v_b");
     CHECK(checkpoint::open(data + "/gguf/deepseek_v3-old-f16.gguf").dialect() == "kv_b");
     CHECK(checkpoint::open(data + "/hf/llama3").dialect() == "");
+}
+
+TEST_CASE(
+    "checkpoint: a folder whose index lists shards in a folder within it is a model, and without them a "
+    "configuration") {
+    namespace fs = std::filesystem;
+    const larql::testing::temporary_folder folder;
+    fs::create_directory(folder / "weights");
+    for (const auto& entry : fs::directory_iterator(data + "/hf/deepseek_v3_sharded")) {
+        const std::string name = entry.path().filename().string();
+        const bool shard = name.ends_with(".safetensors") && name.starts_with("model-");
+        if (shard || name == "config.json") fs::copy_file(entry.path(), folder / (shard ? "weights/" + name : name));
+    }
+    std::string index = larql::testing::read_file(data + "/hf/deepseek_v3_sharded/model.safetensors.index.json");
+    for (std::size_t at = 0; (at = index.find("\"model-", at)) != index.npos; at += 9) index.insert(at + 1, "weights/");
+    larql::testing::write_file(folder / "model.safetensors.index.json", index);
+    const checkpoint model = checkpoint::open(folder.path());
+    CHECK(model.shard_count() == 3);
+    CHECK(model.tensors().size() == checkpoint::open(data + "/hf/deepseek_v3_sharded").tensors().size());
+    fs::remove(folder / "weights/model-00002-of-00003.safetensors");
+    LARQL_CHECK_ERROR(checkpoint::open(folder.path()), larql::errc::missing_shard, "model-00002-of-00003.safetensors");
+    fs::remove_all(folder / "weights");
+    CHECK(checkpoint::open(folder.path()).shard_count() == 0);
+    CHECK(checkpoint::open(folder.path()).config().family == "deepseek_v3");
 }
 
 TEST_CASE("checkpoint: k_b and v_b read as the kv_b that the other dialect holds") {

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <memory>
 #include <span>
@@ -259,6 +260,40 @@ TEST_CASE("safetensors_writer: takes over what a dead writer left, not what a li
     }
     CHECK(safetensors_file::open(path).shard_count() == 1);
     CHECK(folder.file_count() == 1);
+}
+
+#if !defined(_WIN32)
+TEST_CASE("output_file: a temporary that others may write is made anew, and a replaced file keeps its permissions") {
+    const temporary_folder folder;
+    const auto path = folder / "m", part = folder / "m.larql-part";
+    write_file(part, "theirs");
+    std::filesystem::permissions(part, static_cast<std::filesystem::perms>(0666));
+    std::ifstream theirs(part);
+    write_file(path, "private");
+    std::filesystem::permissions(path, static_cast<std::filesystem::perms>(0600));
+    larql::detail::output_file out(path, {.replace = true});
+    CHECK((std::filesystem::status(part).permissions() & std::filesystem::perms(0077)) == std::filesystem::perms::none);
+    out.write_at(0, bytes_of("mine"));
+    out.finish(4);
+    out.publish();
+    std::string held;
+    CHECK((std::getline(theirs, held) && held == "theirs"));  // another file
+    CHECK(read_file(path) == "mine");
+    CHECK(std::filesystem::status(path).permissions() == static_cast<std::filesystem::perms>(0600));
+}
+#endif
+
+TEST_CASE("output_file: a name that was taken while the file was written is not given to it") {
+    const temporary_folder folder;
+    const auto path = folder / "m";
+    larql::detail::output_file out(path, {});
+    out.finish(0);
+    // Between the last look at the name and the renaming: neither call may replace.
+    write_file(folder / "late", "precious");
+    LARQL_CHECK_ERROR(larql::detail::rename_to_free_name(out.temporary(), folder / "late"), errc::io, "cannot rename");
+    CHECK(read_file(folder / "late") == "precious");
+    out.publish();
+    CHECK(std::filesystem::exists(path));
 }
 
 TEST_CASE("output_file: the name is held until the file has it, and not longer") {

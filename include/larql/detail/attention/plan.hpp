@@ -182,12 +182,18 @@ inline logit_factors make_logit_factors(double scale, double softcap) noexcept {
     return {static_cast<float>(scale * log2_e), 0.0F};
 }
 
+/// A sink's logit in powers of two. One above all that float holds takes all of the softmax, as any far above the
+/// scores does.
+inline float sink_base2(float sink) noexcept {
+    return std::min(sink * 1.4426950408889634F, std::numeric_limits<float>::max());
+}
+
 /// What the sum of weighted values is multiplied by at the end: 1 / sum, with the sink's share of the softmax. 0 for a
 /// row that saw no key.
 inline float final_factor_base2(float maximum, float sum, const float* sink) noexcept {
     if (sum == 0.0F) return 0.0F;
     if (sink == nullptr) return 1.0F / sum;
-    const float logit = *sink * 1.4426950408889634F;
+    const float logit = sink_base2(*sink);
     const float top = std::max(maximum, logit);
     const float factor = std::exp2(maximum - top);
     return factor / (sum * factor + std::exp2(logit - top));
@@ -195,12 +201,12 @@ inline float final_factor_base2(float maximum, float sum, const float* sink) noe
 
 /// The logarithm of a row's sum of exponentials, its sink's among them: -infinity for a row that saw neither.
 inline float log_sum_base2(float maximum, float sum, const float* sink) noexcept {
-    constexpr float log2_e = 1.4426950408889634F, ln_2 = 0.6931471805599453F;
+    constexpr float ln_2 = 0.6931471805599453F;
     const float none = -std::numeric_limits<float>::infinity();
     if (sum == 0.0F) return sink == nullptr ? none : *sink;
     if (sink == nullptr) return (maximum + std::log2(sum)) * ln_2;
-    const float top = std::max(maximum, *sink * log2_e);
-    return (top + std::log2(sum * std::exp2(maximum - top) + std::exp2(*sink * log2_e - top))) * ln_2;
+    const float logit = sink_base2(*sink), top = std::max(maximum, logit);
+    return (top + std::log2(sum * std::exp2(maximum - top) + std::exp2(logit - top))) * ln_2;
 }
 
 }  // namespace larql::detail

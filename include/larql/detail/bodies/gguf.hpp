@@ -7,12 +7,12 @@
 #include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/parse.hpp>
 #include <larql/detail/gguf/shards.hpp>
+#include <larql/detail/io/header_memory.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/shard_names.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/error.hpp>
 #include <larql/gguf.hpp>
-#include <larql/mapped_file.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -41,20 +41,22 @@ LARQL_INLINE std::vector<std::string_view> gguf_file::keys() const& {
 }
 
 LARQL_INLINE gguf_file::loaded gguf_file::load_one(const std::filesystem::path& path) {
-    mapped_file file = mapped_file::open(path);
-    detail::gguf_contents contents = detail::gguf_parser(file.bytes(), file.path()).parse();
-    return {std::move(file), std::move(contents)};
+    const detail::input_file file = detail::input_file::open(path);
+    loaded out{.name = detail::path_text(path), .identity = file.identity(), .header = detail::header_memory(file)};
+    out.contents = detail::gguf_parser(out.header, out.name).parse();
+    out.header.detach();
+    return out;
 }
 
 LARQL_INLINE void gguf_file::add(const std::filesystem::path& path, loaded&& shard) {
-    const detail::file_identity identity = shard.file.identity();
-    add_shard(path, identity, std::move(shard.contents.tensors), std::move(shard.file));
+    add_shard(path, shard.identity, std::move(shard.contents.tensors));
     m_contents.push_back(std::move(shard.contents));
+    m_headers.push_back(std::move(shard.header));
 }
 
 LARQL_INLINE void gguf_file::load(const std::filesystem::path& path) {
     loaded given = load_one(path);
-    const detail::gguf_split split = detail::read_gguf_split(given.contents, given.file.path());
+    const detail::gguf_split split = detail::read_gguf_split(given.contents, given.name);
     if (split.count == 0 || (split.count == 1 && !detail::shard_set_at(path, detail::gguf_ending))) {
         add(path, std::move(given));  // a set of one is complete whatever its name
     } else {

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_BODIES_SAFETENSORS_HPP
 
 #include <larql/detail/io/input_file.hpp>
+#include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/shard_names.hpp>
 #include <larql/detail/safetensors/header.hpp>
 #include <larql/detail/safetensors/index.hpp>
@@ -17,7 +18,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -46,9 +46,9 @@ LARQL_INLINE safetensors_file safetensors_file::open_vindex(const std::filesyste
                                                             const std::vector<detail::vindex_tensor>& tensors) {
     safetensors_file out;
     std::map<std::string, std::vector<tensor_info>> files;
-    auto names = std::make_unique<std::deque<std::string>>();
+    auto names = std::make_unique<detail::name_arena>();
     for (const detail::vindex_tensor& tensor : tensors)
-        files[tensor.file].push_back({.name = names->emplace_back(tensor.name),
+        files[tensor.file].push_back({.name = names->add(tensor.name),
                                       .shape = tensor.shape,
                                       .type = tensor.type,
                                       .shard = 0,
@@ -93,8 +93,9 @@ LARQL_INLINE void safetensors_file::load_file(const std::filesystem::path& path)
         name && std::filesystem::is_regular_file(path, ignored)) {
         const std::filesystem::path at = path.parent_path() / std::filesystem::path(detail::index_name_of(*name));
         if (std::filesystem::exists(at, ignored)) {
-            const detail::safetensors_index index = read_index(at);
-            if (std::binary_search(index.shards.begin(), index.shards.end(), text)) return load_index(at, index);
+            detail::safetensors_index index = read_index(at);
+            if (std::binary_search(index.shards.begin(), index.shards.end(), text))
+                return load_index(at, std::move(index));
         }
         files = detail::numbered_shards(path, *name);
     }
@@ -102,8 +103,7 @@ LARQL_INLINE void safetensors_file::load_file(const std::filesystem::path& path)
     index_names();
 }
 
-LARQL_INLINE void safetensors_file::load_index(const std::filesystem::path& path,
-                                               const detail::safetensors_index& index) {
+LARQL_INLINE void safetensors_file::load_index(const std::filesystem::path& path, detail::safetensors_index&& index) {
     const std::string name = detail::path_text(path);
     set_path(name);
     for (const std::string& shard : index.shards) {
@@ -118,18 +118,20 @@ LARQL_INLINE void safetensors_file::load_index(const std::filesystem::path& path
         load_shard(file);
     }
     index_names();
+    std::vector<detail::placed_name> absent;
     for (const auto& [tensor, shard] : index.weight_map) {
         const tensor_info* info = find_tensor(tensor);
         if (info != nullptr && info->shard == shard) continue;
         if (info == nullptr) {
-            add_absent(tensor, shard);
+            absent.push_back({tensor, shard});
             continue;
         }
         detail::fail(errc::missing_tensor,
                      "the index names a tensor that is not in its shard: expected it in " + index.shards[shard] +
                          ", got it in " + shard_path(info->shard),
-                     {.file = shard_path(shard), .subject = tensor});
+                     {.file = shard_path(shard), .subject = std::string(tensor)});
     }
+    set_absent(std::move(absent), std::move(index.names));
 }
 
 }  // namespace larql

@@ -15,9 +15,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,9 +27,8 @@
 
 namespace larql::detail {
 
-LARQL_INLINE shard_file::shard_file(const std::filesystem::path& path, const file_identity& identity,
-                                    std::optional<mapped_file> map)
-    : m_text(path_text(path)), m_identity(identity), m_map(std::move(map)) {
+LARQL_INLINE shard_file::shard_file(const std::filesystem::path& path, const file_identity& identity)
+    : m_text(path_text(path)), m_identity(identity) {
     std::error_code failed;
     m_path = std::filesystem::absolute(path, failed);
     if (failed) m_path = path;
@@ -57,11 +56,10 @@ LARQL_INLINE const tensor_info& sharded_tensors::at_tensor(std::string_view name
 }
 
 LARQL_INLINE void sharded_tensors::require_not_absent(std::string_view name) const {
-    if (m_absent.empty()) return;
-    const auto at = m_absent.find(std::string(name));
-    if (at == m_absent.end()) return;
+    const auto at = m_absent_names.find(name, [this](std::size_t i) { return m_absent[i].name; });
+    if (!at) return;
     fail(errc::missing_tensor,
-         "the index names a tensor that is not in its shard: expected it in " + shard_path(at->second) +
+         "the index names a tensor that is not in its shard: expected it in " + shard_path(m_absent[*at].shard) +
              ", got no such tensor",
          {.file = m_path, .subject = std::string(name)});
 }
@@ -99,12 +97,13 @@ LARQL_INLINE void sharded_tensors::verify_unchanged() const {
 }
 
 LARQL_INLINE void sharded_tensors::add_shard(const std::filesystem::path& path, const file_identity& identity,
-                                             std::vector<tensor_info>&& found, std::optional<mapped_file> map) {
-    for (tensor_info& info : found) {
-        info.shard = m_shards.size();
-        m_tensors.push_back(std::move(info));
-    }
-    m_shards.push_back(std::make_unique<shard_file>(path, identity, std::move(map)));
+                                             std::vector<tensor_info>&& found) {
+    for (tensor_info& info : found) info.shard = static_cast<std::uint32_t>(m_shards.size());
+    if (m_tensors.empty())
+        m_tensors = std::move(found);  // of a large file twice would be much
+    else
+        m_tensors.insert(m_tensors.end(), std::move_iterator(found.begin()), std::move_iterator(found.end()));
+    m_shards.push_back(std::make_unique<shard_file>(path, identity));
     if (m_path.empty()) m_path = m_shards.back()->text();
 }
 

@@ -38,6 +38,20 @@ inline bool folder_has(const std::filesystem::path& folder, std::string_view ext
     return false;
 }
 
+/// Whether an index in the folder lists shards that are there, in folders within it. Without any of them the
+/// configuration beside the index is all there is.
+/// @throws error what is wrong with the index
+inline bool has_indexed_shards(const std::filesystem::path& folder) {
+    for (const std::filesystem::path& file : list_files(folder)) {
+        if (!path_text(file.filename()).ends_with(".safetensors.index.json")) continue;
+        for (const std::string& shard : parse_safetensors_index(read_text_file(file), path_text(file)).shards) {
+            std::error_code ignored;
+            if (std::filesystem::exists(folder / path_from_text(shard), ignored)) return true;
+        }
+    }
+    return false;
+}
+
 /// Architectures of GGUF files that larql alone reads, and their key that holds a config.json: tensors have
 /// transformers' names.
 inline constexpr std::string_view own_gguf_prefix = "larql-";
@@ -76,7 +90,7 @@ inline checkpoint_files open_checkpoint_files(const std::filesystem::path& path)
     // Mistral's own files have another name; a config.json that stands beside it describes the tensors of its own.
     if (!std::filesystem::exists(config, ignored)) config.replace_filename("params.json");
     const bool has_config = std::filesystem::exists(config, ignored);
-    const bool has_tensors = !folder || folder_has(path, ".safetensors");
+    const bool has_tensors = !folder || folder_has(path, ".safetensors") || has_indexed_shards(path);
     if (!safetensors || (folder && !has_tensors && folder_has(path, ".gguf"))) {
         files.gguf = std::make_shared<const gguf_file>(gguf_file::open(path));
         read_own_config(files);

@@ -69,7 +69,7 @@ private:
     }
 
     void move(const std::filesystem::path& from, const std::filesystem::path& to) {
-        rename_file(from, to);
+        rename_to_free_name(from, to);
         m_moved.emplace_back(from, to);
     }
     void undo() noexcept {

@@ -109,7 +109,9 @@ inline std::vector<std::string> old_files(const conversion_target& target, conta
                 parse_safetensors_index(read_text_file(target.folder / index), path_text(target.folder / index));
             for (const std::string& shard : old.shards)
                 if (exists(shard)) add(shard);
-        } catch (const error&) {  // no index of anything that could be removed
+        } catch (const error& e) {
+            if (e.code() == errc::io || e.code() == errc::source_changed) throw;
+            // Else it is no index of anything that could be removed.
         }
     }
     const std::string prefix = target.gguf_name.substr(0, target.gguf_name.size() - std::string_view(".gguf").size());

@@ -9,6 +9,7 @@
 #include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/value.hpp>
 #include <larql/detail/io/byte_reader.hpp>
+#include <larql/detail/io/header_memory.hpp>
 #include <larql/detail/io/name_index.hpp>
 #include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/detail/io/utf8.hpp>
@@ -35,8 +36,14 @@ inline constexpr std::uint32_t gguf_max_array_depth = 8;    // deeper than any u
 /// Reads one file. Each step below checks what it reads before the next one relies on it.
 class gguf_parser {
 public:
+    /// Reads a file into `memory`, which the result then views.
+    gguf_parser(header_memory& memory, const std::string& file)
+        : m_memory(memory), m_file(file), m_reader(memory, file) {}
+    /// The same for a whole file in memory.
     gguf_parser(std::span<const std::byte> bytes, const std::string& file)
-        : m_bytes(bytes), m_file(file), m_reader(bytes, file) {}
+        : m_whole(bytes), m_memory(m_whole), m_file(file), m_reader(m_memory, file) {}
+    gguf_parser(const gguf_parser&) = delete;
+    gguf_parser& operator=(const gguf_parser&) = delete;
 
     gguf_contents parse() {
         read_magic();
@@ -51,10 +58,21 @@ public:
     }
 
 private:
+    // Room for so many things of at least `smallest` bytes each, as far as a header can hold them; what is not used is
+    // never touched.
+    template <class T>
+    void reserve(std::vector<T>& list, std::uint64_t count, std::uint64_t smallest) const {
+        list.reserve(static_cast<std::size_t>(std::min(count, max_header_bytes / smallest)));
+    }
+
     void read_magic() {
-        const std::size_t held = std::min<std::size_t>(m_bytes.size(), gguf_magic.size());
-        const std::string_view found(reinterpret_cast<const char*>(m_bytes.data()), held);
-        const std::string_view head(found.data(), std::min<std::size_t>(m_bytes.size(), other_file_head_bytes));
+        const auto first = [this](std::size_t count) {
+            const std::uint64_t held = std::min<std::uint64_t>(m_memory.file_size(), count);
+            m_memory.load(held, m_reader.where("magic"));
+            return std::string_view(reinterpret_cast<const char*>(m_memory.data()), static_cast<std::size_t>(held));
+        };
+        const std::string_view head = first(other_file_head_bytes), found = head.substr(0, gguf_magic.size());
+        const std::size_t held = found.size();
         if (found != gguf_magic.substr(0, held))
             fail(errc::bad_magic,
                  "not a GGUF file: expected \"GGUF\", got \"" + std::string(found) + "\"" + or_what_it_is(head),
@@ -134,7 +152,7 @@ private:
     }
 
     void read_entries(std::uint64_t count) {
-        m_out.entries.reserve(static_cast<std::size_t>(std::min<std::uint64_t>(count, 4096)));
+        reserve(m_out.entries, count, m_short ? 9 : 13);
         for (std::uint64_t i = 0; i < count; ++i) {
             const std::string_view key = read_name("metadata key", i, gguf_max_key_bytes);
             m_out.entries.push_back({key, read_value(key)});
@@ -166,8 +184,9 @@ private:
         }
         value.offset = m_reader.offset();
         skip_elements(value.element_type, value.count, key, 1);
-        value.content = m_bytes.subspan(static_cast<std::size_t>(value.offset),
-                                        static_cast<std::size_t>(m_reader.offset() - value.offset));
+        value.content = std::span(m_memory.data(), m_memory.loaded())
+                            .subspan(static_cast<std::size_t>(value.offset),
+                                     static_cast<std::size_t>(m_reader.offset() - value.offset));
         return gguf_value(value);
     }
 
@@ -177,7 +196,7 @@ private:
         if (type == gguf_type::array) return skip_arrays(count, key, depth);
         const std::uint64_t size = gguf_type_size(type);
         check_count(key, count, size);
-        if (type == gguf_type::boolean) check_bools(count, key);
+        if (type == gguf_type::boolean) return check_bools(count, key);
         m_reader.skip(count * size, key);
     }
 
@@ -204,14 +223,12 @@ private:
     }
 
     void check_bools(std::uint64_t count, std::string_view key) {
-        for (std::uint64_t i = 0; i < count; ++i) {
-            const auto value = std::to_integer<unsigned>(m_reader.data()[i]);
-            if (value > 1) {
-                error_where where = m_reader.where(key);
-                *where.offset += i;
-                fail(errc::bad_value, "not a bool: expected 0 or 1, got " + std::to_string(value), std::move(where));
-            }
-        }
+        const std::uint64_t begin = m_reader.offset();
+        const std::byte* bools = m_reader.take(count, key);
+        for (std::uint64_t i = 0; i < count; ++i)
+            if (const auto value = std::to_integer<unsigned>(bools[i]); value > 1)
+                fail(errc::bad_value, "not a bool: expected 0 or 1, got " + std::to_string(value),
+                     place(begin + i, key));
     }
 
     void read_alignment() {
@@ -229,7 +246,7 @@ private:
 
     void read_tensors(std::uint64_t count) {
         check_count("tensor count", count, m_short ? 20 : 24);
-        m_out.tensors.reserve(static_cast<std::size_t>(std::min<std::uint64_t>(count, 65536)));
+        reserve(m_out.tensors, count, m_short ? 20 : 24);
         for (std::uint64_t i = 0; i < count; ++i) read_tensor(i);
         m_infos_end = m_reader.offset();
     }
@@ -293,10 +310,11 @@ private:
         const auto start = checked_align(m_infos_end, m_out.alignment);
         m_out.data_offset = start.value_or(m_infos_end);
         if (m_out.tensors.empty()) return refuse_joined_file(m_infos_end);
-        if (!start || *start > m_bytes.size())
+        if (!start || *start > m_memory.file_size())
             fail(errc::truncated,
                  "the file ends before the tensor data: expected it at byte " +
-                     std::to_string(start.value_or(UINT64_MAX)) + ", got " + std::to_string(m_bytes.size()) + " bytes",
+                     std::to_string(start.value_or(UINT64_MAX)) + ", got " + std::to_string(m_memory.file_size()) +
+                     " bytes",
                  {.file = m_file, .offset = m_infos_end});
         check_bounds();
         for (tensor_info& info : m_out.tensors) info.offset += m_out.data_offset;
@@ -304,7 +322,7 @@ private:
     }
 
     void check_bounds() const {
-        const std::uint64_t held = m_bytes.size() - m_out.data_offset;
+        const std::uint64_t held = m_memory.file_size() - m_out.data_offset;
         const tensor_info* first = nullptr;
         std::uint64_t needed = held;
         for (const tensor_info& info : m_out.tensors) {
@@ -321,22 +339,22 @@ private:
         if (first != nullptr)
             fail(errc::truncated,
                  "the file is cut short: expected " + std::to_string(m_out.data_offset + needed) + " bytes, got " +
-                     std::to_string(m_bytes.size()) + ": " + std::to_string(needed - held) + " bytes are missing",
+                     std::to_string(m_memory.file_size()) + ": " + std::to_string(needed - held) + " bytes are missing",
                  {.file = m_file, .offset = m_out.data_offset + first->offset, .subject = std::string(first->name)});
     }
 
     // Returns the end of the last tensor.
     std::uint64_t check_overlaps() const {
         const auto& tensors = m_out.tensors;
-        std::vector<std::size_t> order(tensors.size());
-        std::iota(order.begin(), order.end(), std::size_t{0});
-        std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+        std::vector<std::uint32_t> order(tensors.size());  // a header has room for no more than 2^24
+        std::iota(order.begin(), order.end(), std::uint32_t{0});
+        std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
             return tensors[a].offset != tensors[b].offset ? tensors[a].offset < tensors[b].offset
                                                           : tensors[a].size_bytes < tensors[b].size_bytes;
         });
         std::uint64_t end = m_out.data_offset;
         const tensor_info* before = nullptr;
-        for (const std::size_t i : order) {
+        for (const std::uint32_t i : order) {
             const tensor_info& info = tensors[i];
             if (info.size_bytes == 0) continue;
             if (info.offset < end)
@@ -354,8 +372,9 @@ private:
     // the model would be silent damage.
     void refuse_joined_file(std::uint64_t end) const {
         for (const std::uint64_t at : {end, checked_align(end, m_out.alignment).value_or(end)}) {
-            if (at > m_bytes.size() || m_bytes.size() - at < gguf_magic.size()) continue;
-            const std::string_view next(reinterpret_cast<const char*>(m_bytes.data()) + at, gguf_magic.size());
+            if (at > m_memory.file_size() || m_memory.file_size() - at < gguf_magic.size()) continue;
+            std::string next(gguf_magic.size(), '\0');
+            m_memory.peek(at, std::as_writable_bytes(std::span(next)));
             if (next == gguf_magic)
                 fail(errc::corrupt_header,
                      "several GGUF files joined into one, as by cat: expected the end of the file at byte " +
@@ -366,7 +385,8 @@ private:
         }
     }
 
-    std::span<const std::byte> m_bytes;
+    header_memory m_whole{std::span<const std::byte>{}};
+    header_memory& m_memory;
     const std::string& m_file;
     byte_reader m_reader;
     gguf_contents m_out{};

@@ -102,8 +102,8 @@ constexpr std::string_view to_string(gguf_type type) noexcept {
     return detail::gguf_types[static_cast<std::size_t>(type)].name;
 }
 
-/// A metadata value: where it lies and what it is. Nothing is copied until `to` is called. Views the file's map and
-/// lives as long as the file. The readers have checked it.
+/// A metadata value: where it lies and what it is. Nothing is copied until `to` is called. Views the header in memory
+/// and lives as long as the file. The readers have checked it.
 class gguf_value {
 public:
     [[nodiscard]] gguf_type type() const noexcept { return m_type; }
@@ -127,7 +127,7 @@ public:
     }
 
     /// The value as T: any integer type (from any stored integer type, checked for range), float or double (from either
-    /// stored float type), bool, std::string_view (a view into the map), std::string, or std::vector of such a T (also
+    /// stored float type), bool, std::string_view (a view of it), std::string, or std::vector of such a T (also
     /// nested).
     /// @param where  file and key for errors
     /// @throws error wrong_type if the stored type is another, bad_value if the number does not fit T
@@ -260,7 +260,7 @@ private:
 
 /// A metadata key and its value.
 struct gguf_entry {
-    std::string_view key;  ///< a view into the map
+    std::string_view key;  ///< a view of the header
     gguf_value value;
 };
 

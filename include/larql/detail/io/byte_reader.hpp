@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_IO_BYTE_READER_HPP
 #define LARQL_DETAIL_IO_BYTE_READER_HPP
 
+#include <larql/detail/io/header_memory.hpp>
 #include <larql/error.hpp>
 
 #include <concepts>
@@ -47,19 +48,26 @@ T load_little_endian(const std::byte* from) noexcept {
 }
 
 /// A cursor over bytes that belong to a file. Reading past the end throws errc::truncated with both numbers. It views
-/// the bytes and the file's name; both must outlive it.
+/// the bytes, or the memory that they are read into, and the file's name; both must outlive it.
 class byte_reader {
 public:
     /// @param bytes  what may be read
     /// @param file   name for errors
     /// @param base   bytes from the start of the file to `bytes`
     byte_reader(std::span<const std::byte> bytes, const std::string& file, std::uint64_t base = 0) noexcept
-        : m_begin(bytes.data()), m_size(bytes.size()), m_base(base), m_file(&file) {}
+        : m_begin(bytes.data()), m_size(bytes.size()), m_ready(bytes.size()), m_base(base), m_file(&file) {}
+    /// Reads a file from its beginning, into this memory, as far as the cursor goes.
+    byte_reader(header_memory& memory, const std::string& file) noexcept
+        : m_begin(memory.data()),
+          m_size(memory.file_size()),
+          m_ready(memory.loaded()),
+          m_base(0),
+          m_file(&file),
+          m_memory(&memory) {}
 
     /// Bytes from the start of the file to the cursor.
     [[nodiscard]] std::uint64_t offset() const noexcept { return m_base + m_position; }
     [[nodiscard]] std::uint64_t remaining() const noexcept { return m_size - m_position; }
-    [[nodiscard]] const std::byte* data() const noexcept { return m_begin + m_position; }
     [[nodiscard]] const std::string& file() const noexcept { return *m_file; }
 
     /// The place of the cursor, for errors.
@@ -81,12 +89,23 @@ public:
 
     void skip(std::uint64_t length, std::string_view what) { take(length, what); }
 
-private:
+    /// The next bytes, behind which the cursor then stands.
     const std::byte* take(std::uint64_t length, std::string_view what) {
-        if (length > m_size - m_position) fail_truncated(length, what);
+        if (length > m_ready - m_position) fetch(length, what);
         const std::byte* from = m_begin + m_position;
         m_position += static_cast<std::size_t>(length);
         return from;
+    }
+
+private:
+#if defined(__GNUC__)
+    __attribute__((noinline, cold))
+#endif
+    void
+    fetch(std::uint64_t length, std::string_view what) {
+        if (length > m_size - m_position) fail_truncated(length, what);
+        m_memory->load(m_position + length, where(what));
+        m_ready = m_memory->loaded();
     }
 
     [[noreturn]]
@@ -102,10 +121,12 @@ private:
     }
 
     const std::byte* m_begin;
-    std::size_t m_size;
+    std::uint64_t m_size;
+    std::size_t m_ready;  // up to here there are bytes behind m_begin
     std::size_t m_position = 0;
     std::uint64_t m_base;
     const std::string* m_file;
+    header_memory* m_memory = nullptr;  // null: all bytes are there
 };
 
 }  // namespace larql::detail

@@ -16,7 +16,10 @@
 #include <string>
 
 #if !defined(_WIN32)
+#include <fcntl.h>
+#include <stdio.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -48,6 +51,11 @@ inline void resize_file(HANDLE file, std::uint64_t size_bytes, const std::filesy
 
 inline void sync_file(HANDLE file, const std::filesystem::path& path) {
     if (::FlushFileBuffers(file) == 0) fail_system("sync", static_cast<int>(::GetLastError()), path);
+}
+
+inline void rename_to_free_name(const std::filesystem::path& from, const std::filesystem::path& to) {
+    if (::MoveFileExW(from.c_str(), to.c_str(), MOVEFILE_WRITE_THROUGH) == 0)
+        fail_system("rename", static_cast<int>(::GetLastError()), from);
 }
 
 #else
@@ -88,6 +96,35 @@ inline void sync_file(int file, const std::filesystem::path& path) {
     do synced = ::fsync(file);
     while (synced != 0 && errno == EINTR);
     if (synced != 0) fail_system("sync", errno, path);
+}
+
+/// Renames a file unless the name is taken: at once, so that nothing which comes into being meanwhile is lost.
+/// @throws error errc::io
+inline void rename_to_free_name(const std::filesystem::path& from, const std::filesystem::path& to) {
+#if defined(__linux__)
+    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+#elif defined(__APPLE__)
+    if (::renamex_np(from.c_str(), to.c_str(), RENAME_EXCL) == 0) return;
+#else
+    errno = ENOSYS;
+#endif
+    if (errno != ENOSYS && errno != EINVAL && errno != ENOTSUP) fail_system("rename", errno, from);
+    // A file system that knows no such call mostly knows a second name, which never replaces either.
+    if (::link(from.c_str(), to.c_str()) == 0) {
+        ::unlink(from.c_str());
+        return;
+    }
+    const bool linked = errno == EEXIST;
+    struct stat taken {};
+    struct stat own {};
+    if (::lstat(to.c_str(), &taken) == 0) {
+        const bool same = linked && ::lstat(from.c_str(), &own) == 0 && own.st_ino == taken.st_ino &&
+                          own.st_dev == taken.st_dev;  // an earlier run ended between the two steps
+        if (!same) fail_system("rename", EEXIST, from);
+        ::unlink(from.c_str());
+        return;
+    }
+    if (::rename(from.c_str(), to.c_str()) != 0) fail_system("rename", errno, from);
 }
 
 #endif

@@ -111,11 +111,18 @@ public:
     bool start_array(std::size_t) { return open(false); }
     bool end_object() {
         check_keys();
-        return close();
+        m_key_ends.resize(m_first_keys.back());
+        m_key_text.resize(m_key_ends.empty() ? 0 : m_key_ends.back());
+        m_first_keys.pop_back();
+        return end_array();
     }
-    bool end_array() { return close(); }
+    bool end_array() {
+        m_consumer.close();
+        return true;
+    }
     bool key(std::string& name) {
-        m_keys.push_back(name);
+        m_key_text += name;
+        m_key_ends.push_back(static_cast<std::uint32_t>(m_key_text.size()));
         m_consumer.key(std::move(name));
         return true;
     }
@@ -157,31 +164,31 @@ private:
         return true;
     }
     bool open(bool object) {
-        m_first_keys.push_back(m_keys.size());
+        if (object) m_first_keys.push_back(static_cast<std::uint32_t>(m_key_ends.size()));
         m_consumer.open(object);
-        return true;
-    }
-    bool close() {
-        m_keys.resize(m_first_keys.back());
-        m_first_keys.pop_back();
-        m_consumer.close();
         return true;
     }
 
     void check_keys() {
         const std::size_t first = m_first_keys.back();
-        const auto key_of = [&](std::size_t i) { return std::string_view(m_keys[first + i]); };
-        if (const auto twice = m_index.build(m_keys.size() - first, key_of))
-            fail_here(errc::duplicate_name, "key stored twice in one object", m_keys[first + twice->first]);
+        const auto key_of = [&](std::size_t i) {
+            const std::size_t begin = first + i == 0 ? 0 : m_key_ends[first + i - 1];
+            return std::string_view(m_key_text).substr(begin, m_key_ends[first + i] - begin);
+        };
+        if (const auto twice = m_index.build(m_key_ends.size() - first, key_of))
+            fail_here(errc::duplicate_name, "key stored twice in one object", std::string(key_of(twice->first)));
     }
 
     json_consumer& m_consumer;
     std::string_view m_text;
     const char* m_reached;
     error_where m_where;
-    std::vector<std::string> m_keys{};  // of all open objects, outermost first
+    // Keys of all open objects, outermost first, one behind the other: a text may be all keys, and nested objects all
+    // else.
+    std::string m_key_text{};
+    std::vector<std::uint32_t> m_key_ends{};
     name_index m_index{};
-    std::vector<std::size_t> m_first_keys{};  // per open container, where its keys begin
+    std::vector<std::uint32_t> m_first_keys{};  // per open object, where its keys begin
 };
 
 inline void json_consumer::read(std::string_view text, const error_where& where) {

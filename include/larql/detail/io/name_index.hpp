@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string_view>
@@ -22,12 +23,12 @@ class name_index {
 public:
     using names = function_ref<std::string_view(std::size_t)>;
 
-    /// Indexes `count` names.
+    /// Indexes `count` names, fewer than 2^32.
     /// @return  the positions (earlier, later) of the first name that occurs again, or nothing
     std::optional<std::pair<std::size_t, std::size_t>> build(std::size_t count, names name_of) {
         m_slots.clear();
         m_slots.reserve(count);
-        for (std::size_t i = 0; i < count; ++i) m_slots.push_back({std::hash<std::string_view>{}(name_of(i)), i});
+        for (std::size_t i = 0; i < count; ++i) m_slots.push_back({hash_of(name_of(i)), static_cast<std::uint32_t>(i)});
         std::sort(m_slots.begin(), m_slots.end(), [&](const slot& a, const slot& b) {
             if (a.hash != b.hash) return a.hash < b.hash;
             if (const int order = name_of(a.position).compare(name_of(b.position)); order != 0) return order < 0;
@@ -45,7 +46,7 @@ public:
 
     /// The position of a name, or nothing.
     [[nodiscard]] std::optional<std::size_t> find(std::string_view name, names name_of) const {
-        const std::size_t hash = std::hash<std::string_view>{}(name);
+        const std::uint32_t hash = hash_of(name);
         const auto before = [&](const slot& s, std::string_view wanted) {
             return s.hash != hash ? s.hash < hash : name_of(s.position) < wanted;
         };
@@ -55,10 +56,14 @@ public:
     }
 
 private:
+    // Of half the width that they could have: there are as many of these as names.
     struct slot {
-        std::size_t hash;
-        std::size_t position;
+        std::uint32_t hash;
+        std::uint32_t position;
     };
+    static std::uint32_t hash_of(std::string_view name) noexcept {
+        return static_cast<std::uint32_t>(std::hash<std::string_view>{}(name));
+    }
     std::vector<slot> m_slots{};
 };
 

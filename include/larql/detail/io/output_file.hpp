@@ -209,9 +209,12 @@ inline void output_file::discard() noexcept {
 #else
 
 inline void output_file::create() {
+    constexpr int how = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
     for (int attempt = 0;; ++attempt) {
-        m_descriptor =
-            ::open(m_temporary.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0666);
+        m_descriptor = ::open(m_temporary.c_str(), how);
+        const bool fresh = m_descriptor < 0 && errno == ENOENT;
+        if (fresh) m_descriptor = ::open(m_temporary.c_str(), how | O_CREAT | O_EXCL, 0666);
+        if (m_descriptor < 0 && errno == EEXIST && attempt < 100) continue;
         if (m_descriptor < 0) fail_system("create", errno, m_temporary);
         struct stat opened {};
         struct stat named {};
@@ -221,17 +224,25 @@ inline void output_file::create() {
         // Its last owner may have renamed or removed it between the opening and the locking.
         const bool same = regular && !busy && ::lstat(m_temporary.c_str(), &named) == 0 &&
                           named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
-        if (same) break;
+        // What another user made, or may write, would remain theirs to change under the final name.
+        const bool own = fresh || (opened.st_uid == ::geteuid() && (opened.st_mode & (S_IWGRP | S_IWOTH)) == 0);
+        if (same && own) break;
         ::close(std::exchange(m_descriptor, -1));
         if (!regular)
             fail(errc::not_a_file, "expected to create a file of its own, got something else of this name",
                  {.file = path_text(m_temporary)});
         if (busy || attempt > 100)
             fail(errc::io, "cannot create: another process is writing this file", {.file = path_text(m_temporary)});
+        if (same && ::unlink(m_temporary.c_str()) != 0 && errno != ENOENT) fail_system("replace", errno, m_temporary);
     }
     m_owns_temporary = true;
     guard([&] {
         if (::ftruncate(m_descriptor, 0) != 0) fail_system("empty", errno, m_temporary);
+        // What takes a file's place is no more readable than that was.
+        struct stat replaced {};
+        if (m_replace && ::lstat(m_target.c_str(), &replaced) == 0 && S_ISREG(replaced.st_mode) &&
+            ::fchmod(m_descriptor, replaced.st_mode & 0777) != 0)
+            fail_system("set the permissions of", errno, m_temporary);
     });
 }
 
@@ -248,7 +259,10 @@ inline void output_file::sync_and_close(std::uint64_t size_bytes) {
 
 inline void output_file::rename() {
     const bool replaced = name_taken(m_target);
-    if (::rename(m_temporary.c_str(), m_target.c_str()) != 0) fail_system("rename", errno, m_temporary);
+    if (!replaced)
+        rename_to_free_name(m_temporary, m_target);
+    else if (::rename(m_temporary.c_str(), m_target.c_str()) != 0)
+        fail_system("rename", errno, m_temporary);
     m_owns_temporary = false;
     const std::filesystem::path folder = m_target.has_parent_path() ? m_target.parent_path() : ".";
     const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -94,10 +94,6 @@ inline void owned_file::close() {
 }
 inline bool owned_file::lock() { return true; }  // opened without sharing
 
-inline void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
-    if (::MoveFileExW(from.c_str(), to.c_str(), MOVEFILE_WRITE_THROUGH) == 0)
-        fail_system("rename", static_cast<int>(::GetLastError()), from);
-}
 inline void sync_folder(const std::filesystem::path&) {}
 inline void set_final_mode(const std::filesystem::path&, const std::filesystem::path&) {}
 inline std::uint64_t allocated_bytes(const std::filesystem::path&) { return 0; }
@@ -160,10 +156,6 @@ inline void set_final_mode(const std::filesystem::path& path, const std::filesys
         mode = 0666 & ~mode;
     }
     if (::chmod(path.c_str(), mode) != 0) fail_system("set the permissions of", errno, path);
-}
-
-inline void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
-    if (::rename(from.c_str(), to.c_str()) != 0) fail_system("rename", errno, from);
 }
 
 /// Makes the names of a folder durable, on file systems that know how.

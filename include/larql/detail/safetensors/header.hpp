@@ -7,13 +7,13 @@
 #include <larql/detail/function_ref.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,12 +26,14 @@
 namespace larql::detail {
 
 inline constexpr std::uint64_t safetensors_max_header_bytes = 100'000'000;  // the reference implementation's limit
+inline constexpr std::size_t safetensors_max_rank = 64;                     // torch's and numpy's limit
+inline constexpr std::size_t safetensors_max_metadata = 65536;              // a thousand times what is published
 
 /// What one file holds. `names` owns the tensors' names and is stable when moved.
 struct safetensors_contents {
     std::uint64_t data_offset = 0;       ///< bytes from the start of the file
     std::vector<tensor_info> tensors{};  ///< in the order of their data
-    std::unique_ptr<std::deque<std::string>> names = std::make_unique<std::deque<std::string>>();
+    std::unique_ptr<name_arena> names = std::make_unique<name_arena>();
     std::map<std::string, std::string> metadata{};
 };
 
@@ -91,7 +93,11 @@ public:
         }
         if (!value.is_number_unsigned())
             refuse(field_name() + ": expected an integer from 0 to 2^64 - 1, got " + value.dump(-1, ' ', true));
-        (m_field == field::shape ? m_entry.shape : m_entry.offsets)->push_back(value.get<std::uint64_t>());
+        auto& list = m_field == field::shape ? *m_entry.shape : *m_entry.offsets;
+        if (list.size() == safetensors_max_rank)
+            refuse(field_name() + ": expected at most " + std::to_string(safetensors_max_rank) + " numbers, got more",
+                   errc::limit_exceeded);
+        list.push_back(value.get<std::uint64_t>());
     }
 
 private:
@@ -112,6 +118,10 @@ private:
     void metadata_value(nlohmann::json&& value) {
         if (!value.is_string())
             refuse("metadata " + quoted_name(m_metadata_key) + ": expected a string, got a " + value.type_name());
+        if (m_out.metadata.size() == safetensors_max_metadata)
+            refuse("too much metadata: expected at most " + std::to_string(safetensors_max_metadata) +
+                       " entries, got more",
+                   errc::limit_exceeded);
         m_out.metadata.emplace(std::move(m_metadata_key), value.get<std::string>());
     }
 
@@ -131,8 +141,7 @@ private:
         if (traits == nullptr)
             refuse("expected a known dtype, got " + quoted_name(*m_entry.dtype), errc::unknown_dtype);
         check_size(*traits, end - begin);
-        m_out.names->push_back(std::move(m_name));
-        m_out.tensors.push_back({.name = m_out.names->back(),
+        m_out.tensors.push_back({.name = m_out.names->add(m_name),
                                  .shape = std::move(*m_entry.shape),
                                  .type = traits->type,
                                  .shard = 0,
@@ -174,9 +183,11 @@ private:
 inline void place_safetensors(safetensors_contents& contents, std::uint64_t file_size, const std::string& file) {
     auto& tensors = contents.tensors;
     const auto ends = [](const tensor_info& t) { return t.offset + t.size_bytes; };
-    std::stable_sort(tensors.begin(), tensors.end(), [&](const tensor_info& a, const tensor_info& b) {
+    const auto before = [&](const tensor_info& a, const tensor_info& b) {
         return a.offset != b.offset ? a.offset < b.offset : ends(a) < ends(b);
-    });
+    };
+    if (!std::is_sorted(tensors.begin(), tensors.end(), before))  // sorting takes memory for half of them
+        std::stable_sort(tensors.begin(), tensors.end(), before);
     const std::uint64_t held = file_size - contents.data_offset;
     std::uint64_t longest = 0;
     for (const tensor_info& info : tensors) longest = std::max(longest, ends(info));

@@ -6,7 +6,9 @@
 
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/shard_names.hpp>
+#include <larql/detail/tensors/sharded_tensors.hpp>
 #include <larql/printable.hpp>
 
 #include <algorithm>
@@ -38,9 +40,12 @@ inline std::string read_text_file(const std::filesystem::path& path, std::uint64
     return text;
 }
 
+inline constexpr std::size_t max_index_shards = 65535;  // as GGUF's
+
 struct safetensors_index {
-    std::vector<std::string> shards{};                              ///< relative paths, sorted, each once
-    std::vector<std::pair<std::string, std::size_t>> weight_map{};  ///< tensor, position in `shards`
+    std::vector<std::string> shards{};      ///< relative paths, sorted, each once
+    std::vector<placed_name> weight_map{};  ///< tensors, and their places in `shards`
+    name_arena names{};                     ///< what the tensors' names point into
 };
 
 /// Collects weight_map; everything else (metadata, total_size) is skipped, as it is often wrong.
@@ -67,29 +72,35 @@ public:
         if (!value.is_string()) refuse(std::string("weight_map: expected a file name, got a ") + value.type_name());
         const auto& file = value.get_ref<const std::string&>();
         if (file.empty() || file != m_stored_path) {  // neighbours mostly lie in one file
-            m_checked_path = check_path(file);
+            m_shard = number_of(check_path(file));
             m_stored_path = file;
         }
-        m_map.emplace_back(std::move(m_name), m_checked_path);
+        m_out.weight_map.push_back({m_out.names.add(m_name), m_shard});
     }
 
     safetensors_index take(const error_where& where) {
         if (!m_found)
             fail(errc::missing_key, "expected an object, got no such key",
                  {.file = where.file, .subject = "weight_map"});
-        std::map<std::string_view, std::size_t> positions;
-        for (const auto& [tensor, file] : m_map) positions.emplace(file, 0);
-        safetensors_index out;
-        for (auto& [file, position] : positions) {
-            position = out.shards.size();
-            out.shards.emplace_back(file);
+        std::vector<std::uint32_t> position(m_numbers.size());  // by the numbers in which files were met
+        for (const auto& [file, number] : m_numbers) {
+            position[number] = static_cast<std::uint32_t>(m_out.shards.size());
+            m_out.shards.push_back(file);
         }
-        for (auto& [tensor, file] : m_map) out.weight_map.emplace_back(std::move(tensor), positions.at(file));
-        return out;
+        for (placed_name& tensor : m_out.weight_map) tensor.shard = position[tensor.shard];
+        return std::move(m_out);
     }
 
 private:
     [[noreturn]] void refuse(const std::string& problem) const { fail_here(errc::corrupt_header, problem, m_name); }
+
+    std::uint32_t number_of(std::string&& file) {
+        const auto [at, added] = m_numbers.try_emplace(std::move(file), static_cast<std::uint32_t>(m_numbers.size()));
+        if (added && m_numbers.size() > max_index_shards)
+            fail_here(errc::limit_exceeded,
+                      "too many shards: expected at most " + std::to_string(max_index_shards) + ", got more", m_name);
+        return at->second;
+    }
 
     // An index must not reach outside its folder.
     [[nodiscard]] std::string check_path(const std::string& text) const {
@@ -114,8 +125,9 @@ private:
     bool m_found = false;
     std::string m_name{};
     std::string m_stored_path{};  // empty paths are refused, so that this means none
-    std::string m_checked_path{};
-    std::vector<std::pair<std::string, std::string>> m_map{};
+    std::uint32_t m_shard = 0;    // of m_stored_path
+    std::map<std::string, std::uint32_t> m_numbers{};
+    safetensors_index m_out{};
 };
 
 inline safetensors_index parse_safetensors_index(std::string_view text, const std::string& file) {

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_TENSORS_SHARDED_TENSORS_HPP
 
 #include <larql/detail/io/input_file.hpp>
+#include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/name_index.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/tensor_reading.hpp>
@@ -23,7 +24,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -32,8 +32,7 @@ namespace larql::detail {
 /// A file whose header was read, mapped when its bytes are first asked for.
 class shard_file {
 public:
-    /// @param map  the map of the file, if there is one already
-    shard_file(const std::filesystem::path& path, const file_identity& identity, std::optional<mapped_file> map);
+    shard_file(const std::filesystem::path& path, const file_identity& identity);
 
     /// The path as the user sees it.
     [[nodiscard]] const std::string& text() const noexcept { return m_text; }
@@ -53,7 +52,13 @@ private:
     std::string m_text;
     file_identity m_identity;
     mutable std::mutex m_mutex{};
-    mutable std::optional<mapped_file> m_map;
+    mutable std::optional<mapped_file> m_map{};
+};
+
+/// A tensor's name and the position of the shard that is said to have it.
+struct placed_name {
+    std::string_view name;
+    std::uint32_t shard;
 };
 
 /// The part of an open checkpoint that does not depend on its format. Move-only; a base that nobody holds by itself.
@@ -80,8 +85,8 @@ public:
     /// @throws error missing_tensor naming the shard
     void require_not_absent(std::string_view name) const;
 
-    /// The stored bytes of a tensor of this checkpoint, a view into the map of its shard. A safetensors file is mapped
-    /// by the first call. See mapped_file for what happens if somebody shortens the file meanwhile.
+    /// The stored bytes of a tensor of this checkpoint, a view into the map of its shard, which is mapped by the first
+    /// call. See mapped_file for what happens if somebody shortens the file meanwhile.
     /// @throws error source_changed if the shard is not the file whose header was read
     [[nodiscard]] std::span<const std::byte> bytes(const tensor_info& info) const&;
     std::span<const std::byte> bytes(const tensor_info&) const&& = delete;
@@ -141,11 +146,14 @@ protected:
     void set_path(std::string path) { m_path = std::move(path); }
 
     /// Adds a shard with its tensors, which it takes over.
-    void add_shard(const std::filesystem::path& path, const file_identity& identity, std::vector<tensor_info>&& found,
-                   std::optional<mapped_file> map = {});
+    void add_shard(const std::filesystem::path& path, const file_identity& identity, std::vector<tensor_info>&& found);
 
-    /// Notes a tensor that is said to be in a shard and is not.
-    void add_absent(std::string_view name, std::size_t shard) { m_absent.emplace(name, shard); }
+    /// Notes tensors that are said to be in a shard and are not, each once, and what their names point into.
+    void set_absent(std::vector<placed_name> absent, name_arena names) {
+        m_absent = std::move(absent);
+        m_absent_text = std::move(names);
+        (void)m_absent_names.build(m_absent.size(), [this](std::size_t i) { return m_absent[i].name; });
+    }
 
     /// Ends the additions.
     /// @throws error duplicate_name if two tensors have one name
@@ -160,7 +168,9 @@ private:
     std::vector<std::unique_ptr<shard_file>> m_shards{};  // behind pointers: a mutex does not move
     std::vector<tensor_info> m_tensors{};
     name_index m_names{};
-    std::unordered_map<std::string, std::size_t> m_absent{};  // name, shard
+    std::vector<placed_name> m_absent{};
+    name_arena m_absent_text{};
+    name_index m_absent_names{};
 };
 
 }  // namespace larql::detail
