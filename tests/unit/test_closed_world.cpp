@@ -272,6 +272,7 @@ TEST_CASE("closed world: a row's defaults are of keys whose default is looked up
         multi_query,
         new_decoder_architecture,
         no_rope_layer_interval,
+        norm_topk_prob,
         num_attention_heads,
         num_hidden_layers,
         num_key_value_heads,
