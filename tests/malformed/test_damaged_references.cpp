@@ -184,8 +184,9 @@ TEST_CASE("damaged references: every file cut at each byte of its header and at 
     std::size_t tried = 0;
     for (const fs::path& path : references(".gguf")) CHECK(count_wrong_cuts(path, read_gguf, tried) == 0);
     for (const fs::path& path : references(".safetensors")) CHECK(count_wrong_cuts(path, read_safetensors, tried) == 0);
-    larql::testing::print_tried("each file of tests/data cut at every byte of its header and at 1,000 of its data",
-                                std::to_string(tried) + " cuts");
+    larql::testing::print_tried(
+        "each file of tests/data cut at every byte of its header and at 1,000 of its data (of results: 100)",
+        std::to_string(tried) + " cuts");
 }
 
 TEST_CASE("damaged references: a changed byte in a header is an error or another sound file") {
