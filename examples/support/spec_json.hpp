@@ -131,6 +131,7 @@ inline nlohmann::ordered_json spec_json(const attention_spec& spec) {
     if (spec.sinks) out["sinks"] = true;
     if (spec.raw_query_latent) out["raw_query_latent"] = true;
     if (spec.gate != output_gate::none) out["gate"] = to_string(spec.gate);
+    if (spec.gated_by != gate_function::sigmoid) out["gate_function"] = to_string(spec.gated_by);
     if (spec.temperature.scale != 0.0)
         out["temperature"] = {{"scale", spec.temperature.scale},
                               {"length", spec.temperature.length},

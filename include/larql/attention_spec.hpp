@@ -59,7 +59,8 @@ struct query_temperature {
     bool logarithmic = false;
 };
 
-/// A sigmoid of a projection of the block's input that multiplies the heads' outputs before the output projection.
+/// A function, a sigmoid in most families, of a projection of the block's input that multiplies the heads' outputs
+/// before the output projection.
 enum class output_gate : std::uint8_t {
     none,
     per_head,     ///< one factor for each head, gate [H, E]
@@ -68,6 +69,16 @@ enum class output_gate : std::uint8_t {
 
 constexpr std::string_view to_string(output_gate gate) noexcept {
     return gate == output_gate::none ? "none" : gate == output_gate::per_head ? "per_head" : "per_element";
+}
+
+/// The function that makes factors of a gate's projection.
+enum class gate_function : std::uint8_t {
+    sigmoid,   ///< 1 / (1 + e^-x)
+    softplus,  ///< ln(1 + e^x) (Laguna)
+};
+
+constexpr std::string_view to_string(gate_function function) noexcept {
+    return function == gate_function::sigmoid ? "sigmoid" : "softplus";
 }
 
 /// The order of the rows of a fused q, k and v.
@@ -164,6 +175,7 @@ struct attention_spec {
     bool value_is_key = false;  ///< values are the projected keys before their norm and rotation: there is no v
     bool sinks = false;         ///< a learned logit per head takes part in the softmax
     output_gate gate = output_gate::none;
+    gate_function gated_by = gate_function::sigmoid;  ///< read if there is a gate
     /// Queries and the gate read [the normed query latent, the latent before its norm] (A.X-K2); the gate not the
     /// input.
     bool raw_query_latent = false;

@@ -73,6 +73,7 @@ enum class scale_rule : std::uint8_t {
     yarn_mscale,          ///< the same times the square of YaRN's m (attention_mscale)
     stated,               ///< `attention_multiplier`
     inverse_sqrt_stated,  ///< 1 / sqrt(`query_pre_attn_scalar`)
+    stated_or_usual,      ///< `attention_multiplier`, or 1 / sqrt(D)
     one,                  ///< 1: the queries are normed
 };
 
@@ -85,16 +86,17 @@ enum class window_rule : std::uint8_t {
     from_block,   ///< those of `layer_types`; without it, blocks from `max_window_layers` on
     pattern,      ///< those of `layer_types`; without it, all but each `sliding_window_pattern`th block
     alternating,  ///< those of `layer_types`; without it, every second block below `max_window_layers` from 0 on
-    but_period,   ///< those of `layer_types`; without it, all but block 0 and blocks b % window_period == window_offset
-    chunks,       ///< `layer_types` says "chunked_attention"; without it, of blocks that rotate
-    unrotated,    ///< those of `layer_types`; without it, blocks that do not rotate
+    but_period,  ///< those of `layer_types`; without it, all but block 0 and blocks b % window_period == window_offset,
+                 ///< or b % `sliding_window_pattern`, if that is read
+    chunks,      ///< `layer_types` says "chunked_attention"; without it, of blocks that rotate
+    unrotated,   ///< those of `layer_types`; without it, blocks that do not rotate
 };
 
 /// Which blocks do not rotate queries and keys.
 enum class nope_rule : std::uint8_t {
     none,
     full,               ///< blocks without a window
-    full_among_window,  ///< the same, if some block has a window
+    full_among_window,  ///< the same, if the configuration states a window
     listed,             ///< `no_rope_layers` has 0 for them; without it, each `no_rope_layer_interval`th block
 };
 
@@ -192,6 +194,8 @@ struct model_family {
     bool head_sized_values = false;  ///< an absent v_head_dim is hidden_size / num_attention_heads
     bool block_configs = false;      ///< `block_configs` has groups of its own for each layer, or no attention
     bool linear_layers = false;      ///< some layers have linear attention, which larql does not compute: no block
+    bool cyclic_types = false;       ///< `layer_types` is repeated until all layers have a type
+    bool head_counts = false;        ///< `num_attention_heads_per_layer` is read
     std::size_t attentions_per_layer = 1;
     window_rule windows = window_rule::none;
     std::size_t window_period = 0, window_offset = 0;
@@ -199,6 +203,7 @@ struct model_family {
     nope_rule nope = nope_rule::none;
     bool norms_rotated_only = false;  ///< blocks that do not rotate have no norm of heads
     output_gate gate = output_gate::none;
+    gate_function gated_by = gate_function::sigmoid;
     std::size_t input_widths = 1;                 ///< the block reads so many times hidden_size
     bool raw_query_latent = false;                ///< queries and the gate read the query latent twice
     output_gate gate_by_key = output_gate::none;  ///< if `mla_use_output_gate` is true
@@ -216,10 +221,13 @@ struct model_family {
     bool dynamic_alpha = false;          ///< `alpha` of dynamic scaling is read
     longrope_rule longrope = longrope_rule::usual;
     dictionary_rule dictionaries = dictionary_rule::any;
-    bool rotary_dim_unread = false;  ///< `rotary_dim` must be the default share of a head
-    role_set biases{};               ///< tensors that always have a bias
-    role_set biases_by_key{};        ///< tensors that have one if `attention_bias` is true
-    role_set norm_biases{};          ///< of q_norm and k_norm, those that have one, if there is a norm
+    bool null_rope = false;              ///< a base, or the dictionary of a layer type, that is null: no rotation
+    bool backwards = false;              ///< heads turn by the negative of their angles
+    bool share_of_proportional = false;  ///< `partial_rotary_factor` is read for that rope type alone
+    bool rotary_dim_unread = false;      ///< `rotary_dim` must be the default share of a head
+    role_set biases{};                   ///< tensors that always have a bias
+    role_set biases_by_key{};            ///< tensors that have one if `attention_bias` is true
+    role_set norm_biases{};              ///< of q_norm and k_norm, those that have one, if there is a norm
 
     std::array<model_key, 6> reads{};  ///< keys beyond those that every family, or one with such rules, reads
     bool only_longrope = false;        ///< a rope type "yarn" means longrope (Phi-3)

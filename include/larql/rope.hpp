@@ -22,7 +22,7 @@ namespace larql {
 
 /// Frequencies of a rotary embedding, ready to rotate with.
 struct rope_table {
-    std::vector<double> frequencies;  ///< [D/2], radians per token
+    std::vector<double> frequencies;  ///< [D/2], radians per token; negative if heads turn backwards
     double magnitude = 1.0;           ///< multiplies cos and sin (transformers' attention_factor)
 
     [[nodiscard]] std::size_t rotary_dim() const noexcept { return 2 * frequencies.size(); }
@@ -215,6 +215,8 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
     }
     table.magnitude *= rope.magnitude_factor;
     detail::require_usable(table);
+    if (rope.backwards)
+        for (double& w : table.frequencies) w = -w;
     return table;
 }
 

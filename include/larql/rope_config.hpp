@@ -90,6 +90,7 @@ struct rope_config {
     std::optional<double> long_magnitude{};   ///< longrope: beyond it
     std::vector<double> divisors{};           ///< divisors: D/2 of them
     double partial_rotary_factor = 1.0;       ///< proportional: share of the D/2 frequencies that is not zero
+    bool backwards = false;                   ///< any kind: heads turn by the negative of their angles (NanoChat)
 
     friend bool operator==(const rope_config&, const rope_config&) = default;
 };

@@ -24,33 +24,12 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTh
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeTextConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeThinkerTextModel
 
+from family_sizes import LLAMA3, MIMO, MSCALES, YARN, experts, sizes
+from newer_family_cases import NEWER_CASES
+
 TOKENS = 41
-ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn|mixer)$")
-OUTPUT = ("o_proj", "dense", "c_proj", "wo", "out_proj")
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
-MIMO = {"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "attention_chunk_size": 8}
-MSCALES = {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0], "short_mscale": 1.3,
-           "long_mscale": 1.7, "original_max_position_embeddings": 16}
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 64, "rope_theta": 10000.0}
-
-
-def sizes(width, heads, groups, dim, layers=2, **more):
-    """What most configuration classes call their sizes; dim 0 leaves head_dim to the class."""
-    stated = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": layers, "num_attention_heads": heads,
-              "num_key_value_heads": groups, "vocab_size": 32, "max_position_embeddings": 64, "rms_norm_eps": 1e-2,
-              "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    if dim:
-        stated["head_dim"] = dim
-    if groups is None:
-        del stated["num_key_value_heads"]
-    return {**stated, **more}
-
-
-def experts(**more):
-    return {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, **more}
-
-
+ATTENTION = re.compile(r"\.(self_attn|attention|self_attention|attn|mixer|temporal_block|multi_head_attention)$")
+OUTPUT = ("o_proj", "dense", "c_proj", "wo", "out_proj", "Wo")
 # The name of a case is the model type, with what is special about it after two underscores.
 CASES = {
     "ministral": sizes(16, 4, 2, 6, 3, sliding_window=9,
@@ -230,6 +209,8 @@ CASES = {
                                              "mscale": 1.0, "mscale_all_dim": 1.0}),
 }
 
+CASES.update(NEWER_CASES)
+
 
 def randomise(model):
     """Every parameter random, with gains around 1, biases around 0, and all of them bf16."""
@@ -254,12 +235,13 @@ def record(model):
 
     def given(block, name):
         def hook(module, args, output):
-            keep(block, name, (output[0] if isinstance(output, tuple) else output) if name == "out" else args[0])
+            keep(block, name, (output[0] if isinstance(output, (tuple, list)) else output) if name == "out" else args[0])
         return hook
 
     modules = [(name, module) for name, module in model.named_modules()
                if ATTENTION.search("." + name) and any(hasattr(module, n) for n in OUTPUT)
-               and (not name.endswith("mixer") or hasattr(module, "q_proj"))]
+               and "embed_tokens_extend" not in name  # towers of Phi-4-multimodal
+               and (not name.endswith("mixer") or hasattr(module, "q_proj")) and not hasattr(module, "slope_rate")]
     for block, (name, module) in enumerate(modules):
         module.register_forward_pre_hook(read(block), with_kwargs=True)
         output = next(getattr(module, n) for n in OUTPUT if hasattr(module, n))
@@ -487,7 +469,7 @@ SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatg
            "minicpmv__qwen3": "qwen3", "minicpmo": "qwen2", "baichuan": "llama", "mimo": "qwen2", "stablelm_epoch": "stablelm", "phi4mm": "phi3",
            "nemotron-nas": "llama", "orion": "llama", "xverse": "llama",
            "aquila": "llama", "Yi": "llama", "deepseek": "llama",
-           "baichuan__alibi": "mpt"}
+           "baichuan__alibi": "mpt", "gpt-sw3": "gpt2"}
 
 
 CLASSES = {"mllama_text_model": MllamaForCausalLM, "qwen2_5_omni_text": Qwen2_5OmniThinkerTextModel,

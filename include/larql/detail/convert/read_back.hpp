@@ -65,7 +65,8 @@ inline std::string_view difference(const attention_spec& a, const attention_spec
     if (!nearly(a.softcap, b.softcap) || !nearly(a.clip, b.clip)) return "softcap or clipping";
     if (!nearly(a.alibi, b.alibi)) return "biases of distance";
     if (!nearly(a.value_scale, b.value_scale)) return "scale of values";
-    if (a.sinks != b.sinks || a.gate != b.gate || a.value_is_key != b.value_is_key) return "sinks, gate or values";
+    if (a.sinks != b.sinks || a.gate != b.gate || a.gated_by != b.gated_by || a.value_is_key != b.value_is_key)
+        return "sinks, gate or values";
     if (!nearly(a.temperature.scale, b.temperature.scale) || a.temperature.logarithmic != b.temperature.logarithmic ||
         (a.temperature.scale != 0.0 &&
          (!nearly(a.temperature.length, b.temperature.length) || !nearly(a.temperature.offset, b.temperature.offset))))

@@ -8,6 +8,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/detail/gemm.hpp>
+#include <larql/detail/mla/gate.hpp>
 #include <larql/detail/mla/norm.hpp>
 #include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/detail/mla/rows.hpp>
@@ -104,9 +105,7 @@ public:
         if (m_spec.gate == output_gate::none) return;
         tensor<T, 2>& gate = m_buffers.gate;
         linear(m_spec.raw_query_latent ? matrix_input<T>(m_buffers.both_latents) : x, tensor_role::gate, gate);
-        const std::size_t shared = context.shape(1) / gate.shape(1);  // elements that one factor multiplies
-        for (std::size_t i = 0; i < context.size(); ++i)
-            context.data()[i] *= T(1) / (T(1) + std::exp(-gate.data()[i / shared]));
+        multiply_by_gate(gate, m_spec.gated_by, context);
     }
 
     /// Context [T, H*V] to the block's output [T, E]: by o, or by o_b after o_a, whose groups of rows each multiply

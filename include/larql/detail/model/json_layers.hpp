@@ -60,6 +60,8 @@ inline void read_json_layers(const nlohmann::json& text, const std::string& path
     if (!object->is_object()) return problems.add(errc::wrong_type, name, "expected an object, got " + shown(*object));
     std::vector<key_row> rows;
     for (const window_key& row : values.family->window_keys) rows.push_back(top_row(row.key));
+    if (values.family->lists(model_key::global_head_dim))
+        for (const model_key key : {model_key::head_dim, model_key::num_key_value_heads}) rows.push_back(top_row(key));
     std::vector<const nlohmann::json*> seen;  // equal entries are read once
     for (const auto& [number, keys] : object->items()) {
         std::size_t layer = 0;
@@ -81,6 +83,25 @@ inline void read_json_layers(const nlohmann::json& text, const std::string& path
             reader.read(rows, values.layers.emplace_back().keys);
         }
         values.layers[at].layers.push_back(layer);
+    }
+}
+
+/// The query heads of each layer, where a list has them (configuration_laguna.py).
+inline void read_json_head_counts(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                                  model_values& values) {
+    const nlohmann::json* list = find_member(text, "num_attention_heads_per_layer");
+    if (list == nullptr || list->is_null()) return;
+    const std::string name = path + "num_attention_heads_per_layer";
+    const std::size_t layers = values.top.size(model_key::num_hidden_layers);
+    if (!list->is_array() || list->size() != layers)
+        return problems.add(errc::bad_value, name, "expected a list of " + std::to_string(layers) + " numbers");
+    values.by_layer = true;
+    for (std::size_t layer = 0; layer < layers; ++layer) {
+        const std::string at = name + "[" + std::to_string(layer) + "]";
+        auto heads = json_value_reader(top_row(model_key::num_attention_heads), at, problems).read((*list)[layer]);
+        layer_values& own = values.layers.emplace_back();
+        own.layers.push_back(layer);
+        own.keys.set(model_key::num_attention_heads, heads ? std::move(*heads) : config_value(refused_value{}), at);
     }
 }
 

@@ -168,9 +168,10 @@ private:
                    std::ranges::any_of(row.hf, [&](std::string_view n) { return n.starts_with(name + "."); });
         };
         const auto of_layers = [&](const window_key& key) { return key.name == name; };
-        if (!m_family.window_keys.empty() &&
-            (name == "per_layer_config" || std::ranges::any_of(m_family.window_keys, of_layers)))
+        const bool single_layers = !m_family.window_keys.empty() || m_family.lists(model_key::global_head_dim);
+        if (single_layers && (name == "per_layer_config" || std::ranges::any_of(m_family.window_keys, of_layers)))
             return true;
+        if (name == "num_attention_heads_per_layer" && m_family.head_counts) return true;
         if (name == "block_configs" && m_family.block_configs) return true;
         return name == "rope_scaling" || name == "rope_parameters" ||
                (name == "compress_rates" && reads_compressed(m_family)) || std::ranges::any_of(rows, names) ||
@@ -271,7 +272,13 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
         values.not_understood.push_back(name + " differs by layer type, which \"" + std::string(values.family->name) +
                                         "\" does not have");
     for (const auto& [layer_type, keys] : scaling->items()) {
-        if (!keys.is_object()) continue;
+        if (!keys.is_object()) {
+            if (!values.family->null_rope) continue;
+            rope_values& none = values.ropes.emplace_back();
+            none.layer_type = layer_type;
+            none.keys.set(model_key::rope_theta, none_stated{}, name + "." + layer_type);
+            continue;
+        }
         json_object_reader reader(keys, name + "." + layer_type + ".", *values.family, problems, values.not_understood,
                                   true);
         rope_values& rope = values.ropes.emplace_back();

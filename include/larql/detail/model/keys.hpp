@@ -70,7 +70,9 @@ constexpr bool reads_layer_ropes(const model_family& f) {
 constexpr bool reads_window_switch(const model_family& f) {  // transformers' Mistral has a window whatever it says
     return reads_window(f) && (f.windows != window_rule::every_block || !f.window_by_default);
 }
-constexpr bool reads_pattern(const model_family& f) { return f.windows == window_rule::pattern; }
+constexpr bool reads_pattern(const model_family& f) {
+    return f.windows == window_rule::pattern || f.lists(model_key::sliding_window_pattern);
+}
 constexpr bool reads_chunks(const model_family& f) {
     return f.windows == window_rule::chunks || f.lists(model_key::attention_chunk_size);
 }
@@ -97,7 +99,9 @@ constexpr bool reads_indexer_types(const model_family& f) { return f.indexer.blo
 constexpr bool reads_indexer_pool(const model_family& f) { return f.indexer.default_pool != 0; }
 constexpr bool reads_indexer_period(const model_family& f) { return f.indexer.period_keys; }
 constexpr bool reads_softcap(const model_family& f) { return f.softcap; }
-constexpr bool reads_multiplier(const model_family& f) { return f.scale == scale_rule::stated; }
+constexpr bool reads_multiplier(const model_family& f) {
+    return f.scale == scale_rule::stated || f.scale == scale_rule::stated_or_usual;
+}
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
 constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
 constexpr bool reads_magnitudes(const model_family& f) { return f.longrope == longrope_rule::short_alone; }
@@ -154,6 +158,9 @@ inline constexpr key_row top_keys[] = {
     {model_key::hybrid_pattern,             value_type::text,    0,          0,              {"hybrid_override_pattern"},          {},                                   reads_attention_layers},  // a letter for each layer
     {model_key::full_attention_interval,    value_type::integer, 1,          max_layers,     {"full_attention_interval"},          {},                                   reads_attention_interval},
     {model_key::cross_attention_layers,     value_type::numbers, 0,          max_layers,     {"cross_attention_layers"},           {},                                   lists<model_key::cross_attention_layers>},  // counted from 0
+    {model_key::feed_forward_types,         value_type::texts,   0,          0,              {},                                   {},                                   lists<model_key::feed_forward_types>},  // by the aliases of a row
+    {model_key::layer_rope_theta,           value_type::numbers, 0,          any_finite,     {"layer_rope_theta"},                 {},                                   lists<model_key::layer_rope_theta>},  // 0: the layer does not rotate
+    {model_key::local_attention,            value_type::integer, 0,          max_length,     {"local_attention"},                  {},                                   lists<model_key::local_attention>},  // twice the window
     {model_key::attention_layer_period,     value_type::integer, 1,          max_layers,     {"attn_layer_period"},                {},                                   lists<model_key::attention_layer_period>},
     {model_key::attention_layer_offset,     value_type::integer, 0,          max_layers,     {"attn_layer_offset"},                {},                                   lists<model_key::attention_layer_period>},
     {model_key::position_type,              value_type::text,    0,          0,              {},                                   {},                                   lists<model_key::position_type>},  // by the aliases of a row

@@ -33,9 +33,10 @@ constexpr std::string_view current_name(std::string_view type) noexcept {
                                                    : type;
 }
 
-/// Layers of hybrid models whose mixer is no attention, or that have none (transformers' Lfm2 and Nemotron-H).
+/// Layers of hybrid models whose mixer is no attention, or that have none (transformers' Lfm2, RecurrentGemma and
+/// Nemotron-H).
 constexpr bool is_other_layer(std::string_view type) noexcept {
-    return type == linear_layer || type == "conv" || type == "mlp" || type == "moe";
+    return type == linear_layer || type == "conv" || type == "recurrent" || type == "mlp" || type == "moe";
 }
 
 /// What a family's rules make of one block.
@@ -44,6 +45,7 @@ struct layer_plan {
     std::size_t window = 0;  ///< keys that the block sees; 0: all
     std::size_t chunk = 0;
     bool rotates = true;
+    std::optional<double> theta{};  ///< a base of its own
 };
 
 /// Derives the plans of all blocks, collecting every problem.
@@ -84,7 +86,9 @@ public:
                                    "\", and no size is stated");
         }
         check_window_pattern(all);
-        stop_rotation(all);
+        stop_rotation(all, window != 0);
+        rotate_dense(all);
+        read_thetas(all);
         return all;
     }
 
@@ -95,6 +99,7 @@ public:
         if (!top.find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
         if (const std::size_t previous = top.size(model_key::previous_tokens); previous != 0) return previous + 1;
         if (top.stated(model_key::sliding_window)) return top.size(model_key::sliding_window);
+        if (top.stated(model_key::local_attention)) return top.size(model_key::local_attention) / 2;
         if (!m_values.class_defaults) return 0;
         if (m_family.default_sliding_window) return *m_family.default_sliding_window;
         m_problems.add(errc::missing_key, m_values.where + "sliding_window", "required and absent; null means none");
@@ -132,16 +137,51 @@ private:
     }
 
     /// Takes the rotation from blocks that go by their window.
-    void stop_rotation(std::vector<layer_plan>& all) const {
-        const bool some = std::ranges::any_of(all, [](const layer_plan& plan) { return plan.window != 0; });
-        if (m_family.nope != nope_rule::full && !(m_family.nope == nope_rule::full_among_window && some)) return;
+    void stop_rotation(std::vector<layer_plan>& all, bool windowed) const {
+        if (m_family.nope != nope_rule::full && !(m_family.nope == nope_rule::full_among_window && windowed)) return;
         for (layer_plan& plan : all) plan.rotates = plan.window != 0;
+    }
+
+    /// Blocks before a dense feed-forward part rotate all the same (Cohere2-MoE): those that a list calls so, or the
+    /// first ones.
+    void rotate_dense(std::vector<layer_plan>& all) {
+        if (!m_family.lists(model_key::feed_forward_types)) return;
+        const key_values& top = m_values.top;
+        const auto types = top.find<std::vector<std::string>>(model_key::feed_forward_types);
+        if (types && types->size() != all.size())
+            m_problems.add(errc::bad_value, top.name(model_key::feed_forward_types),
+                           "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(types->size()));
+        for (std::size_t b = 0; b < all.size(); ++b)
+            if (types ? b < types->size() && (*types)[b] == "dense" : b < first_dense()) all[b].rotates = true;
+    }
+    [[nodiscard]] std::size_t first_dense() const {
+        return m_family.lists(model_key::feed_forward_types) ? m_values.top.size(model_key::first_k_dense_replace) : 0;
+    }
+
+    /// The bases that `layer_rope_theta` gives each block.
+    void read_thetas(std::vector<layer_plan>& all) {
+        const key_values& top = m_values.top;
+        const auto listed = top.find<std::vector<double>>(model_key::layer_rope_theta);
+        if (!listed) return;
+        if (listed->size() != all.size())
+            m_problems.add(
+                errc::bad_value, top.name(model_key::layer_rope_theta),
+                "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(listed->size()));
+        for (std::size_t b = 0; b < std::min(all.size(), listed->size()); ++b) {
+            all[b].rotates = (*listed)[b] != 0.0;
+            all[b].theta = (*listed)[b];
+        }
     }
 
     /// Takes the types that are stated; false if none are.
     bool read_types(std::vector<layer_plan>& all) {
         const key_values& top = m_values.top;
-        const auto types = top.find<std::vector<std::string>>(model_key::layer_types);
+        auto types = top.find<std::vector<std::string>>(model_key::layer_types);
+        if (types && m_family.cyclic_types && !types->empty()) {
+            const std::size_t period = types->size();
+            types->resize(all.size());  // longer lists are cut
+            for (std::size_t b = period; b < all.size(); ++b) (*types)[b] = (*types)[b - period];
+        }
         if (!types) {
             const bool derived = m_family.windows == window_rule::but_period;
             if (m_family.windows == window_rule::layer_types ||
@@ -173,6 +213,7 @@ private:
     void derive_types(std::vector<layer_plan>& all, std::size_t window) {
         const std::size_t period = m_values.size_or_default(model_key::sliding_window_pattern);
         const std::size_t interval = m_values.size_or_default(model_key::full_attention_interval);
+        const std::size_t dense = first_dense();  // which see all keys, before the pattern begins (Cohere2-MoE)
         const std::size_t below = m_family.windows == window_rule::alternating ? first_window_block() : 0;
         if (m_family.windows == window_rule::pattern && period == 0 && window != 0)
             m_problems.add(errc::missing_key, m_values.where + "layer_types",
@@ -183,11 +224,14 @@ private:
                            "required and absent: which layers have attention");
         for (std::size_t b = 0; b < all.size(); ++b) {
             const auto choose = [&](bool local) { all[b].type = local && window != 0 ? sliding_layer : full_layer; };
-            if (m_family.windows == window_rule::pattern) choose(period != 0 && (b + 1) % period != 0);
+            if (m_family.windows == window_rule::pattern)
+                choose(period != 0 && b >= dense && (b - dense + 1) % period != 0);
             if (m_family.windows == window_rule::alternating) choose(b % 2 == 0 && b < below);
             if (m_family.windows == window_rule::unrotated) choose(!all[b].rotates);
             if (m_family.windows == window_rule::but_period) {
-                choose(b != 0 && b % std::max<std::size_t>(m_family.window_period, 1) != m_family.window_offset);
+                const std::size_t stated = m_family.lists(model_key::sliding_window_pattern) ? period : 0;
+                const std::size_t whole = stated != 0 ? stated : std::max<std::size_t>(m_family.window_period, 1);
+                choose(b != 0 && b % whole != m_family.window_offset);
                 if (m_family.indexer.by_switch && all[b].type == full_layer) all[b].type = indexed_layer;
             }
             if (m_family.linear_layers && interval != 0)

@@ -266,7 +266,9 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
                         : &require_family(named, values.model_type, "model_type", where.file);
     if (!result.stored) check_classes(*text.object, *values.family, text.path, result.problems, values.architecture);
     read_json_values(*text.object, text.path, result.problems, values);
-    if (!values.family->window_keys.empty()) read_json_layers(*text.object, text.path, result.problems, values);
+    if (!values.family->window_keys.empty() || values.family->lists(model_key::global_head_dim))
+        read_json_layers(*text.object, text.path, result.problems, values);
+    if (values.family->head_counts) read_json_head_counts(*text.object, text.path, result.problems, values);
     if (values.family->block_configs) read_json_blocks(*text.object, text.path, result.problems, values);
     if (values.family->params_json) read_params_objects(*text.object, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);

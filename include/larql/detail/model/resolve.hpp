@@ -10,6 +10,7 @@
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/ropes.hpp>
+#include <larql/detail/model/scales.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
 
@@ -32,7 +33,8 @@ public:
           m_family(*values.family),
           m_problems(problems),
           m_not_understood(not_understood),
-          m_ropes(values, problems, not_understood) {}
+          m_ropes(values, problems, not_understood),
+          m_scales(values, problems, not_understood) {}
 
     /// The specs of all blocks.
     [[nodiscard]] std::vector<attention_spec> blocks() {
@@ -53,8 +55,9 @@ public:
             require_groups(spec.geometry, top(), m_problems);
             if (m_ropes.differ()) {
                 m_ropes.set(spec, plan.type);
-                if (m_family.scale == scale_rule::yarn_mscale) set_scale(spec);
+                if (m_family.scale == scale_rule::yarn_mscale) m_scales.set(spec);
             }
+            if (plan.theta) spec.rope.theta = *plan.theta;
             if (!plan.rotates) stop_rotation(spec);
             if (plan.rotates && m_family.temperature_unrotated) spec.temperature = {};
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
@@ -133,7 +136,7 @@ private:
         spec.geometry.pairing = pairing();
         if (m_family.input_widths > 1) spec.input_size = m_family.input_widths * spec.geometry.hidden_size;
         if (!m_ropes.differ() && !compressed()) m_ropes.set(spec, "");
-        set_scale(spec);
+        m_scales.set(spec);
         spec.alibi = m_family.alibi;
         if (m_family.lists(model_key::value_scale))
             spec.value_scale = m_values.number_or_default(model_key::value_scale).value_or(1.0);
@@ -145,8 +148,8 @@ private:
             m_problems.add(errc::bad_value, top().name(model_key::softcap), "is below the range of float");
         spec.sinks = m_family.sinks;
         spec.raw_query_latent = m_family.raw_query_latent;
-        spec.gate =
-            top().find<bool>(model_key::mla_use_output_gate).value_or(false) ? m_family.gate_by_key : m_family.gate;
+        spec.gate = m_values.flag_or_default(model_key::mla_use_output_gate) ? m_family.gate_by_key : m_family.gate;
+        spec.gated_by = m_family.gated_by;
         const bool normed = !m_family.lists(model_key::qk_norm) || m_values.flag_or_default(model_key::qk_norm);
         if (normed) spec.q_norm = with_eps(m_family.q_norm);
         if (normed) spec.k_norm = with_eps(m_family.k_norm);
@@ -157,7 +160,7 @@ private:
         spec.latent_norm.kind = latent() || compressed() ? norm_kind::rms : norm_kind::none;
         spec.latent_norm.eps = m_family.latent_eps == 0.0 ? rms_norm_eps() : m_family.latent_eps;
         spec.k_rope_norm = with_eps(m_family.k_rope_norm);
-        set_latent_scales(spec);
+        m_scales.set_latents(spec);
         set_temperature(spec);
         spec.biases = m_family.biases;
         if (m_values.flag_or_default(model_key::attention_bias)) spec.biases = spec.biases | m_family.biases_by_key;
@@ -170,11 +173,12 @@ private:
     void widen(attention_spec& spec) const {
         if (!m_family.lists(model_key::global_head_dim)) return;
         mla_geometry& g = spec.geometry;
+        spec.value_is_key = m_values.flag_or_default(model_key::attention_k_eq_v);
+        if (m_values.by_layer) return;  // per_layer_config has said the sizes
         if (const std::size_t dim = m_values.size_or_default(model_key::global_head_dim); dim != 0) {
             g.v_head_dim = g.qk_rope_head_dim = dim;
             g.qk_nope_head_dim = 0;
         }
-        spec.value_is_key = m_values.flag_or_default(model_key::attention_k_eq_v);
         const std::size_t groups = top().size(model_key::num_global_key_value_heads);
         if (spec.value_is_key && groups != 0) g.num_kv_heads = groups;
     }
@@ -294,57 +298,7 @@ private:
         return all;
     }
 
-    // --- what multiplies ---
-
-    void set_scale(attention_spec& spec) {
-        if (m_family.scale == scale_rule::stated) {
-            const auto stated = m_values.number_or_default(model_key::attention_multiplier);
-            if (!stated && !top().refused(model_key::attention_multiplier))
-                m_problems.add(errc::missing_key, m_values.where + "attention_multiplier", "required and absent");
-            spec.scale = stated.value_or(1.0);
-            return;
-        }
-        if (m_family.scale == scale_rule::one) {
-            spec.scale = 1.0;
-            return;
-        }
-        const double m = m_family.scale == scale_rule::yarn_mscale ? attention_mscale(spec.rope) : 1.0;
-        spec.scale = m * m / std::sqrt(scaled_size(spec.geometry));
-        spec.scale *= m_values.number_or(model_key::key_multiplier, 1.0);
-        if (!(spec.scale >= above_zero && spec.scale <= any_finite))
-            m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
-                           "gives a softmax scale of " + std::to_string(spec.scale));
-    }
-
-    void set_latent_scales(attention_spec& spec) {
-        if (!m_family.scaled_latents) return;
-        const auto scale = [&](model_key key, std::size_t rank) {
-            if (!top().find<bool>(key).value_or(true))  // which transformers does not read
-                m_not_understood.push_back(top().name(key) + " is false, and \"" + std::string(m_family.name) +
-                                           "\" always scales");
-            return rank == 0 ? 1.0
-                             : std::sqrt(static_cast<double>(spec.geometry.hidden_size) / static_cast<double>(rank));
-        };
-        spec.q_latent_scale = scale(model_key::mla_scale_q_lora, spec.geometry.q_lora_rank);
-        spec.kv_latent_scale = scale(model_key::mla_scale_kv_lora, spec.geometry.kv_lora_rank);
-    }
-
-    /// What the softmax scale is the inverse square root of.
-    [[nodiscard]] double scaled_size(const mla_geometry& g) {
-        const auto head = static_cast<double>(std::max<std::size_t>(g.qk_head_dim(), 1));
-        if (m_family.scale != scale_rule::inverse_sqrt_stated) return head;
-        const auto stated = top().find<double>(model_key::query_pre_attn_scalar);
-        if (stated || !m_values.from_gguf)
-            return stated ? *stated : m_family.default_of(model_key::query_pre_attn_scalar).value_or(head);
-        const std::size_t blocks = top().size(model_key::num_hidden_layers);
-        if (blocks == m_family.gguf_wide_blocks && g.num_heads != 0)
-            return static_cast<double>(g.hidden_size / g.num_heads);
-        if (std::ranges::find(m_family.gguf_head_blocks, blocks) == m_family.gguf_head_blocks.end())
-            m_problems.add(errc::missing_key, m_values.where + "query_pre_attn_scalar",
-                           "GGUF has no place for it, and no published model has " + std::to_string(blocks) +
-                               " blocks: state it with --config (checkpoint::open's `config`)");
-        return head;
-    }
+    // --- what multiplies queries ---
 
     void set_temperature(attention_spec& spec) {
         if (m_family.temperature_unrotated) {
@@ -386,6 +340,7 @@ private:
     config_problems& m_problems;
     std::vector<std::string>& m_not_understood;
     rope_resolver m_ropes;
+    scale_resolver m_scales;
     std::size_t m_layers = 0;
     once m_reported;
     std::optional<attention_spec> m_window;                    // of layers with a window

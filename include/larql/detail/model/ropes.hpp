@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace larql::detail {
@@ -40,12 +41,13 @@ public:
             if (rope.layer_type == layer_type) keys = &rope.keys;
         const bool local = m_family.default_local_theta && layer_type == sliding_layer &&
                            (m_values.ropes.empty() || !m_family.dictionary_for_windows);
-        if (keys == nullptr && local) {  // a dictionary for all layers is for those that see all keys
-            key_values unscaled;
-            unscaled.set(model_key::rope_theta,
-                         m_values.number_or(model_key::rope_local_theta, *m_family.default_local_theta),
-                         "rope_local_base_freq");
-            return set(spec, unscaled);
+        if (local && (keys == nullptr || !keys->stated(model_key::rope_theta))) {
+            // A dictionary for all layers is for those that see all keys; that of windows may state no base.
+            key_values with_base = keys != nullptr ? *keys : nothing;
+            with_base.set(model_key::rope_theta,
+                          m_values.number_or(model_key::rope_local_theta, *m_family.default_local_theta),
+                          "rope_local_base_freq");
+            return set(spec, with_base);
         }
         for (const rope_values& rope : m_values.ropes)
             if (keys == nullptr && rope.layer_type.empty()) keys = &rope.keys;
@@ -65,6 +67,12 @@ public:
         const std::size_t whole = latent() ? g.qk_rope_head_dim : g.qk_head_dim();
         rope = rope_config{};
         if (g.pairing == rope_pairing::none) return;  // whatever is stated
+        if (m_family.null_rope && null_base(keys)) {
+            g.qk_nope_head_dim = whole;
+            g.qk_rope_head_dim = 0;
+            return;
+        }
+        rope.backwards = m_family.backwards;
         rope.kind = kind(keys);
         require_read(keys, rope.kind);
         rope.rotary_dim = whole;
@@ -73,6 +81,11 @@ public:
         const auto share = dim && !stated_share ? std::nullopt : stated_share ? stated_share : default_share();
         if (share && rope.kind == rope_kind::proportional) {
             rope.partial_rotary_factor = *share;  // its exponents run over the whole head
+        } else if (m_family.share_of_proportional) {
+            if (share.value_or(1.0) != 1.0 && m_reported.insert("partial_rotary_factor"))
+                m_not_understood.push_back("partial_rotary_factor is " + shown(*share) + ", which \"" +
+                                           std::string(m_family.name) +
+                                           "\" reads for rope type \"proportional\" alone");
         } else if (share) {
             const auto rotated = static_cast<std::size_t>(static_cast<double>(g.qk_head_dim()) * *share);
             if (latent() && rotated != whole)  // there the share is that of a whole head, and says nothing new
@@ -108,6 +121,15 @@ public:
 private:
     [[nodiscard]] const key_values& top() const noexcept { return m_values.top; }
     [[nodiscard]] bool latent() const noexcept { return m_family.kind == attention_kind::mla; }
+
+    /// Whether the base is stated as null, in a dictionary or, if that has none, beside it.
+    [[nodiscard]] bool null_base(const key_values& keys) const {
+        const auto is_null = [](const config_value* base) {
+            return base != nullptr && std::holds_alternative<none_stated>(*base);
+        };
+        const config_value* inner = keys.value(model_key::rope_theta);
+        return is_null(inner != nullptr ? inner : top().value(model_key::rope_theta));
+    }
 
     /// The part of a head that rotates if nothing says so.
     [[nodiscard]] std::optional<double> default_share() const {
@@ -178,6 +200,9 @@ private:
         if (over_original) {
             // The configuration's own statement goes before that of the dictionary.
             auto original = top().find<std::uint64_t>(model_key::rope_original_max_position);
+            const auto of_class =
+                m_values.class_defaults ? m_family.default_of(model_key::rope_original_max_position) : std::nullopt;
+            if (!original && of_class) original = static_cast<std::uint64_t>(*of_class);
             if (!original) original = keys.find<std::uint64_t>(model_key::rope_original_max_position);
             rope.original_max_position = original ? static_cast<double>(*original) : rope.max_position;
             if (rope.original_max_position == 0.0) missing(keys, rope, "original_max_position_embeddings");

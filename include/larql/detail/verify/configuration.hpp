@@ -67,6 +67,7 @@ inline constexpr compared_fact compared_facts[] = {
     LARQL_FACT(value_is_key),
     LARQL_FACT(sinks),
     LARQL_FACT(gate),
+    LARQL_FACT(gated_by),
     LARQL_FACT(temperature.scale),
     LARQL_FACT_IF(temperature.scale != 0.0, temperature.length),
     LARQL_FACT_IF(temperature.scale != 0.0, temperature.offset),

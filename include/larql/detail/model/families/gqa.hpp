@@ -7,6 +7,8 @@
 #include <larql/detail/model/families/gqa_elder.hpp>
 #include <larql/detail/model/families/gqa_fused.hpp>
 #include <larql/detail/model/families/gqa_hybrid.hpp>
+#include <larql/detail/model/families/gqa_mixed.hpp>
+#include <larql/detail/model/families/gqa_newer.hpp>
 #include <larql/detail/model/families/gqa_normed.hpp>
 #include <larql/detail/model/families/gqa_plain.hpp>
 #include <larql/detail/model/families/gqa_running.hpp>
@@ -15,8 +17,9 @@
 
 namespace larql::detail {
 
-inline constexpr auto gqa_families = joined(plain_families, windowed_families, normed_families, fused_families,
-                                            elder_families, running_families, hybrid_families);
+inline constexpr auto gqa_families =
+    joined(plain_families, windowed_families, normed_families, fused_families, elder_families, running_families,
+           hybrid_families, newer_families, mixed_families);
 
 }  // namespace larql::detail
 

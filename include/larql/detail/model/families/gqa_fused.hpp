@@ -23,7 +23,8 @@ inline constexpr model_family fused_families[] = {
      .only_longrope = true,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,
-     .default_sliding_window = 0},
+     .default_sliding_window = 0,
+     .defaults = {{{model_key::rope_original_max_position, 4096.0}}}},
     // ChatGLM 2 and 3, published with code of their own: what modeling_glm.py computes, fused. Only the dictionary that
     // says what a rope_ratio means is read.
     {.name = "chatglm",
@@ -71,7 +72,7 @@ inline constexpr model_family fused_families[] = {
      .gguf_loses = "dynamic rope scaling",
      .aliases = bias_alias},
     {.name = "gpt2",
-     .model_types = {"gpt2"},
+     .model_types = {"gpt2", "gpt-sw3"},
      .classes = {"GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel", "GPT2ForSequenceClassification",
                  "GPT2ForTokenClassification", "GPT2ForQuestionAnswering"},
      .gguf_architecture = "gpt2",

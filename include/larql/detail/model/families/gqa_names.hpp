@@ -232,6 +232,60 @@ inline constexpr name_row eagle3_own_names[] = {  // llama3_eagle.py of SpecForg
     {tensor_role::v,                   "midlayer.self_attn.v_proj.weight"},
     {tensor_role::o,                   "midlayer.self_attn.o_proj.weight"},
 };
+inline constexpr name_row afmoe_gate_names[] = {  // modeling_afmoe.py
+    {tensor_role::gate,                "layers.{}.self_attn.gate_proj.weight"},
+};
+inline constexpr name_row g_proj_names[] = {  // modeling_laguna.py, modeling_lfm3.py
+    {tensor_role::gate,                "layers.{}.self_attn.g_proj.weight"},
+};
+inline constexpr name_row lfm_norm_names[] = {  // modeling_lfm3.py
+    {tensor_role::input_norm,          "layers.{}.operator_norm.weight"},
+};
+inline constexpr name_row modernbert_names[] = {  // modeling_modernbert_decoder.py
+    {tensor_role::embedding,           "embeddings.tok_embeddings.weight"},
+    {tensor_role::output_norm,         "final_norm.weight"},
+    {tensor_role::output,              "decoder.weight",                                   "", true},
+    {tensor_role::input_norm,          "layers.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.mlp_norm.weight"},
+    {tensor_role::q,                   "layers.{}.attn.q_proj.weight"},
+    {tensor_role::k,                   "layers.{}.attn.k_proj.weight"},
+    {tensor_role::v,                   "layers.{}.attn.v_proj.weight"},
+    {tensor_role::o,                   "layers.{}.attn.Wo.weight"},
+};
+inline constexpr name_row recurrent_gemma_names[] = {  // modeling_recurrent_gemma.py
+    {tensor_role::embedding,           "embed_tokens.weight"},
+    {tensor_role::output_norm,         "final_norm.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "", true},
+    {tensor_role::input_norm,          "layers.{}.temporal_pre_norm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.channel_pre_norm.weight"},
+    {tensor_role::q,                   "layers.{}.temporal_block.q_proj.weight"},
+    {tensor_role::k,                   "layers.{}.temporal_block.k_proj.weight"},
+    {tensor_role::v,                   "layers.{}.temporal_block.v_proj.weight"},
+    {tensor_role::o,                   "layers.{}.temporal_block.o_proj.weight"},
+};
+inline constexpr name_row ctrl_names[] = {  // modeling_ctrl.py
+    {tensor_role::embedding,           "w.weight"},
+    {tensor_role::output_norm,         "layernorm.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "", true},
+    {tensor_role::input_norm,          "h.{}.layernorm1.weight"},
+    {tensor_role::ffn_norm,            "h.{}.layernorm2.weight"},
+    {tensor_role::q,                   "h.{}.multi_head_attention.Wq.weight"},
+    {tensor_role::k,                   "h.{}.multi_head_attention.Wk.weight"},
+    {tensor_role::v,                   "h.{}.multi_head_attention.Wv.weight"},
+    {tensor_role::o,                   "h.{}.multi_head_attention.dense.weight"},
+};
+inline constexpr name_row openai_gpt_own_names[] = {  // modeling_openai.py
+    {tensor_role::embedding,           "tokens_embed.weight"},
+};
+inline constexpr name_row dbrx_names[] = {  // modeling_dbrx.py
+    {tensor_role::embedding,           "wte.weight"},
+    {tensor_role::output_norm,         "norm_f.weight"},
+    {tensor_role::output,              "lm_head.weight",                                   "", true},
+    {tensor_role::input_norm,          "blocks.{}.norm_attn_norm.norm_1.weight"},
+    {tensor_role::ffn_norm,            "blocks.{}.norm_attn_norm.norm_2.weight"},
+    {tensor_role::qkv,                 "blocks.{}.norm_attn_norm.attn.Wqkv.weight"},
+    {tensor_role::o,                   "blocks.{}.norm_attn_norm.attn.out_proj.weight"},
+};
 inline constexpr name_row gated_query_names[] = {  // modeling_qwen3_next.py
     {tensor_role::q_gate,              "layers.{}.self_attn.q_proj.weight",                "blk.{}.attn_q.weight"},
     {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
@@ -261,6 +315,12 @@ inline constexpr auto baichuan_names = joined(names_around_attention, baichuan_a
 inline constexpr auto eagle3_names = joined(eagle3_own_names, llama_names);
 inline constexpr auto phi3_names = joined(names_around_attention, phi3_attention_names);
 inline constexpr auto phi4mm_names = joined(phi3_names, phi4mm_own_names);
+inline constexpr auto afmoe_names = joined(qwen3_names, afmoe_gate_names);
+inline constexpr auto laguna_names = joined(qwen3_names, g_proj_names);
+inline constexpr auto lfm3_names = joined(qwen3_names, g_proj_names, lfm_norm_names);
+inline constexpr auto flint_names = joined(qwen3_names, sink_names);
+inline constexpr auto granite_swa_names = joined(llama_names, sink_names);
+inline constexpr auto openai_gpt_names = joined(gpt2_names, openai_gpt_own_names);
 inline constexpr auto persimmon_names = joined(names_around_attention, persimmon_attention_names, head_layernorm_names);
 
 }  // namespace larql::detail
