@@ -19,6 +19,9 @@ import sys
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, MllamaForCausalLM, set_seed
+from transformers.models.emu3.modeling_emu3 import Emu3TextModel
+from transformers.models.granite4_vision.modeling_granite4_vision import Granite4VisionTextModel
+from transformers.models.paddleocr_vl.modeling_paddleocr_vl import PaddleOCRTextModel
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTextConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeTextConfig
@@ -473,7 +476,8 @@ SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatg
 
 
 CLASSES = {"mllama_text_model": MllamaForCausalLM, "qwen2_5_omni_text": Qwen2_5OmniThinkerTextModel,
-           "qwen3_omni_moe_text": Qwen3OmniMoeThinkerTextModel}
+           "qwen3_omni_moe_text": Qwen3OmniMoeThinkerTextModel, "emu3_text_model": Emu3TextModel,
+           "granite4_vision_text": Granite4VisionTextModel, "paddleocr_vl_text": PaddleOCRTextModel}
 CONFIGS = {"qwen2_5_omni_text": Qwen2_5OmniTextConfig, "qwen3_omni_moe_text": Qwen3OmniMoeTextConfig}
 
 

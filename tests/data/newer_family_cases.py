@@ -35,6 +35,18 @@ NEWER_CASES = {
                              rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0]}),
     "gpt-sw3": {"n_embd": 16, "n_head": 4, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,
                 "layer_norm_epsilon": 1e-2},
+    # The language models of models that see, for text.
+    "glm4v_text": sizes(24, 4, 1, 0, rope_parameters=plain(500.0, partial_rotary_factor=2 / 3, mrope_section=[1, 1, 0])),
+    "glm4v_moe_text": sizes(16, 4, 2, 8, n_routed_experts=2, first_k_dense_replace=2,
+                            rope_parameters=plain(500.0, mrope_section=[1, 1, 0]), **experts()),
+    "glm_ocr_text": sizes(24, 4, 2, 8, rope_parameters=plain(500.0, mrope_section=[2, 1, 1])),
+    "granite_docling_text": sizes(24, 4, 2, 0, attention_bias=True),
+    "granite4_vision_text": sizes(16, 4, 2, 0, attention_multiplier=0.3, attention_bias=True),
+    "paddleocr_vl_text": sizes(16, 4, 2, 6, use_bias=True, rope_parameters=plain(20.0, mrope_section=[1, 1, 1])),
+    "emu3_text_model": sizes(20, 5, 5, 0),
+    "hunyuan_vl_text": sizes(16, 4, 2, 4, attention_bias=True, rope_parameters=plain(20.0, mrope_section=[1, 1])),
+    "hunyuan_vl_text__alpha": sizes(12, 2, 1, 8, rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0,
+                                                               "mrope_section": [2, 1, 1]}),
     # Windows, and blocks that do not rotate.
     "cwm": sizes(16, 4, 2, 6, 5, sliding_window=9, rope_parameters=LLAMA3),
     "afmoe": sizes(16, 4, 2, 6, 4, sliding_window=9, global_attn_every_n_layers=2, attention_bias=True,
@@ -66,7 +78,7 @@ NEWER_CASES = {
     "laguna": sizes(16, 4, 2, 6, 2, sliding_window=9, layer_types=[FULL, SLIDING], attention_bias=True,
                     num_attention_heads_per_layer=[4, 6], mlp_layer_types=["dense", "dense"],
                     rope_parameters=ropes({**YARN, "partial_rotary_factor": 2 / 3}, plain(20.0)), **SHARED),
-    "laguna__elements": sizes(12, 2, 1, 6, 1, gating="per-element", mlp_layer_types=["dense"],
+    "laguna__elements": sizes(12, 2, 1, 6, 1, gating="per-element", mlp_layer_types=["dense"], layer_types=[FULL],
                               rope_parameters=ropes(plain(500.0), plain(20.0)), **SHARED),
     "gemma4_unified_text": sizes(16, 4, 2, 4, 3, global_head_dim=8, num_global_key_value_heads=1, **GEMMA4),
     # As transformers saves it: sizes of single layers.

@@ -187,6 +187,15 @@ constexpr std::string_view cases[] = {
     "recurrent_gemma",
     "solar_open",
     "xglm",
+    "emu3_text_model",
+    "glm4v_moe_text",
+    "glm4v_text",
+    "glm_ocr_text",
+    "granite4_vision_text",
+    "granite_docling_text",
+    "hunyuan_vl_text",
+    "hunyuan_vl_text__alpha",
+    "paddleocr_vl_text",
 };
 
 std::string data() { return LARQL_TEST_DATA; }

@@ -265,6 +265,15 @@ TEST_CASE("gqa rules: defaults are those of transformers' classes") {
     for (const char* type : {"granitemoe_swa", "exaone_moe", "afmoe", "jais2"})
         CHECK_MESSAGE(groups(type, {}) == 32, type);
     CHECK(blocks_of("jais2")[0].biases.contains(tensor_role::o));
+    CHECK(blocks_of("granite_docling_text")[0].scale == 0.015625);
+    CHECK(blocks_of("granite4_vision_text")[0].scale == 1.0);
+    for (const char* type : {"glm_ocr_text", "emu3_text_model", "glm4v_moe_text"})
+        CHECK_MESSAGE(groups(type, {}) == 8, type);
+    CHECK(groups("granite_docling_text", {}) == 4);
+    for (const char* type : {"glm4v_text", "paddleocr_vl_text"}) CHECK_MESSAGE(groups(type, {}) == 2, type);
+    CHECK(rotated_of("glm4v_text")[0] == 8);
+    CHECK(rotated_of("glm4v_moe_text")[0] == 4);
+    CHECK(blocks_of("glm4v_moe_text")[0].biases.contains(tensor_role::v));
     CHECK(blocks_of("dbrx", {{"attn_config", {{"kv_n_heads", 4}, {"rope_theta", 500.0}}},
                              {"rope_theta", 500.0},
                              {"num_key_value_heads", 4}})[0]
@@ -297,13 +306,12 @@ TEST_CASE("gqa rules: what is not computed is refused by name") {
         {"iquestcoder", {{"clip_qkv", 3.0}}},
         {"iquestcoder", {{"use_sliding_window", true}}},
         {"kolibri1", {{"attention_bias", true}}},
-        {"cwm", {{"attention_bias", true}}},
         {"hyperclovax", {{"sliding_window", 7}}},
         {"xglm", {{"add_cross_attention", true}}},
         {"biogpt", {{"position_embedding_type", "alibi"}}},
         {"phi4_multimodal", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}}},
         {"openai-gpt", {{"scale_attn_weights", false}}},
-        {"gemma4_unified_text", {{"num_kv_shared_layers", 2}}},
+        {"gemma4_unified_text", with(ropes, {{"num_kv_shared_layers", 2}})},
     };
     for (const auto& [type, more] : refused) {
         CAPTURE(type);

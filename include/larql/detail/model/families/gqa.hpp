@@ -12,6 +12,7 @@
 #include <larql/detail/model/families/gqa_normed.hpp>
 #include <larql/detail/model/families/gqa_plain.hpp>
 #include <larql/detail/model/families/gqa_running.hpp>
+#include <larql/detail/model/families/gqa_seeing.hpp>
 #include <larql/detail/model/families/gqa_windowed.hpp>
 #include <larql/detail/model/families/names.hpp>
 
@@ -19,7 +20,7 @@ namespace larql::detail {
 
 inline constexpr auto gqa_families =
     joined(plain_families, windowed_families, normed_families, fused_families, elder_families, running_families,
-           hybrid_families, newer_families, mixed_families);
+           hybrid_families, newer_families, mixed_families, seeing_families);
 
 }  // namespace larql::detail
 

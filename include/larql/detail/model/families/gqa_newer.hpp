@@ -136,7 +136,8 @@ inline constexpr model_family newer_families[] = {
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5,  // fixed: modeling_dbrx.py's LayerNorm
      .defaults = {{{model_key::num_key_value_heads, 1.0}}},
-     .aliases = dbrx_aliases},
+     .aliases = dbrx_aliases,
+     .inert_keys = dbrx_inert},
 };
 
 }  // namespace larql::detail

@@ -43,6 +43,8 @@ inline constexpr std::string_view scaled_embedding_inert[] = {"scale_embedding"}
 inline constexpr key_alias xglm_aliases[] = {{model_key::hidden_size, "d_model"},
                                              {model_key::num_attention_heads, "attention_heads"},
                                              {model_key::num_hidden_layers, "num_layers"}};
+inline constexpr std::string_view dbrx_inert[] = {  // of the experts: configuration_dbrx.py
+    "moe_top_k", "moe_jitter_eps", "moe_normalize_expert_weights"};
 inline constexpr key_alias dbrx_aliases[] = {{model_key::hidden_size, "d_model"},
                                              {model_key::num_attention_heads, "n_heads"},
                                              {model_key::num_hidden_layers, "n_layers"},

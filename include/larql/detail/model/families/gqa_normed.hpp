@@ -231,9 +231,10 @@ inline constexpr model_family normed_families[] = {
      .default_sliding_window = 4096,
      .defaults = {{{model_key::sliding_window_pattern, 4.0}}}},
     {.name = "hunyuan_v1",  // modeling_hunyuan_v1_dense.py, modeling_hunyuan_v1_moe.py
-     .model_types = {"hunyuan_v1_dense", "hunyuan_v1_moe"},
+     .model_types = {"hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl_text"},  // the last for text
      .classes = {"HunYuanDenseV1ForCausalLM", "HunYuanDenseV1Model", "HunYuanDenseV1ForSequenceClassification",
-                 "HunYuanMoEV1ForCausalLM", "HunYuanMoEV1Model", "HunYuanMoEV1ForSequenceClassification"},
+                 "HunYuanMoEV1ForCausalLM", "HunYuanMoEV1Model", "HunYuanMoEV1ForSequenceClassification",
+                 "HunYuanVLForConditionalGeneration", "HunYuanVLModel"},
      .gguf_architecture = "hunyuan-dense",
      .names = hunyuan_names,
      .q_norm = {.kind = norm_kind::rms, .after_rope = true},
