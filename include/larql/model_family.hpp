@@ -195,6 +195,7 @@ struct model_family {
     bool block_configs = false;      ///< `block_configs` has groups of its own for each layer, or no attention
     bool linear_layers = false;      ///< some layers have linear attention, which larql does not compute: no block
     bool cyclic_types = false;       ///< `layer_types` is repeated until all layers have a type
+    bool counts_types = false;       ///< an absent `num_hidden_layers` is the number of `layer_types`
     bool head_counts = false;        ///< `num_attention_heads_per_layer` is read
     std::size_t attentions_per_layer = 1;
     window_rule windows = window_rule::none;

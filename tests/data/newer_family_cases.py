@@ -30,7 +30,7 @@ NEWER_CASES = {
     "solar_open": sizes(16, 4, 2, 6, attention_bias=True, n_routed_experts=2, **experts()),
     "hyperclovax": sizes(24, 4, 2, 8, attention_multiplier=0.3, attention_bias=True, embedding_multiplier=2.0),
     "hyperclovax__usual": sizes(24, 4, 1, 8, rope_theta=500.0),
-    "phi4_multimodal": sizes(24, 3, 1, 0, sliding_window=9, partial_rotary_factor=0.5, pad_token_id=0,
+    "phi4_multimodal": sizes(24, 4, 2, 0, sliding_window=9, partial_rotary_factor=2 / 3,
                              original_max_position_embeddings=16,
                              rope_scaling={"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [1.25, 3.0]}),
     "gpt-sw3": {"n_embd": 16, "n_head": 4, "n_layer": 2, "n_positions": 64, "vocab_size": 32, "n_inner": 16,

@@ -246,6 +246,18 @@ TEST_CASE("gqa rules: RecurrentGemma repeats its types, and LFM3's gate may be o
     CHECK(blocks_of("lfm3", with(lfm, {{"use_attention_gate", false}}))[0].gate == larql::output_gate::none);
 }
 
+TEST_CASE("gqa rules: Nemotron-H has as many layers as types, as transformers saves it") {
+    json config = config_of("nemotron_h", {{"layers_block_type", {"mamba", "attention", "moe"}}});
+    config.erase("num_hidden_layers");
+    const auto model = larql::parse_model_config(config);
+    CHECK(model.num_hidden_layers == 3);
+    CHECK(model.blocks.size() == 1);
+    config["model_type"] = "jamba";
+    config.erase("layers_block_type");
+    config["layer_types"] = {"full_attention", "linear_attention"};
+    LARQL_CHECK_ERROR(larql::parse_model_config(config), errc::missing_key, "num_hidden_layers: required and absent");
+}
+
 TEST_CASE("gqa rules: defaults are those of transformers' classes") {
     const auto groups = [](const char* type, json more) {
         more["num_attention_heads"] = 32;
@@ -298,6 +310,64 @@ TEST_CASE("gqa rules: defaults are those of transformers' classes") {
             blocks_of(type, with(longrope, {{"original_max_position_embeddings", 32}}))[0].rope.original_max_position ==
             32.0);
     }
+}
+
+TEST_CASE("gqa rules: bases, shares and biases that no case has") {
+    const auto theta = [](const char* type, const json& more) {
+        json config = config_of(type, more);
+        config.erase("rope_theta");
+        return larql::parse_model_config(config).blocks.back().rope.theta;
+    };
+    const std::pair<const char*, double> bases[] = {
+        {"aria_text", 1e4},           {"iquestcoder", 1e4},     {"jais2", 1e4},
+        {"solar_open", 1e6},          {"hyperclovax", 1e4},     {"nanochat", 1e4},
+        {"flex_olmo", 5e5},           {"phi4_multimodal", 1e4}, {"dbrx", 1e4},
+        {"exaone_moe", 1e4},          {"cohere2_moe", 1e4},     {"granite_swa", 1e4},
+        {"granitemoe_swa", 1e4},      {"olmo_hybrid", 1e4},     {"recurrent_gemma", 1e4},
+        {"glm4v_text", 1e4},          {"glm4v_moe_text", 1e4},  {"glm_ocr_text", 1e4},
+        {"paddleocr_vl_text", 5e5},   {"emu3_text_model", 1e6}, {"granite_docling_text", 1e4},
+        {"granite4_vision_text", 1e4}};
+    for (const auto& [type, base] : bases) {
+        const bool whole = std::string_view(type) == "exaone_moe" || std::string_view(type) == "cohere2_moe";
+        CHECK_MESSAGE(theta(type, whole ? json{{"sliding_window_pattern", 3}} : json::object()) == base, type);
+    }
+    json bare = with(types({full, sliding, "conv", sliding}), ropes);
+    bare["rope_parameters"]["sliding_attention"].erase("rope_theta");
+    CHECK(theta("lfm3", bare) == 1e6);
+    CHECK(theta("minimax", types({full, full, full, full})) == 1e6);
+    for (const char* type : {"recurrent_gemma", "glm_ocr_text", "glm4v_text", "glm4v_moe_text", "phi4_multimodal"})
+        CHECK_MESSAGE(rotated_of(type, {{"partial_rotary_factor", 0.25}})[0] == 2, type);
+    CHECK(blocks_of("granitemoe_swa", {{"attention_bias", true}})[0].biases.contains(tensor_role::o));
+    const json gemma = with(types({sliding, full, sliding, full}), ropes);
+    CHECK(blocks_of("gemma4_unified_text", with(gemma, {{"attention_bias", true}}))[0].biases.contains(tensor_role::o));
+    CHECK(problem_of("gemma4_unified_text", with(gemma, {{"use_bidirectional_attention", "vision"}})) == "no error");
+    LARQL_CHECK_ERROR_TEXT(problem_of("gemma4_unified_text", with(gemma, {{"use_bidirectional_attention", "all"}})),
+                           errc::not_understood, "use_bidirectional_attention");
+    // "yarn" means longrope, as in Phi-3.
+    const std::vector<double> factors(4, 2.0);
+    const json yarn{{"type", "yarn"}, {"short_factor", factors}, {"long_factor", factors}, {"factor", 2.0}};
+    CHECK(blocks_of("phi4_multimodal", {{"rope_scaling", yarn}})[0].rope.kind == larql::rope_kind::longrope);
+}
+
+TEST_CASE("gqa rules: keys of other parts than attention") {
+    const std::pair<const char*, json> inert[] = {
+        {"biogpt", {{"scale_embedding", true}, {"layerdrop", 0.1}}},
+        {"xglm", {{"scale_embedding", true}, {"add_cross_attention", false}}},
+        {"hyperclovax", {{"use_post_norm", true}, {"residual_multiplier", 0.5}, {"logits_scaling", 8.0}}},
+        {"afmoe", {{"route_scale", 2.8}, {"route_norm", true}, {"mup_enabled", true}}},
+        {"cohere2_moe", {{"logit_scale", 0.06}, {"expert_selection_fn", "sigmoid"}}},
+        {"granite_swa", {{"embedding_multiplier", 12.0}, {"residual_multiplier", 0.2}, {"logits_scaling", 8.0}}},
+        {"nanochat", {{"final_logit_softcapping", 15.0}}},
+        {"openai-gpt", {{"resid_pdrop", 0.1}, {"summary_type", "cls_index"}, {"n_ctx", 64}}},
+        {"ctrl", {{"resid_pdrop", 0.1}, {"dff", 16}, {"n_ctx", 64}}},
+        {"recurrent_gemma", {{"logits_soft_cap", 30.0}, {"w_init_variance_scale", 0.01}}},
+        {"modernbert-decoder", {{"norm_bias", true}, {"classifier_bias", true}}},
+        {"mellum", with(with(types({full, sliding, full, full}), ropes), {{"mtp_layer_types", {sliding}}})},
+        {"lfm3", with(with(types({full, sliding, "conv", full}), ropes), {{"use_sandwich_norm", true}})},
+        {"minimax", with(types({full, full, full, full}), {{"full_attn_alpha_factor", 3.5}, {"block_size", 256}})},
+        {"laguna", with(with(types({full, sliding, full, full}), ropes), {{"moe_router_logit_softcapping", 30.0}})},
+    };
+    for (const auto& [type, more] : inert) CHECK_MESSAGE(problem_of(type, more) == "no error", type);
 }
 
 TEST_CASE("gqa rules: what is not computed is refused by name") {

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <iterator>
 #include <span>
 #include <string>
@@ -308,6 +309,10 @@ inline void read_json_values(const nlohmann::json& text, const std::string& path
     values.where = path;
     json_object_reader reader(text, path, *values.family, problems, values.not_understood, false);
     reader.read(top_keys, values.top);
+    const auto types = values.top.find<std::vector<std::string>>(model_key::layer_types);
+    if (values.family->counts_types && types && !values.top.stated(model_key::num_hidden_layers))
+        values.top.set(model_key::num_hidden_layers, std::uint64_t{types->size()},
+                       values.top.name(model_key::layer_types));
     read_json_compress_rates(text, path, problems, values);
     if (!values.family->params_json) read_json_ropes(text, path, problems, values);
     values.stored_pairing = values.family->pairing;

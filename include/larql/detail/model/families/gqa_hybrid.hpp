@@ -89,6 +89,7 @@ inline constexpr model_family hybrid_families[] = {
      .names = nemotron_h_names,
      .pairing = rope_pairing::none,
      .linear_layers = true,
+     .counts_types = true,  // configuration_nemotron_h.py
      .partial_rotary = true,
      .default_rms_norm_eps = 1e-5,
      .default_head_dim = 128,

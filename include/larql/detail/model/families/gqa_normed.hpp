@@ -234,7 +234,7 @@ inline constexpr model_family normed_families[] = {
      .model_types = {"hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl_text"},  // the last for text
      .classes = {"HunYuanDenseV1ForCausalLM", "HunYuanDenseV1Model", "HunYuanDenseV1ForSequenceClassification",
                  "HunYuanMoEV1ForCausalLM", "HunYuanMoEV1Model", "HunYuanMoEV1ForSequenceClassification",
-                 "HunYuanVLForConditionalGeneration", "HunYuanVLModel"},
+                 "HunYuanVLForConditionalGeneration", "HunYuanVLTextModel"},
      .gguf_architecture = "hunyuan-dense",
      .names = hunyuan_names,
      .q_norm = {.kind = norm_kind::rms, .after_rope = true},
