@@ -167,7 +167,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::num_layers,                 value_type::integer, 1,          max_layers,     {"num_layers"},                       {},                                   reads_parts},
     {model_key::mla_scale_q_lora,           value_type::flag,    0,          1,              {"mla_scale_q_lora"},                 {},                                   reads_latent_scales},
     {model_key::mla_scale_kv_lora,          value_type::flag,    0,          1,              {"mla_scale_kv_lora"},                {},                                   reads_latent_scales},
-    {model_key::sliding_window_pattern,     value_type::period,  1,          max_layers,     {"sliding_window_pattern", "_sliding_window_pattern"}, {},                  reads_pattern},
+    {model_key::sliding_window_pattern,     value_type::period,  0,          max_layers,     {"sliding_window_pattern", "_sliding_window_pattern"}, {},                  reads_pattern},
     {model_key::attention_chunk_size,       value_type::integer, 1,          max_length,     {"attention_chunk_size"},             {"attention.chunk_size"},             reads_chunks},
     {model_key::no_rope_layers,             value_type::numbers, 0,          1,              {"no_rope_layers"},                   {},                                   reads_no_rope},
     {model_key::no_rope_layer_interval,     value_type::integer, 1,          max_layers,     {"no_rope_layer_interval"},           {},                                   reads_no_rope},

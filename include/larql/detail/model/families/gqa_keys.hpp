@@ -50,9 +50,12 @@ inline constexpr std::string_view gpt2_inert[] = {
 
 inline constexpr std::string_view gpt_bigcode_inert[] = {
     "n_inner",     "activation_function", "embd_pdrop",
-    "resid_pdrop", "pad_key_length",      "scale_attention_softmax_in_fp32"};     // how the same is computed
-inline constexpr std::string_view ernie_moe_inert[] = {"moe_k", "moe_norm_min"};  // of the router
-inline constexpr std::string_view falcon_inert[] = {"parallel_attn"};  // beside the feed-forward part or before it
+    "resid_pdrop", "pad_key_length",      "scale_attention_softmax_in_fp32"};  // how the same is computed
+inline constexpr std::string_view ernie_moe_inert[] = {  // of the router, and which layers have experts
+    "moe_k", "moe_norm_min", "moe_layer_start_index", "moe_layer_end_index"};
+// Beside the feed-forward part or before it, and with how many norms.
+inline constexpr std::string_view falcon_inert[] = {"parallel_attn", "num_ln_in_parallel_attn"};
+inline constexpr std::string_view neox_inert[] = {"use_parallel_residual"};  // likewise: modeling_gpt_neox.py
 inline constexpr std::string_view llama4_inert[] = {"nope_layer_interval", "for_llm_compressor"};  // read nowhere
 
 inline constexpr std::string_view qwen3_next_inert[] = {  // of blocks with linear attention, and what is always so

@@ -80,6 +80,7 @@ inline constexpr name_row falcon_names[] = {  // modeling_falcon.py
     {tensor_role::output,              "lm_head.weight",                                   "output.weight", true},
     {tensor_role::input_norm,          "h.{}.input_layernorm.weight",                      "blk.{}.attn_norm.weight"},
     {tensor_role::input_norm,          "h.{}.ln_attn.weight",                              "blk.{}.attn_norm_2.weight"},
+    {tensor_role::ffn_norm,            "h.{}.post_attention_layernorm.weight"},
     {tensor_role::qkv,                 "h.{}.self_attention.query_key_value.weight",       "blk.{}.attn_qkv.weight"},
     {tensor_role::o,                   "h.{}.self_attention.dense.weight",                 "blk.{}.attn_output.weight"},
     {tensor_role::inert,               "h.{}.self_attention.rotary_emb.inv_freq"},
@@ -232,6 +233,17 @@ inline constexpr name_row eagle3_own_names[] = {  // llama3_eagle.py of SpecForg
     {tensor_role::v,                   "midlayer.self_attn.v_proj.weight"},
     {tensor_role::o,                   "midlayer.self_attn.o_proj.weight"},
 };
+// A norm of what attention gives, outside the block: modeling_glm4.py, modeling_kolibri1.py.
+inline constexpr name_row given_norm_names[] = {
+    {tensor_role::inert,               "layers.{}.post_self_attn_layernorm.weight"},
+};
+inline constexpr name_row apertus_own_names[] = {  // modeling_apertus.py
+    {tensor_role::input_norm,          "layers.{}.attention_layernorm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.feedforward_layernorm.weight"},
+};
+inline constexpr name_row opt_norm_names[] = {  // modeling_opt.py, modeling_biogpt.py, modeling_xglm.py
+    {tensor_role::input_norm,          "layers.{}.self_attn_layer_norm.weight"},
+};
 inline constexpr name_row afmoe_gate_names[] = {  // modeling_afmoe.py
     {tensor_role::gate,                "layers.{}.self_attn.gate_proj.weight"},
 };
@@ -307,7 +319,10 @@ inline constexpr auto phi_names = joined(names_around_attention, phi_attention_n
 inline constexpr auto exaone_names = joined(llama_names, exaone_own_names);
 inline constexpr auto sarvam_moe_names = joined(qwen3_names, sarvam_moe_own_names);
 inline constexpr auto lfm2_names = joined(llama_names, head_layernorm_names, lfm2_own_names);
-inline constexpr auto opt_names = joined(llama_names, lfm2_own_names);
+inline constexpr auto opt_names = joined(llama_names, lfm2_own_names, opt_norm_names);
+inline constexpr auto glm_names = joined(llama_names, given_norm_names);
+inline constexpr auto kolibri_names = joined(qwen3_names, given_norm_names);
+inline constexpr auto apertus_names = joined(qwen3_names, apertus_own_names);
 inline constexpr auto gptj_names = joined(transformer_names, gptj_own_names);
 inline constexpr auto gpt_neo_names = joined(transformer_names, gpt_neo_own_names);
 inline constexpr auto qwen_names = joined(transformer_names, qwen_own_names);

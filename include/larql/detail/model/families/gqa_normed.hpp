@@ -248,7 +248,7 @@ inline constexpr model_family normed_families[] = {
      .classes = {"ApertusForCausalLM", "ApertusModel", "ApertusForTokenClassification", "Apertus1p5TextForCausalLM",
                  "Apertus1p5TextModel", "Apertus1p5ForConditionalGeneration", "Apertus1p5Model"},
      .gguf_architecture = "apertus",
-     .names = qwen3_names,
+     .names = apertus_names,
      .q_norm = rms_heads,
      .k_norm = rms_heads,
      .biases_by_key = q_k_v_o,

@@ -99,7 +99,7 @@ inline constexpr model_family plain_families[] = {
      .model_types = {"glm", "glm4"},
      .classes = {"GlmForCausalLM", "GlmModel", "GlmForSequenceClassification", "GlmForTokenClassification",
                  "Glm4ForCausalLM", "Glm4Model", "Glm4ForSequenceClassification", "Glm4ForTokenClassification"},
-     .names = llama_names,
+     .names = glm_names,
      .pairing = rope_pairing::interleaved,
      .partial_rotary = true,
      .biases_by_key = q_k_v,
