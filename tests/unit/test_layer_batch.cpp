@@ -216,6 +216,25 @@ TEST_CASE("attention_layer: a batch that does not fit is refused, and leaves the
     CHECK(code([&] { (void)layer.finish(tensor<float, 3>::from_shape({4, 1, 2}), x); }) == errc::shape_mismatch);
 }
 
+TEST_CASE("attention_layer: no tokens give no rows, and leave the caches as they were") {
+    for_each_plain_layer([](const attention_layer<float>& layer) {
+        const auto none = tensor<float, 2>::from_shape({0, layer.spec().input_width()});
+        const auto made = layer.project(none, {});
+        CHECK(made.q.shape(0) == 0);
+        CHECK(made.k.shape(2) == layer.forward(none).k.shape(2));
+        const std::size_t heads = layer.spec().geometry.num_heads;
+        const bool latent = layer.spec().form == attention_form::latent;
+        const std::size_t size = latent ? layer.spec().geometry.kv_lora_rank : layer.spec().geometry.v_head_dim;
+        CHECK(layer.finish(tensor<float, 3>::from_shape({0, heads, size}), none).size() == 0);
+        auto cache = layer.make_cache(4);
+        CHECK(layer.forward(none, cache).out.size() == 0);
+        const std::vector<cached_sequence<float>> sequences{{&cache, 0}};
+        CHECK(layer.forward_batch(none, sequences).out.size() == 0);
+        CHECK(layer.forward_batch(none, std::vector<cached_sequence<float>>{}).out.size() == 0);
+        CHECK(cache.empty());
+    });
+}
+
 TEST_CASE("attention_layer: a cache that drops what the window has left behind gives what a whole one gives") {
     random_source random(4);
     std::size_t windows = 0;
