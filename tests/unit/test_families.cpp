@@ -153,7 +153,8 @@ TEST_CASE("families: a stated scale takes the place of the usual one, and must b
     };
     CHECK(scale({{"attention_multiplier", 0.11}}) == 0.11);
     LARQL_CHECK_ERROR(scale(json::object()), errc::missing_key, "attention_multiplier: required and absent");
-    LARQL_CHECK_ERROR(scale({{"attention_multiplier", 0}}), errc::bad_value, "attention_multiplier: expected a finite");
+    LARQL_CHECK_ERROR(scale({{"attention_multiplier", 0}}), errc::bad_value,
+                      "attention_multiplier: expected a number from");
     LARQL_CHECK_ERROR(parse_model_config(config_of("llama", {{"attention_multiplier", 0.11}})), errc::not_understood,
                       "attention_multiplier is 0.11, which \"llama\" does not have");
 }

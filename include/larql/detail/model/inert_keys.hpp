@@ -120,6 +120,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"mlp_layer_types"},
     {"index_share_for_mtp_iteration"},  // of prediction blocks, which larql does not compute
     {"moe_renormalize"},
+    {"renorm_strategy"},  // of the weights of experts
     {"prefill_chunk_size"},  // of MLC's compiler
     {"context_window_size"},
     {"sliding_window_size", inert_key::when::no},
