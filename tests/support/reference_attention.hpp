@@ -46,7 +46,8 @@ std::vector<Real> reference_weights(const Q& q, const K& k, const attention_opti
                (options.sliding_window == 0 || position < j ||
                 static_cast<std::size_t>(position - j) < options.sliding_window) &&
                (options.chunk == 0 || position < 0 ||
-                static_cast<std::size_t>(position) / options.chunk == key / options.chunk);
+                static_cast<std::size_t>(position) / options.chunk ==
+                    (key + options.first_key_position) / options.chunk);
     };
     std::vector<Real> weights(keys, Real(0));
     Real top = -std::numeric_limits<Real>::infinity();

@@ -88,7 +88,8 @@ TEST_CASE("attention_layer: its halves around gqa_attention are forward, for tok
         CHECK(parts.k == whole.k);
         CHECK(parts.v == whole.v);
         const auto attended = larql::gqa_attention_asym(parts.q, parts.k, parts.v, layer.options());
-        CHECK(relative_error(layer.finish(attended, x), whole.out) < 1e-6);
+        CHECK(relative_error(layer.finish(attended, x), whole.out) <
+              5e-6);  // forward may go by way of each head's keys
 
         // The same tokens backwards: each is rotated for its own position.
         auto reversed = tensor<float, 2>::from_shape(x.shape());
