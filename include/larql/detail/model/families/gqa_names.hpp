@@ -68,6 +68,7 @@ inline constexpr name_row neox_names[] = {  // modeling_gpt_neox.py
     {tensor_role::embedding,           "embed_in.weight",                                  "token_embd.weight"},
     {tensor_role::output_norm,         "final_layer_norm.weight",                          "output_norm.weight"},
     {tensor_role::input_norm,          "layers.{}.input_layernorm.weight",                 "blk.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "layers.{}.post_attention_layernorm.weight"},
     {tensor_role::qkv,                 "layers.{}.attention.query_key_value.weight",       "blk.{}.attn_qkv.weight"},
     {tensor_role::o,                   "layers.{}.attention.dense.weight",                 "blk.{}.attn_output.weight"},
     {tensor_role::inert,               "layers.{}.attention.rotary_emb.inv_freq"},
