@@ -63,8 +63,9 @@ void read_gguf(std::string_view bytes, content* out = nullptr) {
 void read_safetensors(std::string_view bytes, content* out = nullptr) {
     auto found = larql::detail::parse_safetensors(bytes.size(), "m.safetensors",
                                                   [&](std::uint64_t offset, std::span<std::byte> to) {
-                                                      REQUIRE(offset <= bytes.size());
-                                                      REQUIRE(to.size() <= bytes.size() - offset);
+                                                      // Checks of doctest would take as long as the parsing.
+                                                      if (offset > bytes.size() || to.size() > bytes.size() - offset)
+                                                          std::abort();
                                                       std::memcpy(to.data(), bytes.data() + offset, to.size());
                                                   });
     if (out != nullptr) *out = {std::move(found.tensors), found.data_offset};
@@ -107,8 +108,8 @@ std::size_t count_wrong_cuts(const fs::path& path, reader read, std::size_t& tri
     content c;
     read(whole, &c);
     std::size_t wrong = 0;
-    // What transformers computed is no checkpoint, and as long to parse.
-    const std::size_t data_cuts = path.filename() == "reference.safetensors" ? 100 : 1000;
+    // Each cut of a safetensors file parses all of its JSON; and what transformers computed is no checkpoint.
+    const std::size_t data_cuts = path.filename() == "reference.safetensors" ? 100 : read == read_gguf ? 1000 : 400;
     for (const std::size_t size : cuts_of(c, end_of(c), data_cuts)) {
         ++tried;
         const std::string text = error_of([&] { return read(std::string_view(whole).substr(0, size), nullptr), 0; });
@@ -180,12 +181,13 @@ void check_uses(const fs::path& path, std::size_t beginning, std::size_t step, i
 
 }  // namespace
 
-TEST_CASE("damaged references: every file cut at each byte of its header and at 1,000 of its data is refused") {
+TEST_CASE("damaged references: every file cut at each byte of its header and at many of its data is refused") {
     std::size_t tried = 0;
     for (const fs::path& path : references(".gguf")) CHECK(count_wrong_cuts(path, read_gguf, tried) == 0);
     for (const fs::path& path : references(".safetensors")) CHECK(count_wrong_cuts(path, read_safetensors, tried) == 0);
     larql::testing::print_tried(
-        "each file of tests/data cut at every byte of its header and at 1,000 of its data (of results: 100)",
+        "each file of tests/data cut at every byte of its header and at 1,000 of its data (safetensors: 400, computed "
+        "results: 100)",
         std::to_string(tried) + " cuts");
 }
 
