@@ -13,6 +13,7 @@
 #endif
 
 #include <larql/detail/bodies/attention_layer.hpp>
+#include <larql/detail/bodies/attention_layer_parts.hpp>
 #include <larql/detail/bodies/attention_plan.hpp>
 #include <larql/detail/bodies/checkpoint.hpp>
 #include <larql/detail/bodies/convert.hpp>

@@ -8,10 +8,12 @@
 
 #include <larql/attention_cost.hpp>
 #include <larql/detail/attention/alibi.hpp>
+#include <larql/detail/bodies/attention_layer_parts.hpp>
 #include <larql/detail/compressed/attention.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/selector.hpp>
 #include <larql/detail/mla/expanded.hpp>
+#include <larql/detail/mla/layer_rows.hpp>
 #include <larql/detail/mla/projections.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -26,44 +28,6 @@
 #include <vector>
 
 namespace larql {
-
-namespace detail {
-
-/// The rows of a latent cache, [S, R + P], as T.
-template <class T, class Storage>
-void copy_rows_of(const kv_cache<Storage>& cache, T* rows) {
-    const rows_view<const Storage> keys = cache.key_rows();
-    read_strided<T, Storage>({keys.data, keys.token_stride, 1}, keys.size, 0, keys.tokens, rows, keys.size);
-}
-
-/// Rows [first, first + tokens) of a tensor of heads.
-template <class T>
-rows_view<T> rows_from(T* data, std::size_t heads, std::size_t size, std::size_t first, std::size_t tokens) noexcept {
-    return {.data = data + first * heads * size,
-            .tokens = tokens,
-            .heads = heads,
-            .size = size,
-            .token_stride = static_cast<std::ptrdiff_t>(heads * size),
-            .head_stride = static_cast<std::ptrdiff_t>(size)};
-}
-
-/// What a block computes for no tokens: nothing, in the shapes of its form. Kernels need not know that case.
-template <class T>
-void fit_no_tokens(const attention_spec& spec, attention_result<T>& r) {
-    constexpr std::size_t none = 0;
-    const mla_geometry& g = spec.geometry;
-    const bool latent = spec.form == attention_form::latent;
-    const std::size_t key = latent ? g.kv_lora_rank + g.qk_rope_head_dim : g.qk_head_dim();
-    const std::size_t kv_heads = latent ? 1 : g.kv_heads();
-    fit(r.q, none, g.num_heads, key);
-    fit(r.k, none, kv_heads, key);
-    fit(r.v, none, kv_heads, latent ? g.kv_lora_rank : g.v_head_dim);
-    fit(r.context, none, g.num_heads * g.v_head_dim);
-    fit(r.out, none, g.hidden_size);
-    r.selection = {};
-}
-
-}  // namespace detail
 
 template <class T>
 attention_layer<T>::attention_layer(attention_spec spec, attention_weights<T> weights)
@@ -309,200 +273,6 @@ void attention_layer<T>::require_needed(const kv_cache<Storage>& cache) const {
                      "has dropped the tokens before position " + std::to_string(cache.first_position()) +
                          ", and the next token sees those from " + std::to_string(needed) + " on",
                      {.subject = "cache"});
-}
-
-// --- the halves ---
-
-template <class T>
-void attention_layer<T>::project_into(const matrix_input<T>& x, std::span<const std::size_t> positions,
-                                      attention_result<T>& r, attention_workspace<T>& memory, executor* given,
-                                      std::size_t sequence_length) const {
-    require_plain("project");
-    require_width(x);
-    if (positions.size() != x.rows())
-        detail::fail(errc::shape_mismatch,
-                     std::to_string(positions.size()) + " positions, x has " + std::to_string(x.rows()) + " tokens",
-                     {.subject = "positions"});
-    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
-    if (sequence_length == 0) {
-        const auto [first, last] = std::minmax_element(positions.begin(), positions.end());
-        sequence_length = *last + 1;
-        require_one_call(*first, sequence_length);
-    }
-    rope_table of_length;
-    if (depends_on_length(m_spec.rope)) of_length = make_rope_table(m_spec.rope, static_cast<double>(sequence_length));
-    const rope_table& rope = depends_on_length(m_spec.rope) ? of_length : m_rope;
-    detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
-        const detail::block_projection<T> project(m_spec, rope, m_weights, memory.projections(), threads);
-        project.query_key_value(x, {.positions = positions}, r);
-    });
-    r.selection = {};
-}
-
-template <class T>
-void attention_layer<T>::finish_into(const tensor<T, 3>& attended, const matrix_input<T>& x, attention_result<T>& r,
-                                     attention_workspace<T>& memory, executor* given) const {
-    require_plain("finish");
-    require_width(x);
-    const mla_geometry& g = m_spec.geometry;
-    const bool latent = m_spec.form == attention_form::latent;
-    const std::size_t size = latent ? g.kv_lora_rank : g.v_head_dim;
-    if (attended.shape(0) != x.rows() || attended.shape(1) != g.num_heads || attended.shape(2) != size)
-        detail::fail(errc::shape_mismatch,
-                     "expected [" + std::to_string(x.rows()) + ", " + std::to_string(g.num_heads) + ", " +
-                         std::to_string(size) + "], got [" + std::to_string(attended.shape(0)) + ", " +
-                         std::to_string(attended.shape(1)) + ", " + std::to_string(attended.shape(2)) + "]",
-                     {.subject = "attended"});
-    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
-    detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
-        const detail::block_projection<T> project(m_spec, m_rope, m_weights, memory.projections(), threads);
-        if (latent) {
-            project.from_latent(attended, r.context);
-        } else {
-            detail::fit(r.context, x.rows(), g.num_heads * size);
-            std::copy_n(attended.data(), attended.size(), r.context.data());
-        }
-        project.remake_gate_input(x);
-        project.apply_gate(x, r.context);
-        project.output(r.context, r.out);
-    });
-}
-
-// --- batches ---
-
-template <class T>
-template <class Storage>
-void attention_layer<T>::require_batch(std::span<const cached_sequence<Storage>> sequences, std::size_t rows) const {
-    std::size_t tokens = 0;
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-        const kv_cache<Storage>* const cache = sequences[i].cache;
-        const auto same = [&](const cached_sequence<Storage>& other) { return other.cache == cache; };
-        if (cache == nullptr ||
-            std::any_of(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), same))
-            detail::fail(errc::bad_value,
-                         "that of sequence " + std::to_string(i) + (cache == nullptr ? " is null" : " is given twice"),
-                         {.subject = "cache"});
-        require_own(*cache);
-        require_needed(*cache);
-        const std::size_t position = cache->next_position();
-        if (sequences[i].tokens != 0)
-            require_one_call(position, std::max(cache->longest(), position + sequences[i].tokens));
-        tokens += sequences[i].tokens;
-    }
-    if (tokens != rows)
-        detail::fail(
-            errc::shape_mismatch,
-            "x has " + std::to_string(rows) + " rows, the sequences have " + std::to_string(tokens) + " tokens",
-            {.subject = "sequences"});
-}
-
-template <class T>
-template <class Storage>
-void attention_layer<T>::attend_batch(std::span<const cached_sequence<Storage>> sequences, attention_result<T>& r,
-                                      attention_workspace<T>& memory, const detail::block_projection<T>& project,
-                                      executor& threads) const {
-    const mla_geometry& g = m_spec.geometry;
-    const bool latent = m_spec.form == attention_form::latent;
-    const std::size_t rows = r.q.shape(0), heads = g.num_heads, size = latent ? g.kv_lora_rank : g.v_head_dim;
-    T* out = nullptr;
-    if (latent) {
-        detail::fit(memory.attended(), rows, heads, size);
-        out = memory.attended().data();
-    } else {
-        detail::fit(r.context, rows, heads * size);
-        out = r.context.data();
-    }
-    attention_options options = this->options();
-    options.threads = &threads;
-    const auto expands = [&](const cached_sequence<Storage>& s) {
-        return detail::expanded_attention<T>::pays(m_spec, s.tokens, s.cache->size());
-    };
-    auto& list = memory.batch().template sequences<Storage>();
-    list.clear();
-    std::size_t first = 0, row = 0;  // of the list, and of the sequence
-    const auto attend_list = [&](std::size_t end) {
-        gqa_attention_batch(detail::rows_from<const T>(r.q.data(), heads, r.q.shape(2), first, end - first), list,
-                            detail::rows_from<T>(out, heads, size, first, end - first), options, memory.scratch());
-        list.clear();
-    };
-    for (const cached_sequence<Storage>& s : sequences) {
-        const bool alone = expands(s);
-        if (alone) {
-            attend_list(row);
-            std::fill_n(out + row * heads * size, s.tokens * heads * size, T(0));  // its context is made below
-            first = row + s.tokens;
-        } else {
-            list.push_back({.tokens = s.tokens,
-                            .k = s.cache->key_rows(),
-                            .v = s.cache->value_rows(),
-                            .first_position = s.cache->next_position() - s.tokens,
-                            .first_key_position = s.cache->first_position()});
-        }
-        row += s.tokens;
-    }
-    attend_list(rows);
-    if (!latent) return;
-    project.from_latent(memory.attended(), r.context);
-    row = 0;
-    for (const cached_sequence<Storage>& s : sequences) {
-        if (expands(s)) {
-            options.first_position = s.cache->next_position() - s.tokens;
-            options.first_key_position = s.cache->first_position();
-            detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
-                .run(
-                    memory.projections().query, row, s.tokens, s.cache->size(),
-                    [&](T* to) { detail::copy_rows_of(*s.cache, to); }, options, memory.scratch(), r.context);
-        }
-        row += s.tokens;
-    }
-}
-
-template <class T>
-template <class Storage>
-void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cached_sequence<Storage>> sequences,
-                                   attention_result<T>& r, attention_workspace<T>& memory, executor* given) const {
-    require_plain("forward_batch");
-    require_width(x);
-    require_batch(sequences, x.rows());
-    if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
-    detail::batch_buffers& lists = memory.batch();
-    lists.positions.clear();
-    lists.held.clear();
-    lists.tables.clear();
-    lists.of_tokens.clear();
-    for (const cached_sequence<Storage>& s : sequences) {
-        lists.held.push_back(s.cache->size());
-        for (std::size_t t = 0; t < s.tokens; ++t) lists.positions.push_back(s.cache->next_position() + t);
-        if (depends_on_length(m_spec.rope))
-            lists.tables.push_back(
-                make_rope_table(m_spec.rope, static_cast<double>(s.cache->next_position() + s.tokens)));
-    }
-    for (std::size_t i = 0; i < lists.tables.size(); ++i)
-        lists.of_tokens.insert(lists.of_tokens.end(), sequences[i].tokens, &lists.tables[i]);
-    try {
-        detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
-            const detail::block_projection<T> project(m_spec, m_rope, m_weights, memory.projections(), threads);
-            project.query_key_value(x, {.positions = lists.positions, .tables = lists.of_tokens}, r);
-            r.selection = {};
-            std::size_t row = 0;
-            for (const cached_sequence<Storage>& s : sequences) {
-                const auto rows = [&](const tensor<T, 3>& all) {
-                    return detail::rows_from<const T>(all.data(), all.shape(1), all.shape(2), row, s.tokens);
-                };
-                if (m_spec.form == attention_form::latent)
-                    s.cache->append(rows(r.k));
-                else
-                    s.cache->append(rows(r.k), rows(r.v));
-                row += s.tokens;
-            }
-            attend_batch(sequences, r, memory, project, threads);
-            project.apply_gate(x, r.context);
-            project.output(r.context, r.out);
-        });
-    } catch (...) {
-        for (std::size_t i = 0; i < sequences.size(); ++i) sequences[i].cache->truncate(lists.held[i]);
-        throw;
-    }
 }
 
 #ifdef LARQL_SEPARATE
