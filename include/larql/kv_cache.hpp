@@ -5,11 +5,10 @@
 #ifndef LARQL_KV_CACHE_HPP
 #define LARQL_KV_CACHE_HPP
 
+#include <larql/detail/attention/cached_rows.hpp>
 #include <larql/detail/attention/operand.hpp>
 #include <larql/detail/compressed/shape.hpp>
 #include <larql/detail/compressed/state.hpp>
-#include <larql/detail/cpu.hpp>
-#include <larql/detail/ggml/quantize.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -20,7 +19,6 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
-#include <new>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -68,9 +66,9 @@ public:
     /// A cache with keys and values apart.
     /// @throws error errc::limit_exceeded if the sizes overflow, std::bad_alloc if the system refuses the memory
     explicit kv_cache(const kv_cache_shape& shape) : m_shape(shape) {
-        m_keys = allocate(shape.capacity, shape.kv_heads, shape.key_size);
-        m_values = allocate(shape.capacity, shape.kv_heads, shape.value_size);
-        if (shape.index_size != 0) m_index = allocate(shape.capacity, 1, shape.index_size);
+        m_keys = detail::allocate_cached<T>(shape.capacity, shape.kv_heads, shape.key_size);
+        m_values = detail::allocate_cached<T>(shape.capacity, shape.kv_heads, shape.value_size);
+        if (shape.index_size != 0) m_index = detail::allocate_cached<T>(shape.capacity, 1, shape.index_size);
     }
 
     /// A latent cache: rows of `latent_size` (R) values followed by `rope_size` (P) rotated key elements.
@@ -81,8 +79,8 @@ public:
         if (rope_size > std::numeric_limits<std::size_t>::max() - latent_size)
             detail::fail(errc::limit_exceeded, "row size overflows", {.subject = "kv_cache"});
         cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size, index_size};
-        cache.m_keys = allocate(capacity, 1, latent_size + rope_size);
-        if (index_size != 0) cache.m_index = allocate(capacity, 1, index_size);
+        cache.m_keys = detail::allocate_cached<T>(capacity, 1, latent_size + rope_size);
+        if (index_size != 0) cache.m_index = detail::allocate_cached<T>(capacity, 1, index_size);
         return cache;
     }
 
@@ -183,7 +181,7 @@ public:
                 {.subject = "index"});
         check_room(shape.tokens);
         const std::size_t first = m_size;
-        copy_rows(index, m_index.get(), shape, first);
+        detail::store_cached(index, shape, m_index.get() + first * m_shape.index_size);
         if constexpr (sizeof...(K) == 1)
             append_latent(keys_etc...);
         else
@@ -305,10 +303,7 @@ public:
     [[nodiscard]] const detail::compressed_state<T>* compressed_state() const noexcept { return m_compressed.get(); }
 
 private:
-    struct release {
-        void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t{64}); }
-    };
-    using memory = std::unique_ptr<T, release>;
+    using memory = detail::cached_memory<T>;
 
     kv_cache() = default;
 
@@ -328,8 +323,8 @@ private:
             detail::fail(errc::shape_mismatch,
                          std::to_string(value_tokens) + " tokens, k has " + std::to_string(tokens), {.subject = "v"});
         check_room(tokens);
-        copy_rows(k, m_keys.get(), {tokens, m_shape.kv_heads, m_shape.key_size}, m_size);
-        copy_rows(v, m_values.get(), {tokens, m_shape.kv_heads, m_shape.value_size}, m_size);
+        store_rows(k, tokens, m_shape.key_size, m_keys);
+        store_rows(v, tokens, m_shape.value_size, m_values);
         m_size += tokens;
     }
 
@@ -339,22 +334,14 @@ private:
             detail::fail(errc::shape_mismatch, "is not latent: append takes keys and values", {.subject = "kv_cache"});
         const std::size_t tokens = check_rows(rows, "rows", m_shape.key_size);
         check_room(tokens);
-        copy_rows(rows, m_keys.get(), {tokens, m_shape.kv_heads, m_shape.key_size}, m_size);
+        store_rows(rows, tokens, m_shape.key_size, m_keys);
         m_size += tokens;
     }
 
-    static memory allocate(std::size_t tokens, std::size_t heads, std::size_t size) {
-        std::size_t bytes = sizeof(T);
-        for (const std::size_t n : {heads, size, tokens}) {
-            constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
-            if (n != 0 && bytes > most / n)
-                detail::fail(errc::limit_exceeded,
-                             std::to_string(tokens) + " tokens of " + std::to_string(heads) + " heads of " +
-                                 std::to_string(size) + " elements exceed " + std::to_string(most) + " bytes",
-                             {.subject = "kv_cache"});
-            bytes *= n;
-        }
-        return memory(static_cast<T*>(::operator new(bytes == 0 ? 1 : bytes, std::align_val_t{64})));
+    /// Behind the rows that are there.
+    template <class E>
+    void store_rows(const E& e, std::size_t tokens, std::size_t size, const memory& to) {
+        detail::store_cached(e, {tokens, m_shape.kv_heads, size}, to.get() + m_size * m_shape.kv_heads * size);
     }
 
     void require_rows() const {
@@ -394,29 +381,6 @@ private:
                          "holds " + std::to_string(m_size) + " tokens and " + std::to_string(tokens) +
                              " more do not fit in its capacity of " + std::to_string(m_shape.capacity),
                          {.subject = "kv_cache"});
-    }
-
-    /// Rounds once from the precision of the expression; lazy arithmetic is evaluated once.
-    template <class E>
-    void copy_rows(const E& e, T* to, const detail::operand_shape& shape, std::size_t first) {
-        using element = detail::attention_element_t<E>;
-        static_assert(detail::is_attention_element<element>,
-                      "larql: a cache takes float, double, larql::bf16 or larql::f16");
-        const detail::attention_operand<element> source(e, shape);
-        to += first * shape.heads * shape.size;
-        for (std::size_t t = 0; t < shape.tokens; ++t)
-            for (std::size_t h = 0; h < shape.heads; ++h, to += shape.size)
-                store_row(source.rows().row(t, h), shape.size, to);
-    }
-
-    template <class Element>
-    static void store_row(const Element* from, std::size_t size, T* to) {
-        if constexpr (std::is_same_v<Element, float> && (std::is_same_v<T, f16> || std::is_same_v<T, bf16>)) {
-            const auto narrow = std::is_same_v<T, f16> ? detail::narrow_f16 : detail::narrow_bf16;
-            narrow(from, reinterpret_cast<std::byte*>(to), size, detail::active_simd_level());
-        } else {
-            for (std::size_t d = 0; d < size; ++d) to[d] = static_cast<T>(static_cast<float>(from[d]));
-        }
     }
 
     kv_cache_shape m_shape{};
