@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
 #include <support/reference_case.hpp>
+#include <support/tiny_configs.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -200,29 +201,11 @@ constexpr std::string_view cases[] = {
 
 std::string data() { return LARQL_TEST_DATA; }
 
-json config_of(const std::string& model_type, const json& more) {
-    json config = larql::testing::tiny_llama_config(4);
-    config.erase("architectures");
-    config["model_type"] = model_type;
-    config.update(more);
-    return config;
-}
-std::vector<attention_spec> blocks_of(const std::string& model_type, const json& more = json::object()) {
-    return parse_model_config(config_of(model_type, more)).blocks;
-}
-std::string problem_of(const std::string& model_type, const json& more) {
-    return larql::testing::error_of([&] { return blocks_of(model_type, more); });
-}
-std::vector<std::size_t> windows_of(const std::string& model_type, const json& more = json::object()) {
-    std::vector<std::size_t> windows;
-    for (const attention_spec& block : blocks_of(model_type, more)) windows.push_back(block.sliding_window);
-    return windows;
-}
-std::vector<std::size_t> rotated_of(const std::string& model_type, const json& more = json::object()) {
-    std::vector<std::size_t> rotated;
-    for (const attention_spec& block : blocks_of(model_type, more)) rotated.push_back(block.geometry.qk_rope_head_dim);
-    return rotated;
-}
+using larql::testing::blocks_of;
+using larql::testing::config_of;
+using larql::testing::problem_of;
+using larql::testing::rotated_of;
+using larql::testing::windows_of;
 using list = std::vector<std::size_t>;
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <larql/checkpoint.hpp>
 
 #include <nlohmann/json.hpp>
+#include <support/tiny_configs.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -21,32 +22,14 @@ namespace {
 using larql::attention_spec;
 using larql::errc;
 using larql::tensor_role;
+using larql::testing::blocks_of;
+using larql::testing::config_of;
+using larql::testing::problem_of;
+using larql::testing::rotated_of;
+using larql::testing::windows_of;
 using nlohmann::json;
 using list = std::vector<std::size_t>;
 
-json config_of(const std::string& model_type, const json& more) {
-    json config = larql::testing::tiny_llama_config(4);
-    config.erase("architectures");
-    config["model_type"] = model_type;
-    config.update(more);
-    return config;
-}
-std::vector<attention_spec> blocks_of(const std::string& model_type, const json& more = json::object()) {
-    return larql::parse_model_config(config_of(model_type, more)).blocks;
-}
-std::string problem_of(const std::string& model_type, const json& more) {
-    return larql::testing::error_of([&] { return blocks_of(model_type, more); });
-}
-list windows_of(const std::string& model_type, const json& more = json::object()) {
-    list windows;
-    for (const attention_spec& block : blocks_of(model_type, more)) windows.push_back(block.sliding_window);
-    return windows;
-}
-list rotated_of(const std::string& model_type, const json& more = json::object()) {
-    list rotated;
-    for (const attention_spec& block : blocks_of(model_type, more)) rotated.push_back(block.geometry.qk_rope_head_dim);
-    return rotated;
-}
 json types(const std::vector<std::string>& names) { return {{"layer_types", names}}; }
 json with(json all, const json& more) {
     all.update(more);

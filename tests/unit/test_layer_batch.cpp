@@ -51,8 +51,9 @@ void for_each_plain_layer(const F& use) {
     for (const auto& folder : std::filesystem::directory_iterator(std::string(LARQL_TEST_DATA) + "/hf")) {
         const std::string name = folder.path().filename().string();
         if (name.ends_with("_converted")) continue;  // what others wrote of a model that is here
-        if (name.starts_with("baichuan")) continue;  // is told by its true size, and has a row of its own elsewhere
-        const auto model = larql::checkpoint::open(folder.path().string());
+        // A Baichuan as small as this one has the sizes of none, and larql would not believe it.
+        const auto unknown = name == "baichuan" ? larql::unknown_policy::ignore : larql::unknown_policy::refuse;
+        const auto model = larql::checkpoint::open(folder.path().string(), {.unknown = unknown});
         for (std::size_t block = 0; block < model.attention_blocks(); ++block)
             for (const attention_form form : all_forms) {
                 if (!model.supports(form)) continue;
@@ -144,7 +145,7 @@ TEST_CASE("attention_layer: a batch of sequences is each sequence's own forward"
         const auto then = layer.forward_batch(next, sequences);
         for (std::size_t i = 0; i < 5; ++i) {
             const auto own = layer.forward(rows_of(next, i, 1), single[i]);
-            CHECK(relative_error(rows_of(then.out, i, 1), own.out) < (added[i] == 0 ? 1e-5 : 5e-6));
+            CHECK(relative_error(rows_of(then.out, i, 1), own.out) < 5e-6);
         }
     });
 }
