@@ -22,7 +22,7 @@ endif()
 list(TRANSFORM INCLUDES PREPEND "-I")
 
 function(compile)
-  execute_process(COMMAND "${CXX}" -std=c++20 ${INCLUDES} -fsyntax-only ${ARGN} "${CASE}"
+  execute_process(COMMAND "${CXX}" -std=c++20 -DLARQL_SEPARATE ${INCLUDES} -fsyntax-only ${ARGN} "${CASE}"
     RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
   string(SUBSTRING "${output}" 0 4000 beginning)
   set(beginning "${beginning}" PARENT_SCOPE)
