@@ -126,32 +126,55 @@ inline void header_memory::release(std::byte* begin, std::size_t) noexcept { ::V
 
 #else
 
-// What is reserved costs memory only as it is touched.
+inline constexpr std::size_t large_page = std::size_t{1} << 21;
+inline constexpr std::size_t header_in_small_pages = std::size_t{1} << 19;
+
+/// The distance to the end of the large page that holds the last of `size` bytes.
+inline std::size_t up_to_large_page(const std::byte* begin, std::size_t size) noexcept {
+    const auto end = reinterpret_cast<std::uintptr_t>(begin + size) + large_page - 1;
+    return static_cast<std::size_t>(end / large_page * large_page - reinterpret_cast<std::uintptr_t>(begin));
+}
+
+/// How much is mapped from `begin` on for so many bytes.
+inline std::size_t mapped_header_bytes(const std::byte* begin, std::size_t size) noexcept {
+    return size <= 2 * header_in_small_pages ? size : up_to_large_page(begin, size);
+}
+
+// What is reserved costs memory only as it is touched. Most of the time of reading a long header would go into faults
+// of small pages, so that it stands in large ones from its first half mebibyte on; most headers are no longer than
+// that.
 inline std::byte* header_memory::reserve(std::size_t size) {
     int how = MAP_PRIVATE | MAP_ANONYMOUS;
 #if defined(MAP_NORESERVE)
     how |= MAP_NORESERVE;
 #endif
-    void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, how, -1, 0);
+    const bool is_long = size > 2 * header_in_small_pages;
+    const std::size_t room = is_long ? size + 2 * large_page : size;
+    void* memory = ::mmap(nullptr, room, PROT_READ | PROT_WRITE, how, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
+    auto* const first = static_cast<std::byte*>(memory);
+    if (!is_long) return first;
+    const auto address = reinterpret_cast<std::uintptr_t>(first);
+    const std::uintptr_t aligned = (address + header_in_small_pages + large_page - 1) / large_page * large_page;
+    std::byte* const begin = first + (aligned - header_in_small_pages - address);
+    std::byte* const end = begin + mapped_header_bytes(begin, size);
+    if (begin != first) ::munmap(first, static_cast<std::size_t>(begin - first));
+    if (end != first + room) ::munmap(end, static_cast<std::size_t>(first + room - end));
 #if defined(MADV_HUGEPAGE)
-    // Half of the time of reading a long header would go into faults of small pages; most headers are short.
-    constexpr std::size_t in_small_pages = std::size_t{1} << 19;
-    if (size > 2 * in_small_pages)
-        ::madvise(static_cast<std::byte*>(memory) + in_small_pages, size - in_small_pages, MADV_HUGEPAGE);
+    ::madvise(begin + header_in_small_pages, static_cast<std::size_t>(end - begin) - header_in_small_pages,
+              MADV_HUGEPAGE);
 #endif
-    return static_cast<std::byte*>(memory);
+    return begin;
 }
 inline void header_memory::commit(std::byte*, std::size_t, std::size_t) {}
 inline std::size_t header_memory::trim(std::byte* begin, std::size_t used, std::size_t size) noexcept {
-    // Up to the end of a large page, since half of one would be split.
-    constexpr std::uintptr_t large_page = std::uintptr_t{1} << 21;
-    const auto end = reinterpret_cast<std::uintptr_t>(begin + used) + large_page - 1;
-    const auto kept = static_cast<std::size_t>(end / large_page * large_page - reinterpret_cast<std::uintptr_t>(begin));
-    if (kept >= size || ::munmap(begin + kept, size - kept) != 0) return size;
+    const std::size_t kept = up_to_large_page(begin, used);  // half of one would be split
+    if (kept >= size || ::munmap(begin + kept, mapped_header_bytes(begin, size) - kept) != 0) return size;
     return kept;
 }
-inline void header_memory::release(std::byte* begin, std::size_t size) noexcept { ::munmap(begin, size); }
+inline void header_memory::release(std::byte* begin, std::size_t size) noexcept {
+    ::munmap(begin, mapped_header_bytes(begin, size));
+}
 
 #endif
 
