@@ -493,6 +493,24 @@ TEST_CASE("closed world: key/value heads divide the heads of every block, whiche
                            "num_key_value_heads: expected a divisor of num_attention_heads 3, got 6");
 }
 
+TEST_CASE("closed world: layers with attention are named within those that there are, and there is one") {
+    for (const char* family : {"bamba", "kimi_linear_b", "mllama_text_model"}) {
+        CAPTURE(family);
+        json uncounted = published(family);
+        uncounted.erase("num_hidden_layers");
+        LARQL_CHECK_ERROR_TEXT(problem_of(uncounted), errc::missing_key, "num_hidden_layers: required and absent");
+    }
+    json beyond = published("bamba");
+    beyond["attn_layer_indices"] = {beyond["num_hidden_layers"]};
+    LARQL_CHECK_ERROR_TEXT(problem_of(beyond), errc::bad_value, "attn_layer_indices: expected numbers from 0 to ");
+    json none = published("qwen3_5_moe_text");
+    none["layer_types"] = json::array({"linear_attention", "linear_attention"});
+    LARQL_CHECK_ERROR_TEXT(problem_of(none), errc::unsupported_architecture, "no layer has attention");
+    none.erase("layer_types");
+    none["num_hidden_layers"] = 1;  // by default, every fourth has
+    LARQL_CHECK_ERROR_TEXT(problem_of(none), errc::unsupported_architecture, "no layer has attention");
+}
+
 TEST_CASE("closed world: numbers that kernels compute with are within the range of float") {
     struct out_of_range {
         const char *family, *key;

@@ -262,13 +262,21 @@ private:
         const auto listed = top.find<std::vector<double>>(model_key::cross_attention_layers);
         if (!listed && !top.refused(model_key::cross_attention_layers))
             m_problems.add(errc::missing_key, m_values.where + "cross_attention_layers", "required and absent");
-        for (const double number : listed.value_or(std::vector<double>{})) {
+        if (listed) set_types(all, model_key::cross_attention_layers, *listed, 0, linear_layer);
+    }
+
+    /// Gives the layers that a list names, the first by `first`, a type.
+    void set_types(std::vector<layer_plan>& all, model_key key, const std::vector<double>& listed, std::size_t first,
+                   const char* type) {
+        if (all.empty()) return;  // how many there are is unknown, and has been reported
+        for (const double number : listed) {
             const auto layer = static_cast<std::size_t>(number);
-            if (layer >= all.size() || static_cast<double>(layer) != number)
-                m_problems.add(errc::bad_value, top.name(model_key::cross_attention_layers),
-                               "expected numbers from 0 to " + std::to_string(all.size() - 1));
+            if (layer < first || layer - first >= all.size() || static_cast<double>(layer) != number)
+                m_problems.add(
+                    errc::bad_value, m_values.top.name(key),
+                    "expected numbers from " + std::to_string(first) + " to " + std::to_string(all.size() - 1 + first));
             else
-                all[layer].type = linear_layer;
+                all[layer - first].type = type;
         }
     }
 
@@ -278,18 +286,10 @@ private:
         if (read_pattern(all)) return true;
         const bool from_zero = m_values.top.stated(model_key::full_attention_indexes);
         const model_key key = from_zero ? model_key::full_attention_indexes : model_key::full_attention_layers;
-        const std::size_t first = from_zero ? 0 : 1, last = all.size() - 1 + first;
         const auto listed = m_values.top.find<std::vector<double>>(key);
         if (!listed) return false;
         for (layer_plan& plan : all) plan.type = linear_layer;
-        for (const double number : *listed) {
-            const auto layer = static_cast<std::size_t>(number);
-            if (layer < first || layer > last || static_cast<double>(layer) != number)
-                m_problems.add(errc::bad_value, m_values.top.name(key),
-                               "expected numbers from " + std::to_string(first) + " to " + std::to_string(last));
-            else
-                all[layer - first].type = full_layer;
-        }
+        set_types(all, key, *listed, from_zero ? 0 : 1, full_layer);
         return true;
     }
 
