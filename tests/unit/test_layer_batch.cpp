@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <numeric>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -110,6 +111,80 @@ TEST_CASE("attention_layer: its halves around gqa_attention are forward, for tok
         ++layers;
     });
     CHECK(layers > 300);
+}
+
+TEST_CASE("attention_layer: finish makes the latents that a gate reads") {
+    // The one family with such a gate has an indexer in every block: this is its block without.
+    const auto model = larql::checkpoint::open(std::string(LARQL_TEST_DATA) + "/hf/axk2_b");
+    larql::attention_spec spec = model.config().blocks[0];
+    REQUIRE(spec.raw_query_latent);
+    REQUIRE(spec.gate != larql::output_gate::none);
+    spec.indexer = {};
+    auto weights = model.stored_weights(0);
+    using enum larql::tensor_role;
+    for (const larql::tensor_role role : {indexer_q_b, indexer_k, indexer_weights}) weights[role] = {};
+    for (const larql::tensor_role role : {indexer_k_norm, indexer_k_norm_bias}) weights.vector(role) = {};
+    const attention_layer<float> layer(spec, weights);
+    random_source random(6);
+    const auto x = random_rows(random, 9, spec.input_width());
+    std::vector<std::size_t> positions(9);
+    std::iota(positions.begin(), positions.end(), std::size_t{0});
+    const auto parts = layer.project(x, positions);
+    const auto attended = larql::gqa_attention_asym(parts.q, parts.k, parts.v, layer.options());
+    CHECK(relative_error(layer.finish(attended, x), layer.forward(x).out) < 5e-6);
+}
+
+TEST_CASE("attention_layer: a call that fails leaves its caches as they were") {
+    class failing_executor final : public larql::executor {
+    public:
+        explicit failing_executor(std::size_t good) : m_good(good) {}
+        [[nodiscard]] std::size_t concurrency() const noexcept override { return 2; }
+        void run(std::size_t count, larql::task_ref task) override {
+            for (std::size_t i = 0; i < count; ++i) task(i);
+            if (m_good-- == 0) throw std::runtime_error("no thread");
+        }
+
+    private:
+        std::size_t m_good;
+    };
+    const auto model = larql::checkpoint::open(std::string(LARQL_TEST_DATA) + "/hf/deepseek_v3");
+    random_source random(7);
+    for (const attention_form form : all_forms) {
+        CAPTURE(std::string(larql::to_string(form)));
+        const auto layer = model.attention(0, form);
+        const auto prefix = random_rows(random, 5, layer.spec().input_width());
+        const auto x = random_rows(random, 6, layer.spec().input_width());
+        auto cache = layer.make_cache(20), other = layer.make_cache(20);
+        (void)layer.forward(prefix, cache);
+        (void)layer.forward(prefix, other);
+        std::size_t failures = 0, appended = 0;
+        for (bool failed = true; failed; ++failures) {
+            failing_executor threads(failures);
+            larql::attention_result<float> r;
+            larql::attention_workspace<float> memory;
+            failed = false;
+            try {
+                layer.forward_into(x, cache, r, memory, {.threads = &threads});
+            } catch (const std::runtime_error&) {
+                failed = true;
+                CHECK(cache.size() == 5);
+            }
+            if (!failed) break;
+            appended += r.k.size() != 0;
+            std::vector<cached_sequence<float>> both{{&cache, 2}, {&other, 4}};
+            failing_executor again(failures);
+            try {
+                (void)layer.forward_batch(x, both, &again);
+                for (auto* done : {&cache, &other}) done->truncate(5);
+            } catch (const std::runtime_error&) {
+                CHECK(cache.size() == 5);
+                CHECK(other.size() == 5);
+            }
+        }
+        CHECK(failures > 3);
+        CHECK(appended > 1);
+        CHECK(cache.size() == 11);
+    }
 }
 
 TEST_CASE("attention_layer: a batch of sequences is each sequence's own forward") {
