@@ -154,6 +154,9 @@ void print_text(const larql::verify_report& report) {
     print_tensors(report);
     for (const std::string& name : report.only_in_a) std::cout << "ONLY IN THE FIRST: " << printable(name) << '\n';
     for (const std::string& name : report.only_in_b) std::cout << "ONLY IN THE SECOND: " << printable(name) << '\n';
+    if (!report.towers.empty())
+        std::cout << report.towers.size() << " tensors of what sees or hears not compared, such as "
+                  << printable(report.towers.front()) << ": GGUF has these in a file of their own\n";
 }
 
 /// A number as JSON has it: infinity is null.
@@ -165,7 +168,8 @@ ordered_json to_json(const larql::verify_report& report) {
                         {"attention", ordered_json::array()},
                         {"tensors", ordered_json::array()},
                         {"only_in_first", report.only_in_a},
-                        {"only_in_second", report.only_in_b}};
+                        {"only_in_second", report.only_in_b},
+                        {"towers", report.towers}};
     for (const larql::attention_check& check : report.attention)
         out["attention"].push_back({{"block", check.block},
                                     {"layer", check.layer},

@@ -47,7 +47,8 @@ struct verify_options {
 /// What differs is in the report, with whatever could not be read on one side. Tensors are matched by role, layer and
 /// expert through the names of each side's family, experts that one side stacks with those that the other has apart,
 /// and tensors that no name row claims by equal name. Not missed are: factors that a form does not store, frequencies
-/// that follow from the configuration, scales of activations, and an output projection that is the embedding.
+/// that follow from the configuration, scales of activations, and an output projection that is the embedding. Towers
+/// that see or hear, which GGUF has in a file of their own, are listed apart.
 ///
 /// Hidden states are random with a fixed seed, 32 tokens or, where a window, chunk, selection or entry of compressed
 /// attention ends within 512 tokens, enough to leave it. Rotation at long positions is compared by its frequencies.

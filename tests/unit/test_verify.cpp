@@ -21,6 +21,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -223,6 +224,42 @@ TEST_CASE("verify: one weight changed in its last bit is found and named") {
     expect("gguf/llama3-bf16.gguf", "blk.0.attn_k.weight", "hf/llama3");
     expect("hf/deepseek_v3_bias", "model.layers.0.self_attn.q_a_proj.bias", "gguf/deepseek_v3_bias-bf16.gguf");
     expect("hf/glm_moe_dsa", "model.layers.0.self_attn.indexer.wk.weight", "gguf/glm_moe_dsa-bf16.gguf");
+}
+
+TEST_CASE("verify: a wrapper's tensors are the model's, wherever its output stands, and towers are named apart") {
+    const checkpoint model = open_data("hf/deepseek_v3"), gguf = open_data("gguf/deepseek_v3-bf16.gguf");
+    const std::string inner = "model.";
+    for (const auto& [prefix, output] :
+         {std::pair<std::string, std::string>{"language_model.model.", "language_model."},
+          {"model.language_model.", ""}}) {
+        CAPTURE(prefix);
+        const larql::testing::temporary_folder folder;
+        const checkpoint wrapped = checkpoint::open(copy_model(model, folder / "a", [&](copied& tensor) {
+            const bool is_inner = tensor.name.starts_with(inner);
+            tensor.name = is_inner ? prefix + tensor.name.substr(inner.size()) : output + tensor.name;
+            return true;
+        }));
+        CHECK(wrapped.tensor_name(larql::tensor_role::output, 0) == output + "lm_head.weight");
+        const verify_report report = verify(wrapped, gguf);
+        CHECK(report.holds());
+        CHECK(report.towers.empty());
+        CHECK(find(report, output + "lm_head.weight") != nullptr);
+        // With a tower in place of the final norm, which is then missing.
+        const std::string norm = prefix + "norm.weight", tower = "vision_tower.norm.weight";
+        const checkpoint seeing = checkpoint::open(copy_model(wrapped, folder / "b", [&](copied& tensor) {
+            if (tensor.name == norm) tensor.name = tower;
+            return true;
+        }));
+        for (const verify_report& seen : {verify(seeing, gguf), verify(gguf, seeing)}) {
+            CHECK(seen.towers == std::vector<std::string>{tower});
+            CHECK(!seen.holds());
+            CHECK(seen.only_in_a.size() + seen.only_in_b.size() == 1);
+        }
+        // Where both could have it, it is missing like any other.
+        const verify_report apart = verify(seeing, wrapped);
+        CHECK(apart.only_in_a == std::vector<std::string>{tower});
+        CHECK(apart.only_in_b == std::vector<std::string>{norm});
+    }
 }
 
 TEST_CASE("verify: missing and extra tensors are listed, whatever they are") {

@@ -56,6 +56,13 @@ inline std::string_view tower_in(std::string_view name) {
     return {};
 }
 
+/// Whether a name is one of the model's: under its prefix, or of what stands beside it (lm_head), or beside all that a
+/// wrapper holds.
+inline bool is_own(const matched_name& matched, std::string_view model_prefix) {
+    if (matched.prefix == model_prefix || std::string(matched.prefix) + "model." == model_prefix) return true;
+    return matched.prefix.empty() && matched.identity.role == tensor_role::output;
+}
+
 /// The attention block to which a tensor belongs, or nothing: a layer may have none.
 inline std::optional<std::size_t> find_block(const model_config& model, const tensor_identity& what) {
     const auto found = std::ranges::find_if(model.blocks, [&](const attention_spec& spec) {
@@ -82,7 +89,10 @@ public:
     [[nodiscard]] const std::string& prefix() const noexcept { return m_prefix; }
 
     /// The stored name of a tensor, or null.
-    [[nodiscard]] const std::string* find(const tensor_identity& what) const { return m_map.find(m_prefix, what); }
+    [[nodiscard]] const std::string* find(const tensor_identity& what) const {
+        const std::string* const under = m_map.find(m_prefix, what);
+        return under == nullptr && what.role == tensor_role::output ? m_map.find("", what) : under;
+    }
 
     /// The name that a tensor has or would have.
     [[nodiscard]] std::string name_of(const tensor_identity& what) const {

@@ -107,14 +107,6 @@ private:
             attention.plan(block, m_plan.rows);
     }
 
-    /// Whether a prefix is that of the model's names, or of what stands beside them or beside all of a wrapper
-    /// (lm_head).
-    [[nodiscard]] bool is_own(const matched_name& matched) const {
-        const std::string_view prefix = matched.prefix;
-        return prefix == m_source.name_prefix() || std::string(prefix) + "model." == m_source.name_prefix() ||
-               (prefix.empty() && matched.identity.role == tensor_role::output);
-    }
-
     /// Whether a tensor belongs to attention that is planned as a whole, or to a block that is left out.
     [[nodiscard]] bool is_apart(const std::string& name) const {
         const auto matched = m_stored.match(name);
@@ -154,7 +146,7 @@ private:
         if (m_predicting.plan(name, m_plan.rows)) return;
         if (m_keeps_names) return plan_weight(name, name, m_source.weights().at(name));
         const auto matched = m_stored.match(name);
-        if (!matched || !is_own(*matched)) return add_nameless(name);
+        if (!matched || !is_own(*matched, m_source.name_prefix())) return add_nameless(name);
         plan_renamed(name, matched->identity);
     }
 
@@ -179,7 +171,7 @@ private:
         }
         const auto matched = m_stored.match(name);
         const std::string_view tower = tower_in(name);
-        if ((!matched || !is_own(*matched)) && !tower.empty() && is_wrapper()) {
+        if ((!matched || !is_own(*matched, m_source.name_prefix())) && !tower.empty() && is_wrapper()) {
             warn_once("tensors of a tower that sees or hears (" + std::string(tower) +
                       "), which llama.cpp has in a file of their own");
             return true;

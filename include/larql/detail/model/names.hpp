@@ -173,10 +173,15 @@ private:
         }
         return name;
     }
+    /// The prefix of what stands beside a model: "a." for "a.model.", and none where the prefix does not end so.
+    [[nodiscard]] static std::string_view beside(std::string_view prefix) noexcept {
+        constexpr std::string_view model = ".model.";
+        return prefix.ends_with(model) ? prefix.substr(0, prefix.size() - model.size() + 1) : std::string_view();
+    }
+
     [[nodiscard]] std::string spell(const name_row& row, const tensor_identity& what, std::string_view prefix) const {
-        constexpr std::string_view model = "model.";
         if (m_world == naming::gguf) prefix = "";
-        if (row.beside_model && prefix.ends_with(model)) prefix.remove_suffix(model.size());
+        if (row.beside_model) prefix = beside(prefix);
         return std::string(prefix) + spell(pattern_of(row, m_world), what);
     }
 

@@ -71,6 +71,8 @@ struct verify_report {
     std::vector<attention_check> attention{};
     std::vector<tensor_check> tensors{};
     std::vector<std::string> only_in_a{}, only_in_b{};  ///< names from the files: print them through larql::printable
+    /// Tensors of what sees or hears, where one side is GGUF, which has these in a file of their own; names likewise.
+    std::vector<std::string> towers{};
 
     /// Whether everything agrees.
     [[nodiscard]] bool holds() const noexcept {

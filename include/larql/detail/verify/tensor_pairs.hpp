@@ -16,6 +16,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -54,6 +55,7 @@ struct tensor_pair {
 struct matched_tensors {
     std::vector<tensor_pair> pairs;
     std::vector<std::string> only_in_a, only_in_b;
+    std::vector<std::string> towers;  ///< of one side, and none of the other's container
 };
 
 /// The layers that are compared: all, or those of some blocks.
@@ -80,7 +82,7 @@ private:
     void add(const std::string& name) {
         if (is_inert(name)) return;
         const auto matched = m_matcher.match(name);
-        if (!matched || !is_own(name, *matched)) return add_named(name);
+        if (!matched || !is_own(*matched, m_model.name_prefix())) return add_named(name);
         const tensor_identity& what = matched->identity;
         constexpr role_set consumed{tensor_role::inert, tensor_role::rope_divisors, tensor_role::rope_long_factors,
                                     tensor_role::rope_short_factors};  // by the configuration, if at all
@@ -118,13 +120,6 @@ private:
         const std::string& prefix = m_model.name_prefix();
         const std::string rest = name.starts_with(prefix) ? name.substr(prefix.size()) : name;
         parts.emplace(tensor_key{.name = rest}, tensor_part{name, 0, stored.rows(), stored.stored_bytes(), name});
-    }
-
-    /// Under the model's prefix, or beside it as lm_head is.
-    [[nodiscard]] bool is_own(const std::string& name, const matched_name& matched) const {
-        if (matched.prefix == m_model.name_prefix()) return true;
-        const tensor_identity& what = matched.identity;
-        return !is_attention_role(what.role) && m_model.tensor_name(what.role, what.layer, what.bias) == name;
     }
 
     /// The first number in a name.
@@ -200,6 +195,13 @@ inline std::vector<std::string> without_partner(const part_map& side, const part
     return names;
 }
 
+/// Takes the tensors of towers that see or hear out of some names.
+inline void take_towers(std::vector<std::string>& names, std::vector<std::string>& towers) {
+    const auto is_tower = [](const std::string& name) { return !tower_in(name).empty(); };
+    std::ranges::copy_if(names, std::back_inserter(towers), is_tower);
+    std::erase_if(names, is_tower);
+}
+
 inline matched_tensors match_tensors(const checkpoint& a, const checkpoint& b, const layer_choice& choice) {
     part_map x = side_tensors(a, choice).parts, y = side_tensors(b, choice).parts;
     tie_output(x, y);
@@ -211,6 +213,8 @@ inline matched_tensors match_tensors(const checkpoint& a, const checkpoint& b, c
         if (const auto same = y.find(key); same != y.end()) out.pairs.push_back({key, part, same->second});
     out.only_in_a = without_partner(x, y);
     out.only_in_b = without_partner(y, x);
+    if (a.has_gguf_names() != b.has_gguf_names())
+        take_towers(a.has_gguf_names() ? out.only_in_b : out.only_in_a, out.towers);
     return out;
 }
 

@@ -54,6 +54,7 @@ public:
         m_tensors = match_tensors(a, b, m_layers);
         append(m_report.only_in_a, std::move(m_tensors.only_in_a));
         append(m_report.only_in_b, std::move(m_tensors.only_in_b));
+        append(m_report.towers, std::move(m_tensors.towers));
         choose_part();
     }
 
