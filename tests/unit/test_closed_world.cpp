@@ -505,10 +505,10 @@ TEST_CASE("closed world: layers with attention are named within those that there
     LARQL_CHECK_ERROR_TEXT(problem_of(beyond), errc::bad_value, "attn_layer_indices: expected numbers from 0 to ");
     json none = published("qwen3_5_moe_text");
     none["layer_types"] = json::array({"linear_attention", "linear_attention"});
-    LARQL_CHECK_ERROR_TEXT(problem_of(none), errc::unsupported_architecture, "no layer has attention");
+    LARQL_CHECK_ERROR_TEXT(problem_of(none), errc::unsupported_architecture, "configuration: no layer has attention");
     none.erase("layer_types");
     none["num_hidden_layers"] = 1;  // by default, every fourth has
-    LARQL_CHECK_ERROR_TEXT(problem_of(none), errc::unsupported_architecture, "no layer has attention");
+    LARQL_CHECK_ERROR_TEXT(problem_of(none), errc::unsupported_architecture, "configuration: no layer has attention");
 }
 
 TEST_CASE("closed world: numbers that kernels compute with are within the range of float") {

@@ -138,6 +138,8 @@ TEST_CASE("gguf families: the file is what llama.cpp's converter writes, and the
         if (one.runs) CHECK(error_against(one.name, read, attention_form::factored) <= 2e-5);
         const larql::verify_report report = larql::verify(published, read);
         CHECK(report.holds());
+        const bool is_wrapper = published.name_prefix() != "model." && !published.family().params_json;
+        CHECK(report.towers.empty() != is_wrapper);
         for (const std::string& tower : report.towers)
             CHECK((contains(tower, "vision") || contains(tower, "projector")));
         if (!one.returns) {

@@ -21,7 +21,6 @@
 #include <functional>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace {
@@ -229,37 +228,70 @@ TEST_CASE("verify: one weight changed in its last bit is found and named") {
 TEST_CASE("verify: a wrapper's tensors are the model's, wherever its output stands, and towers are named apart") {
     const checkpoint model = open_data("hf/deepseek_v3"), gguf = open_data("gguf/deepseek_v3-bf16.gguf");
     const std::string inner = "model.";
-    for (const auto& [prefix, output] :
-         {std::pair<std::string, std::string>{"language_model.model.", "language_model."},
-          {"model.language_model.", ""}}) {
+    const nlohmann::json wrapper = {{"model_type", "some_vision_model"},
+                                    {"architectures", {"SomeForConditionalGeneration"}},
+                                    {"text_config", model.config_json()},
+                                    {"vision_config", {{"hidden_size", 8}}}};
+    struct placed {
+        std::string prefix, output;  ///< what stands before the model's names, and before lm_head
+    };
+    for (const auto& [prefix, output] : {placed{"language_model.model.", "language_model."},
+                                         placed{"language_model.model.", ""}, placed{"model.language_model.", ""}}) {
         CAPTURE(prefix);
+        CAPTURE(output);
         const larql::testing::temporary_folder folder;
-        const checkpoint wrapped = checkpoint::open(copy_model(model, folder / "a", [&](copied& tensor) {
-            const bool is_inner = tensor.name.starts_with(inner);
-            tensor.name = is_inner ? prefix + tensor.name.substr(inner.size()) : output + tensor.name;
-            return true;
-        }));
-        CHECK(wrapped.tensor_name(larql::tensor_role::output, 0) == output + "lm_head.weight");
-        const verify_report report = verify(wrapped, gguf);
-        CHECK(report.holds());
-        CHECK(report.towers.empty());
-        CHECK(find(report, output + "lm_head.weight") != nullptr);
-        // With a tower in place of the final norm, which is then missing.
-        const std::string norm = prefix + "norm.weight", tower = "vision_tower.norm.weight";
-        const checkpoint seeing = checkpoint::open(copy_model(wrapped, folder / "b", [&](copied& tensor) {
-            if (tensor.name == norm) tensor.name = tower;
-            return true;
-        }));
-        for (const verify_report& seen : {verify(seeing, gguf), verify(gguf, seeing)}) {
-            CHECK(seen.towers == std::vector<std::string>{tower});
-            CHECK(!seen.holds());
-            CHECK(seen.only_in_a.size() + seen.only_in_b.size() == 1);
+        int copies = 0;
+        // The model in a wrapper, with one of its tensors, named as in the plain model, under another name.
+        const auto wrapped_with = [&](const std::string& name, const std::string& instead) {
+            const fs::path made = copy_model(model, folder / std::to_string(copies++), [&](copied& tensor) {
+                const bool is_inner = tensor.name.starts_with(inner);
+                tensor.name = tensor.name == name ? instead
+                              : is_inner          ? prefix + tensor.name.substr(inner.size())
+                                                  : output + tensor.name;
+                return true;
+            });
+            larql::testing::write_file(made / "config.json", wrapper.dump());
+            return checkpoint::open(made);
+        };
+        {
+            const checkpoint wrapped = wrapped_with("", "");
+            CHECK(wrapped.tensor_name(larql::tensor_role::output, 0) == output + "lm_head.weight");
+            const verify_report report = verify(wrapped, gguf);
+            CHECK(report.holds());
+            CHECK(report.towers.empty());
+            CHECK(find(report, output + "lm_head.weight") != nullptr);
         }
-        // Where both could have it, it is missing like any other.
-        const verify_report apart = verify(seeing, wrapped);
-        CHECK(apart.only_in_a == std::vector<std::string>{tower});
-        CHECK(apart.only_in_b == std::vector<std::string>{norm});
+        const std::string norm = "model.norm.weight";
+        // A tower is one of its own: what the model lost is missing all the same.
+        const std::string tower = "vision_tower.norm.weight";
+        const checkpoint seeing = wrapped_with(norm, tower);
+        for (const verify_report& report : {verify(seeing, gguf), verify(gguf, seeing)}) {
+            CHECK(report.towers == std::vector<std::string>{tower});
+            CHECK(report.only_in_a.size() + report.only_in_b.size() == 1);
+        }
+        CHECK(verify(seeing, model).only_in_a == std::vector<std::string>{tower});  // both could have it
+        // None is what lies within the model's layers, or where another model's attention would.
+        for (const std::string& extra :
+             {prefix + "layers.0.vision_gate.weight", prefix + "layers.0.mlp.visual.weight",
+              std::string("other.layers.0.self_attn.o_proj.weight"), std::string("layers.0.self_attn.o_proj.weight")}) {
+            CAPTURE(extra);
+            const verify_report report = verify(wrapped_with(norm, extra), gguf);
+            CHECK(report.only_in_a == std::vector<std::string>{extra});
+            CHECK(report.towers.empty());
+        }
+        // Of two outputs one is the model's, and the other is not passed over.
+        const verify_report two =
+            verify(wrapped_with(norm, output.empty() ? "head.lm_head.weight" : "lm_head.weight"), gguf);
+        CHECK(two.only_in_a.size() == 1);
     }
+    // In a model that is no wrapper nothing is a tower.
+    const larql::testing::temporary_folder folder;
+    const checkpoint plain = checkpoint::open(copy_model(model, folder / "plain", [](copied& tensor) {
+        if (tensor.name == "model.norm.weight") tensor.name = "vision_tower.norm.weight";
+        return true;
+    }));
+    CHECK(verify(plain, gguf).only_in_a == std::vector<std::string>{"vision_tower.norm.weight"});
+    CHECK(verify(plain, gguf).towers.empty());
 }
 
 TEST_CASE("verify: missing and extra tensors are listed, whatever they are") {

@@ -56,13 +56,6 @@ inline std::string_view tower_in(std::string_view name) {
     return {};
 }
 
-/// Whether a name is one of the model's: under its prefix, or of what stands beside it (lm_head), or beside all that a
-/// wrapper holds.
-inline bool is_own(const matched_name& matched, std::string_view model_prefix) {
-    if (matched.prefix == model_prefix || std::string(matched.prefix) + "model." == model_prefix) return true;
-    return matched.prefix.empty() && matched.identity.role == tensor_role::output;
-}
-
 /// The attention block to which a tensor belongs, or nothing: a layer may have none.
 inline std::optional<std::size_t> find_block(const model_config& model, const tensor_identity& what) {
     const auto found = std::ranges::find_if(model.blocks, [&](const attention_spec& spec) {
@@ -88,10 +81,13 @@ public:
 
     [[nodiscard]] const std::string& prefix() const noexcept { return m_prefix; }
 
-    /// The stored name of a tensor, or null.
+    /// The stored name of a tensor, or null. The output stands beside the model, or beside all that a wrapper holds.
     [[nodiscard]] const std::string* find(const tensor_identity& what) const {
-        const std::string* const under = m_map.find(m_prefix, what);
-        return under == nullptr && what.role == tensor_role::output ? m_map.find("", what) : under;
+        const std::string* stored = m_map.find(m_prefix, what);
+        if (what.role != tensor_role::output) return stored;
+        for (const std::string_view prefix : {prefix_beside(m_prefix), std::string_view()})
+            if (stored == nullptr) stored = m_map.find(prefix, what);
+        return stored;
     }
 
     /// The name that a tensor has or would have.

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_CONVERSION_PLAN_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/checkpoint/own_names.hpp>
 #include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/detail/convert/attention_planner.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
@@ -146,7 +147,7 @@ private:
         if (m_predicting.plan(name, m_plan.rows)) return;
         if (m_keeps_names) return plan_weight(name, name, m_source.weights().at(name));
         const auto matched = m_stored.match(name);
-        if (!matched || !is_own(*matched, m_source.name_prefix())) return add_nameless(name);
+        if (!matched || !is_own(m_source, name, *matched)) return add_nameless(name);
         plan_renamed(name, matched->identity);
     }
 
@@ -170,8 +171,7 @@ private:
             return true;
         }
         const auto matched = m_stored.match(name);
-        const std::string_view tower = tower_in(name);
-        if ((!matched || !is_own(*matched, m_source.name_prefix())) && !tower.empty() && is_wrapper()) {
+        if (const std::string_view tower = tower_of(m_source, name, matched); !tower.empty()) {
             warn_once("tensors of a tower that sees or hears (" + std::string(tower) +
                       "), which llama.cpp has in a file of their own");
             return true;
@@ -180,10 +180,6 @@ private:
         const nlohmann::json config = m_source.config_json();
         const nlohmann::json& text = *find_text_part(config).object;
         return text.value("tie_word_embeddings", false);
-    }
-    [[nodiscard]] bool is_wrapper() const {
-        const nlohmann::json config = m_source.config_json();
-        return !find_text_part(config).path.empty();
     }
     void warn_once(const std::string& left_out) {
         const std::string sentence = "left out: " + left_out;

@@ -46,6 +46,12 @@ struct matched_name {
 inline constexpr std::string_view weight_ending = ".weight";
 inline constexpr std::string_view bias_ending = ".bias";
 
+/// The prefix of what stands beside a model: "a." for "a.model.", and none where the prefix does not end so.
+constexpr std::string_view prefix_beside(std::string_view prefix) noexcept {
+    constexpr std::string_view model = ".model.";
+    return prefix.ends_with(model) ? prefix.substr(0, prefix.size() - model.size() + 1) : std::string_view();
+}
+
 constexpr std::string_view pattern_of(const name_row& row, naming world) noexcept {
     return world == naming::gguf ? row.gguf : row.hf;
 }
@@ -173,15 +179,9 @@ private:
         }
         return name;
     }
-    /// The prefix of what stands beside a model: "a." for "a.model.", and none where the prefix does not end so.
-    [[nodiscard]] static std::string_view beside(std::string_view prefix) noexcept {
-        constexpr std::string_view model = ".model.";
-        return prefix.ends_with(model) ? prefix.substr(0, prefix.size() - model.size() + 1) : std::string_view();
-    }
-
     [[nodiscard]] std::string spell(const name_row& row, const tensor_identity& what, std::string_view prefix) const {
         if (m_world == naming::gguf) prefix = "";
-        if (row.beside_model) prefix = beside(prefix);
+        if (row.beside_model) prefix = prefix_beside(prefix);
         return std::string(prefix) + spell(pattern_of(row, m_world), what);
     }
 

@@ -63,7 +63,7 @@ public:
             for (spec.part = 0; spec.part < m_family.attentions_per_layer; ++spec.part) all.push_back(spec);
         }
         if (all.empty() && !plans.empty())
-            m_problems.add(errc::unsupported_architecture, m_values.where + "layer_types", "no layer has attention");
+            m_problems.add(errc::unsupported_architecture, "configuration", "no layer has attention");
         if (reads_indexer(m_family))
             indexer_resolver(m_values, m_problems, m_not_understood)
                 .set(all, m_layers, types, with_eps(m_family.indexer.k_norm));

@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_VERIFY_TENSOR_PAIRS_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/checkpoint/own_names.hpp>
 #include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/verify/numbers.hpp>
@@ -82,7 +83,7 @@ private:
     void add(const std::string& name) {
         if (is_inert(name)) return;
         const auto matched = m_matcher.match(name);
-        if (!matched || !is_own(*matched, m_model.name_prefix())) return add_named(name);
+        if (!matched || !is_own(m_model, name, *matched)) return add_named(name);
         const tensor_identity& what = matched->identity;
         constexpr role_set consumed{tensor_role::inert, tensor_role::rope_divisors, tensor_role::rope_long_factors,
                                     tensor_role::rope_short_factors};  // by the configuration, if at all
@@ -99,7 +100,8 @@ private:
         tensor_key key{.role = what.role, .bias = what.bias, .layer = what.layer, .expert = what.expert};
         constexpr role_set of_experts{tensor_role::expert_gate, tensor_role::expert_up, tensor_role::expert_down};
         if (!of_experts.contains(what.role) || stored.shape().size() != 3) {
-            parts.emplace(key, tensor_part{name, 0, stored.rows(), stored.stored_bytes(), name});
+            if (!parts.emplace(key, tensor_part{name, 0, stored.rows(), stored.stored_bytes(), name}).second)
+                add_named(name);
             return;
         }
         const std::uint64_t experts = stored.shape()[0], rows = stored.shape()[1];
@@ -119,7 +121,8 @@ private:
         const weight stored = m_model.weights().at(name);
         const std::string& prefix = m_model.name_prefix();
         const std::string rest = name.starts_with(prefix) ? name.substr(prefix.size()) : name;
-        parts.emplace(tensor_key{.name = rest}, tensor_part{name, 0, stored.rows(), stored.stored_bytes(), name});
+        const tensor_part whole{name, 0, stored.rows(), stored.stored_bytes(), name};
+        if (!parts.emplace(tensor_key{.name = rest}, whole).second) parts.emplace(tensor_key{.name = name}, whole);
     }
 
     /// The first number in a name.
@@ -195,9 +198,10 @@ inline std::vector<std::string> without_partner(const part_map& side, const part
     return names;
 }
 
-/// Takes the tensors of towers that see or hear out of some names.
-inline void take_towers(std::vector<std::string>& names, std::vector<std::string>& towers) {
-    const auto is_tower = [](const std::string& name) { return !tower_in(name).empty(); };
+/// Takes the tensors of towers that see or hear out of names that the other side lacks.
+inline void take_towers(const checkpoint& model, std::vector<std::string>& names, std::vector<std::string>& towers) {
+    const name_matcher matcher(model.family().names, naming::safetensors);
+    const auto is_tower = [&](const std::string& name) { return !tower_of(model, name, matcher.match(name)).empty(); };
     std::ranges::copy_if(names, std::back_inserter(towers), is_tower);
     std::erase_if(names, is_tower);
 }
@@ -214,7 +218,7 @@ inline matched_tensors match_tensors(const checkpoint& a, const checkpoint& b, c
     out.only_in_a = without_partner(x, y);
     out.only_in_b = without_partner(y, x);
     if (a.has_gguf_names() != b.has_gguf_names())
-        take_towers(a.has_gguf_names() ? out.only_in_b : out.only_in_a, out.towers);
+        a.has_gguf_names() ? take_towers(b, out.only_in_b, out.towers) : take_towers(a, out.only_in_a, out.towers);
     return out;
 }
 
