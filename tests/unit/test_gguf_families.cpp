@@ -2,6 +2,7 @@
 //
 // GGUF of the families of latent attention, held against what llama.cpp's converter wrote of the same folder.
 #include <larql/convert.hpp>
+#include <larql/detail/model/stored_otherwise.hpp>
 #include <larql/safetensors_writer.hpp>
 #include <larql/verify.hpp>
 
@@ -13,12 +14,16 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -75,8 +80,10 @@ bool contains(const std::string& text, std::string_view part) { return text.find
 
 /// The name that a tensor has where the language model stands by itself.
 std::string without_wrapper(std::string name) {
-    const std::string wrapper = "model.language_model.";
-    return name.starts_with(wrapper) ? "model." + name.substr(wrapper.size()) : name;
+    for (const std::string_view wrapper : {"model.language_model.", "language_model.model."})
+        if (name.starts_with(wrapper)) return "model." + name.substr(wrapper.size());
+    const std::string_view beside = "language_model.";
+    return name.starts_with(beside) ? name.substr(beside.size()) : name;
 }
 
 /// Every tensor of the language model, in name, type, shape and bits.
@@ -114,6 +121,8 @@ const gguf_case cases[] = {
      {"mistral4.expert_gating_func", "mistral4.attention.temperature_scale", "mistral4.attention.temperature_length"}},
     {"mistral_large_3_gguf", "mistral_large_3", {}, true, false},
     {"plm_gguf", "plm", {}, false},
+    {"kimi_linear_gguf", "kimi_linear"},
+    {"kimi_vl_gguf", "deepseek_v3"},
 };
 
 }  // namespace
@@ -159,7 +168,8 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
     const larql::testing::temporary_folder folder;
     conversion_options whole = to_gguf;
     whole.split_kv_b = false;
-    for (const std::string name : {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf"}) {
+    for (const std::string name :
+         {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf", "kimi_linear_gguf"}) {
         CAPTURE(name);
         const fs::path old = folder.path() / (name + "-old.gguf"), current = folder.path() / (name + ".gguf");
         const fs::path again = folder.path() / (name + "-again.gguf");
@@ -229,9 +239,23 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
     CHECK(contains(refused("plm_gguf", "hidden_act", "silu"), "hidden_act"));
     CHECK(contains(refused("youtu_gguf", "hidden_act", "relu2"), "hidden_act"));
     CHECK(contains(refusal(data + "/hf/minicpm3_b", out), "rotary embedding"));  // longrope's magnitude
-    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "A_log"));
-    CHECK(contains(refusal(data + "/hf/longcat_flash_b", out), "longcat_flash"));
-    CHECK(contains(refusal(data + "/hf/axk1_b", out), "norms after its experts"));
+    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "layers.0.block_sparse_moe.down_proj"));  // a dense layer
+    CHECK(contains(refused("kimi_linear_gguf", "moe_renormalize", false), "moe_renormalize"));
+    for (const char* size : {"num_heads", "head_dim", "short_conv_kernel_size"}) {
+        const fs::path from = changed("kimi_linear_gguf", folder / size,
+                                      [&](nlohmann::json& config) { config["linear_attn_config"].erase(size); });
+        CHECK(contains(refusal(from, out), std::string("linear_attn_config.") + size));
+    }
+    const fs::path other_heads = changed("kimi_linear_gguf", folder / "heads",
+                                         [](nlohmann::json& config) { config["linear_attn_config"]["num_heads"] = 2; });
+    CHECK(contains(refusal(other_heads, out), "one number for it and for num_attention_heads, 3, got 2"));
+    for (const char* name : {"longcat_flash_b", "axk1_b", "axk2_b", "hy_v4_vl"})
+        CHECK(contains(refusal(data + "/hf/" + name, out), "llama.cpp has no architecture for it"));
+    for (const auto& [name, architecture] :
+         {std::pair{"bailing_hybrid_b", "\"bailingmoe3\""}, std::pair{"glm5_next", "\"glm5-next\""},
+          std::pair{"hy_v4", "\"hy_v4\""}, std::pair{"dots3_note_b", "\"dots3note\""}})
+        CHECK(contains(refusal(data + "/hf/" + name, out), std::string("llama.cpp's ") + architecture));
+    CHECK(contains(refusal(data + "/hf/axk1_b", out), "no place for its norms after experts"));
 }
 
 TEST_CASE("gguf families: a base of rotation that is not the usual one is stated where the converter states none") {
@@ -242,4 +266,37 @@ TEST_CASE("gguf families: a base of rotation that is not the usual one is stated
     CHECK(gguf_file::open(folder.path() / "out.gguf").get<float>("minicpm3.rope.freq_base") == 700.0F);
     const gguf_file usual = gguf_file::open(data + "/gguf/minicpm3_gguf-bf16.gguf");
     CHECK(usual.find_value("minicpm3.rope.freq_base") == nullptr);
+}
+
+TEST_CASE("gguf families: groups of experts are stated where there are several, though the converter states none") {
+    const larql::testing::temporary_folder folder;
+    const fs::path out = folder.path() / "out.gguf";
+    convert(changed("kimi_linear_gguf", folder / "in", [](nlohmann::json& config) { config["num_expert_group"] = 3; }),
+            out, to_gguf);
+    CHECK(gguf_file::open(out).get<int>("kimi-linear.expert_group_count") == 3);
+    convert(out, folder.path() / "back", {.form = attention_form::factored});
+    const nlohmann::json back = checkpoint::open(folder.path() / "back").config_json();
+    CHECK(back.at("num_expert_group") == 3);
+    CHECK(back.at("num_experts_per_token") == 2);
+    CHECK(back.at("linear_attn_config") ==
+          nlohmann::json({{"short_conv_kernel_size", 4}, {"head_dim", 8}, {"num_heads", 3}}));
+}
+
+TEST_CASE("gguf families: a rate of forgetting is minus an exponential, and its logarithm comes back") {
+    using larql::detail::logarithm_of_minus;
+    using larql::detail::minus_exponential;
+    CHECK(minus_exponential(0.0F) == -1.0F);
+    CHECK(minus_exponential(2.5F) == -12.182494F);
+    // Every bfloat16, even where another program's exponential is one bit off; and every float32 from 1 on.
+    for (std::uint32_t high = 0; high < 0x10000; ++high) {
+        const auto number = std::bit_cast<float>(high << 16);
+        if (!(std::fabs(number) < 10.0F) || std::fabs(number) < 0x1p-12F) continue;
+        const float rate = minus_exponential(number);
+        for (const float stored : {rate, std::nextafter(rate, 0.0F), std::nextafter(rate, -1e30F)})
+            if (logarithm_of_minus(stored) != number) FAIL_CHECK(number << " comes back as another number");
+    }
+    for (float number = 1.0F; number < 3.0F; number += 0.00123F)
+        if (logarithm_of_minus(minus_exponential(number)) != number)
+            FAIL_CHECK(number << " comes back as another number");
+    CHECK(std::isnan(logarithm_of_minus(1.0F)));
 }
