@@ -3,10 +3,10 @@
 // GGUF of the families of latent attention, held against what llama.cpp's converter wrote of the same folder.
 #include <larql/convert.hpp>
 #include <larql/detail/model/stored_otherwise.hpp>
-#include <larql/safetensors_writer.hpp>
 #include <larql/verify.hpp>
 
 #include <nlohmann/json.hpp>
+#include <support/changed_case.hpp>
 #include <support/converted.hpp>
 #include <support/files.hpp>
 #include <support/gguf_files.hpp>
@@ -35,6 +35,7 @@ using larql::container;
 using larql::conversion;
 using larql::conversion_options;
 using larql::gguf_file;
+using larql::testing::changed_case;
 using larql::testing::error_against;
 using larql::testing::names_of;
 
@@ -45,25 +46,6 @@ std::vector<std::string> convert(const fs::path& from, const fs::path& to, const
     conversion made(checkpoint::open(from), to, options);
     made.run();
     return made.warnings();
-}
-
-/// A copy of a case with other keys in its configuration and more tensors, all like the final norm.
-fs::path changed(const std::string& name, const fs::path& out, const std::function<void(nlohmann::json&)>& change,
-                 const std::vector<std::string>& more = {}) {
-    const checkpoint model = checkpoint::open(data + "/hf/" + name);
-    nlohmann::json config = model.config_json();
-    change(config);
-    fs::create_directories(out);
-    larql::testing::write_file(out / "config.json", config.dump());
-    larql::safetensors_writer writer(out / "model.safetensors");
-    const larql::tensor_info& like =
-        *std::ranges::find_if(model.tensors(), [](const larql::tensor_info& info) { return info.shape.size() == 1; });
-    for (const larql::tensor_info& info : model.tensors()) writer.add_tensor(info.name, info.type, info.shape);
-    for (const std::string& one : more) writer.add_tensor(one, like.type, like.shape);
-    for (const larql::tensor_info& info : model.tensors()) writer.write(info.name, model.bytes(info));
-    for (const std::string& one : more) writer.write(one, model.bytes(like));
-    writer.commit();
-    return out;
 }
 
 std::string refusal(const fs::path& from, const fs::path& to) {
@@ -172,7 +154,7 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
          {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf", "kimi_linear_gguf"}) {
         CAPTURE(name);
         const fs::path old = folder.path() / (name + "-old.gguf"), current = folder.path() / (name + ".gguf");
-        const fs::path again = folder.path() / (name + "-again.gguf");
+        const fs::path again = folder.path() / (name + "-again.gguf"), direct = folder.path() / (name + "-direct.gguf");
         convert(data + "/hf/" + name, old, whole);
         for (const std::string& tensor : names_of(checkpoint::open(old))) {
             CHECK(!contains(tensor, "attn_k_b"));
@@ -181,6 +163,8 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
         convert(old, current, to_gguf);
         larql::testing::check_same_tensors(gguf_file::open(current),
                                            gguf_file::open(data + "/gguf/" + name + "-bf16.gguf"));
+        convert(data + "/hf/" + name, direct, to_gguf);
+        larql::testing::check_same_metadata(gguf_file::open(current), gguf_file::open(direct));
         convert(current, again, whole);
         larql::testing::check_same_tensors(gguf_file::open(again), gguf_file::open(old));
         convert(old, folder.path() / name, {.form = attention_form::factored});
@@ -202,10 +186,10 @@ TEST_CASE("gguf families: prediction blocks stay where llama.cpp has them, and a
         CHECK(file.find_tensor(name) != nullptr);
 
     // One that the configuration does not count, and one of a family whose files have none.
-    const fs::path uncounted = changed("glm_moe_dsa_gguf", folder / "uncounted",
-                                       [](nlohmann::json& config) { config.erase("num_nextn_predict_layers"); });
-    for (const fs::path& from : {uncounted, changed("youtu_gguf", folder / "youtu", [](nlohmann::json&) {},
-                                                    {"model.layers.2.enorm.weight"})}) {
+    const fs::path uncounted = changed_case("glm_moe_dsa_gguf", folder / "uncounted",
+                                            [](nlohmann::json& config) { config.erase("num_nextn_predict_layers"); });
+    for (const fs::path& from : {uncounted, changed_case("youtu_gguf", folder / "youtu", [](nlohmann::json&) {},
+                                                         {"model.layers.2.enorm.weight"})}) {
         const std::vector<std::string> warnings = convert(from, left, to_gguf);
         REQUIRE(warnings.size() == 1);
         CHECK(contains(warnings.front(), "blocks that predict further tokens"));
@@ -222,7 +206,7 @@ TEST_CASE("gguf families: a tower beside the language model is left out with a w
     CHECK(contains(warnings[0], "model.multi_modal_projector"));
     CHECK(contains(warnings[1], "model.vision_tower"));
     const fs::path plain =
-        changed("youtu_gguf", folder / "plain", [](nlohmann::json&) {}, {"model.vision_tower.norm.weight"});
+        changed_case("youtu_gguf", folder / "plain", [](nlohmann::json&) {}, {"model.vision_tower.norm.weight"});
     CHECK(contains(refusal(plain, folder.path() / "plain.gguf"), "model.vision_tower.norm.weight"));
 }
 
@@ -231,7 +215,7 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
     const fs::path out = folder.path() / "out.gguf";
     const auto refused = [&](const std::string& name, const std::string& key, const nlohmann::json& value) {
         const fs::path from =
-            changed(name, folder / (name + key), [&](nlohmann::json& config) { config[key] = value; });
+            changed_case(name, folder / (name + key), [&](nlohmann::json& config) { config[key] = value; });
         return refusal(from, out);
     };
     CHECK(contains(refused("minicpm3_gguf", "dim_model_base", 128), "dim_model_base"));
@@ -242,12 +226,13 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
     CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "layers.0.block_sparse_moe.down_proj"));  // a dense layer
     CHECK(contains(refused("kimi_linear_gguf", "moe_renormalize", false), "moe_renormalize"));
     for (const char* size : {"num_heads", "head_dim", "short_conv_kernel_size"}) {
-        const fs::path from = changed("kimi_linear_gguf", folder / size,
-                                      [&](nlohmann::json& config) { config["linear_attn_config"].erase(size); });
+        const fs::path from = changed_case("kimi_linear_gguf", folder / size,
+                                           [&](nlohmann::json& config) { config["linear_attn_config"].erase(size); });
         CHECK(contains(refusal(from, out), std::string("linear_attn_config.") + size));
     }
-    const fs::path other_heads = changed("kimi_linear_gguf", folder / "heads",
-                                         [](nlohmann::json& config) { config["linear_attn_config"]["num_heads"] = 2; });
+    const fs::path other_heads = changed_case("kimi_linear_gguf", folder / "heads", [](nlohmann::json& config) {
+        config["linear_attn_config"]["num_heads"] = 2;
+    });
     CHECK(contains(refusal(other_heads, out), "one number for it and for num_attention_heads, 3, got 2"));
     for (const char* name : {"longcat_flash_b", "axk1_b", "axk2_b", "hy_v4_vl"})
         CHECK(contains(refusal(data + "/hf/" + name, out), "llama.cpp has no architecture for it"));
@@ -260,8 +245,8 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
 
 TEST_CASE("gguf families: a base of rotation that is not the usual one is stated where the converter states none") {
     const larql::testing::temporary_folder folder;
-    const fs::path from = changed("minicpm3_gguf", folder / "in",
-                                  [](nlohmann::json& config) { config["rope_parameters"]["rope_theta"] = 700.0; });
+    const fs::path from = changed_case("minicpm3_gguf", folder / "in",
+                                       [](nlohmann::json& config) { config["rope_parameters"]["rope_theta"] = 700.0; });
     convert(from, folder.path() / "out.gguf", to_gguf);
     CHECK(gguf_file::open(folder.path() / "out.gguf").get<float>("minicpm3.rope.freq_base") == 700.0F);
     const gguf_file usual = gguf_file::open(data + "/gguf/minicpm3_gguf-bf16.gguf");
@@ -271,8 +256,9 @@ TEST_CASE("gguf families: a base of rotation that is not the usual one is stated
 TEST_CASE("gguf families: groups of experts are stated where there are several, though the converter states none") {
     const larql::testing::temporary_folder folder;
     const fs::path out = folder.path() / "out.gguf";
-    convert(changed("kimi_linear_gguf", folder / "in", [](nlohmann::json& config) { config["num_expert_group"] = 3; }),
-            out, to_gguf);
+    convert(
+        changed_case("kimi_linear_gguf", folder / "in", [](nlohmann::json& config) { config["num_expert_group"] = 3; }),
+        out, to_gguf);
     CHECK(gguf_file::open(out).get<int>("kimi-linear.expert_group_count") == 3);
     convert(out, folder.path() / "back", {.form = attention_form::factored});
     const nlohmann::json back = checkpoint::open(folder.path() / "back").config_json();
