@@ -5,6 +5,7 @@
 #include <larql/detail/convert/gguf_rope_rows.hpp>
 #include <larql/detail/convert/gguf_sizes.hpp>
 #include <larql/detail/convert/row_makers.hpp>
+#include <larql/verify.hpp>
 
 #include <nlohmann/json.hpp>
 #include <support/changed_case.hpp>
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -220,4 +222,35 @@ TEST_CASE("gguf rules: sizes of linear layers are read where transformers writes
     const fs::path text = changed_case("kimi_linear_gguf", folder / "text",
                                        [](json& config) { config["linear_attn_config"]["head_dim"] = "8"; });
     CHECK(contains(refusal(text, folder / "none.gguf"), "expected a size, got \"8\""));
+}
+
+TEST_CASE("gguf rules: prediction blocks that a family's files do not have are not counted, whatever is stated") {
+    const larql::testing::temporary_folder folder;
+    const std::size_t layers = checkpoint::open(data + "/hf/deepseek_v3").config().num_hidden_layers;
+    const fs::path from =
+        changed_case("deepseek_v3", folder / "in", [](json& config) { config["num_nextn_predict_layers"] = 1; },
+                     {"model.layers." + std::to_string(layers) + ".enorm.weight"});
+    const gguf_file file = convert(from, folder / "out.gguf");
+    CHECK(file.get<std::size_t>("deepseek2.block_count") == layers);
+    CHECK(file.find_value("deepseek2.nextn_predict_layers") == nullptr);
+    for (const larql::tensor_info& info : file.tensors()) CHECK(!contains(std::string(info.name), "nextn"));
+}
+
+TEST_CASE("gguf rules: rates of forgetting agree but for the last bit of an exponential, and for no more") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint published = checkpoint::open(data + "/hf/kimi_linear_gguf");
+    const std::string made = data + "/gguf/kimi_linear_gguf-bf16.gguf";
+    CHECK(larql::verify(published, checkpoint::open(made)).holds());  // torch's exponentials
+    const gguf_file file = gguf_file::open(made);
+    const larql::tensor_info& rates = file.at_tensor("blk.2.ssm_a");
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, file.bytes(rates).data(), sizeof bits);
+    const fs::path changed = folder / "changed.gguf";
+    fs::copy_file(made, changed);
+    bits += 3;
+    std::fstream out(changed, std::ios::in | std::ios::out | std::ios::binary);
+    out.seekp(static_cast<std::streamoff>(rates.offset));
+    out.write(reinterpret_cast<const char*>(&bits), sizeof bits);
+    out.close();
+    CHECK(!larql::verify(published, checkpoint::open(changed)).holds());
 }
