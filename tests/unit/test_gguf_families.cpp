@@ -150,8 +150,8 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
     const larql::testing::temporary_folder folder;
     conversion_options whole = to_gguf;
     whole.split_kv_b = false;
-    for (const std::string name :
-         {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf", "kimi_linear_gguf"}) {
+    for (const std::string name : {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf",
+                                   "kimi_linear_gguf", "youtu_gguf"}) {
         CAPTURE(name);
         const fs::path old = folder.path() / (name + "-old.gguf"), current = folder.path() / (name + ".gguf");
         const fs::path again = folder.path() / (name + "-again.gguf"), direct = folder.path() / (name + "-direct.gguf");

@@ -184,6 +184,9 @@ TEST_CASE("gguf rules: divisors of Llama 3.1 are those that torch computes in fl
     CHECK(divisors[28] == 1.0F);
     CHECK(divisors[35] == 8.0F);
     for (std::size_t i = 0; i < want.size(); ++i) CHECK(divisors[29 + i] == want[i]);
+    // A length that is no power of two shows that torch multiplies by a reciprocal.
+    rope.original_max_position = 5000.0;
+    CHECK(floats_of(larql::detail::llama3_divisors_row(rope))[26] == 0x1.0b9fap+0F);
 }
 
 TEST_CASE("gguf rules: what a file is called by its numbers goes by its matrices") {
