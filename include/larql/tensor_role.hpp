@@ -200,6 +200,7 @@ public:
         for (const tensor_role role : roles) insert(role);
     }
     constexpr void insert(tensor_role role) noexcept { m_bits[word(role)] |= bit(role); }
+    constexpr void erase(tensor_role role) noexcept { m_bits[word(role)] &= ~bit(role); }
     [[nodiscard]] constexpr bool contains(tensor_role role) const noexcept {
         return (m_bits[word(role)] & bit(role)) != 0;
     }
