@@ -28,7 +28,7 @@ namespace {
 
 // One for each level of vector code that this machine has.
 std::vector<gemm_path> paths() {
-    std::vector<gemm_path> out{gemm_path::blas};
+    std::vector<gemm_path> out{gemm_path::blas, gemm_path::portable};
     const auto level = larql::detail::detected_simd_level();
     if (level >= larql::detail::simd_level::avx2) out.push_back(gemm_path::avx2);
     if (level >= larql::detail::simd_level::avx512) out.push_back(gemm_path::avx512);

@@ -29,6 +29,7 @@ template <class T>
 std::vector<gemm_path> paths() {
     std::vector<gemm_path> out{gemm_path::blas};
     if constexpr (std::is_same_v<T, float>) {
+        out.push_back(gemm_path::portable);
         const auto level = larql::detail::detected_simd_level();
         if (level >= larql::detail::simd_level::avx2) out.push_back(gemm_path::avx2);
         if (level >= larql::detail::simd_level::avx512) out.push_back(gemm_path::avx512);

@@ -25,11 +25,12 @@
 namespace larql::detail {
 
 /// How a product is computed. Double always goes through BLAS; few rows of float never do.
-enum class gemm_path { blas, avx2, avx512, amx };
+enum class gemm_path { blas, portable, avx2, avx512, amx };
 
 inline std::string_view to_string(gemm_path path) noexcept {
     switch (path) {
         case gemm_path::blas: return "blas";
+        case gemm_path::portable: return "portable";
         case gemm_path::avx2: return "avx2";
         case gemm_path::avx512: return "avx512";
         case gemm_path::amx: return "amx";
@@ -37,20 +38,23 @@ inline std::string_view to_string(gemm_path path) noexcept {
     return "unknown";
 }
 
-/// The fastest path that this process may use.
+/// The fastest path that this process may use. An x86 processor below AVX2 leaves the product to BLAS, which has code
+/// for its 16 small registers; elsewhere the portable level is the processor's own vectors.
 inline gemm_path best_gemm_path() noexcept {
+    constexpr gemm_path below_avx2 = LARQL_X86_DISPATCH ? gemm_path::blas : gemm_path::portable;
     switch (active_simd_level()) {
-        case simd_level::portable: return gemm_path::blas;
+        case simd_level::portable: return below_avx2;
         case simd_level::avx2: return gemm_path::avx2;
         case simd_level::avx512: return amx_permitted() ? gemm_path::amx : gemm_path::avx512;
     }
-    return gemm_path::blas;
+    return below_avx2;
 }
 
 /// The level of the vector code of a path.
 inline simd_level level_of(gemm_path path) noexcept {
     switch (path) {
-        case gemm_path::blas: return simd_level::portable;
+        case gemm_path::blas:
+        case gemm_path::portable: return simd_level::portable;
         case gemm_path::avx2: return simd_level::avx2;
         default: return simd_level::avx512;
     }
@@ -101,7 +105,6 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
     }
     if constexpr (std::is_same_v<T, float>)
         if (p.b_rows == row_role::column && p.m() <= few_rows_limit) return multiply_few(p, threads, path);
-#if LARQL_X86_DISPATCH
     if constexpr (std::is_same_v<T, float>) {
         if (path != gemm_path::blas) {
 #if LARQL_AMX
@@ -111,7 +114,6 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
             return packed_product(p, level_of(path), threads).run();
         }
     }
-#endif
     static_cast<void>(path);
     blas_product<T>(p, threads).run();
 }

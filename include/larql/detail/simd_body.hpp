@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Vectors of float for one level of vector code. Included once per level by attention/kernels.hpp, which names
-// the level by macros:
-//   LARQL_SIMD_NAMESPACE  where the code goes
-//   LARQL_SIMD_TARGET     the target attribute; empty for portable
-//   LARQL_SIMD_BYTES      size of a vector
-//   LARQL_SIMD_FUSED      whether the level has an instruction that multiplies and adds with one rounding
+// Vectors of float for one level of vector code. Included once per level by simd.hpp; see simd_levels.hpp.
 // GCC's and Clang's vector extensions are used instead of <immintrin.h>, which costs every user half a second per
-// source file. Each function carries the target attribute: without it GCC splits wide vectors before it inlines.
+// source file.
 #ifdef LARQL_SIMD_NAMESPACE
 
 namespace larql::detail::LARQL_SIMD_NAMESPACE {

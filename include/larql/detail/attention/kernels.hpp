@@ -8,7 +8,7 @@
 
 #include <larql/detail/attention/plan.hpp>
 #include <larql/detail/attention/problem.hpp>
-#include <larql/detail/cpu.hpp>
+#include <larql/detail/simd.hpp>
 #include <larql/dtype.hpp>
 
 #include <algorithm>
@@ -91,73 +91,31 @@ struct level_kernels {
 
 }  // namespace larql::detail
 
-#include <larql/detail/simd_scope.hpp>
+#define LARQL_SIMD_BODY <larql/detail/attention/wide_body.hpp>
+#include <larql/detail/simd_levels.hpp>
 
-#define LARQL_SIMD_NAMESPACE attention_portable
-#define LARQL_SIMD_TARGET
-#define LARQL_SIMD_BYTES 16
-#define LARQL_SIMD_FUSED LARQL_SIMD_PORTABLE_FUSED
-#include <larql/detail/simd_body.hpp>
-
-#include <larql/detail/attention/wide_body.hpp>
-
-#include <larql/detail/attention/narrow_body.hpp>
-#undef LARQL_SIMD_NAMESPACE
-#undef LARQL_SIMD_TARGET
-#undef LARQL_SIMD_BYTES
-#undef LARQL_SIMD_FUSED
-
-#if LARQL_X86_DISPATCH
-#define LARQL_SIMD_NAMESPACE attention_avx2
-#define LARQL_SIMD_TARGET LARQL_TARGET_AVX2
-#define LARQL_SIMD_BYTES 32
-#define LARQL_SIMD_FUSED 1
-#include <larql/detail/simd_body.hpp>
-
-#include <larql/detail/attention/wide_body.hpp>
-
-#include <larql/detail/attention/narrow_body.hpp>
-#undef LARQL_SIMD_NAMESPACE
-#undef LARQL_SIMD_TARGET
-#undef LARQL_SIMD_BYTES
-#undef LARQL_SIMD_FUSED
-
-#define LARQL_SIMD_NAMESPACE attention_avx512
-#define LARQL_SIMD_TARGET LARQL_TARGET_AVX512
-#define LARQL_SIMD_BYTES 64
-#define LARQL_SIMD_FUSED 1
-#include <larql/detail/simd_body.hpp>
-
-#include <larql/detail/attention/wide_body.hpp>
-
-#include <larql/detail/attention/narrow_body.hpp>
-#undef LARQL_SIMD_NAMESPACE
-#undef LARQL_SIMD_TARGET
-#undef LARQL_SIMD_BYTES
-#undef LARQL_SIMD_FUSED
-#endif
-
-#include <larql/detail/simd_unscope.hpp>
+#define LARQL_SIMD_BODY <larql/detail/attention/narrow_body.hpp>
+#include <larql/detail/simd_levels.hpp>
 
 namespace larql::detail {
 
 inline const level_kernels& choose_level_kernels(simd_level level) noexcept {
 #if LARQL_X86_DISPATCH
-    if (level == simd_level::avx512) return attention_avx512::kernels;
-    if (level == simd_level::avx2) return attention_avx2::kernels;
+    if (level == simd_level::avx512) return simd_avx512::attention::kernels;
+    if (level == simd_level::avx2) return simd_avx2::attention::kernels;
 #endif
     (void)level;
-    return attention_portable::kernels;
+    return simd_portable::attention::kernels;
 }
 
 template <class E>
 const storage_kernels& choose_storage_kernels(simd_level level) noexcept {
 #if LARQL_X86_DISPATCH
-    if (level == simd_level::avx512) return attention_avx512::kernels_of<E>;
-    if (level == simd_level::avx2) return attention_avx2::kernels_of<E>;
+    if (level == simd_level::avx512) return simd_avx512::attention::kernels_of<E>;
+    if (level == simd_level::avx2) return simd_avx2::attention::kernels_of<E>;
 #endif
     (void)level;
-    return attention_portable::kernels_of<E>;
+    return simd_portable::attention::kernels_of<E>;
 }
 
 }  // namespace larql::detail

@@ -3,10 +3,10 @@
 // Kernels for few query rows, as when decoding: lanes are elements of a head. Keys and values stream from memory
 // once, are converted in registers, and meet all rows of the group there. They are read in the order in which a cache
 // [S, G, D] lies, and every load asks for what will be loaded a tile of tokens later.
-// Included once per level of vector code, after the kernels for many; see simd_body.hpp.
+// Included once per level of vector code, after the kernels for many; see simd_levels.hpp.
 #ifdef LARQL_SIMD_NAMESPACE
 
-namespace larql::detail::LARQL_SIMD_NAMESPACE {
+namespace larql::detail::LARQL_SIMD_NAMESPACE::attention {
 
 /// Query rows of a head up to which this form is used; the number of sums that are kept in registers.
 inline constexpr std::size_t narrow_rows = lanes < 8 ? lanes : 8;
@@ -137,6 +137,6 @@ inline constexpr level_kernels kernels{{lanes, narrow_rows},
                                        scale_row,
                                        add_scaled_row};
 
-}  // namespace larql::detail::LARQL_SIMD_NAMESPACE
+}  // namespace larql::detail::LARQL_SIMD_NAMESPACE::attention
 
 #endif

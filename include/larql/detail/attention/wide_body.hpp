@@ -3,10 +3,10 @@
 // Kernels for many query rows: lanes are query rows. Query rows are packed in panels [D][width]; a block of keys
 // times a panel gives the scores as [keys][width], so that the softmax runs down the lanes without any reduction
 // across them, keys are never transposed, and the weights lie as the second product wants them.
-// Included once per level of vector code; see simd_body.hpp. level_kernels says what each function does.
+// Included once per level of vector code; see simd_levels.hpp. level_kernels says what each function does.
 #ifdef LARQL_SIMD_NAMESPACE
 
-namespace larql::detail::LARQL_SIMD_NAMESPACE {
+namespace larql::detail::LARQL_SIMD_NAMESPACE::attention {
 
 /// Keys whose scores one tile of registers holds, rows and vectors of the result of the other; what is left over comes
 /// in steps of score_keys keys, and in single vectors. Sums take 12 of 16 registers, or 16 of 32: fewer would leave
@@ -218,6 +218,6 @@ LARQL_SIMD_FUNCTION void convert(const row_block& rows, std::size_t columns, flo
     }
 }
 
-}  // namespace larql::detail::LARQL_SIMD_NAMESPACE
+}  // namespace larql::detail::LARQL_SIMD_NAMESPACE::attention
 
 #endif

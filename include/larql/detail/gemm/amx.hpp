@@ -174,7 +174,7 @@ private:
             if (cols == amx_block) {
                 for (std::size_t j = 0; j < amx_block; j += 16) {
                     amx_vector sum = *reinterpret_cast<const amx_vector*>(from + j);
-                    gemm_avx512::vector_unaligned* out = reinterpret_cast<gemm_avx512::vector_unaligned*>(to + j);
+                    amx_vector_unaligned* out = reinterpret_cast<amx_vector_unaligned*>(to + j);
                     if (add) sum += *out;
                     *out = sum;
                 }

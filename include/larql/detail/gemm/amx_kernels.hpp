@@ -7,7 +7,7 @@
 #define LARQL_DETAIL_GEMM_AMX_KERNELS_HPP
 
 #include <larql/detail/amx.hpp>
-#include <larql/detail/gemm/kernels.hpp>
+#include <larql/detail/cpu.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,8 @@
 #if LARQL_AMX
 namespace larql::detail {
 
-using amx_vector = gemm_avx512::vector;
+using amx_vector [[gnu::vector_size(64), gnu::may_alias]] = float;
+using amx_vector_unaligned [[gnu::vector_size(64), gnu::may_alias, gnu::aligned(4)]] = float;
 using amx_words [[gnu::vector_size(64), gnu::may_alias]] = std::uint32_t;
 
 // A tile holds 16 rows of 16 pairs; a pair is one 32-bit word. The two of a pair are steps p and p + 16 of the sum, the
@@ -77,8 +78,8 @@ LARQL_TARGET_AVX512 inline std::size_t surveyed_terms(const float_survey& s) {
 [[gnu::always_inline]] LARQL_TARGET_AVX512 inline amx_vector load_lanes(const float* p, std::size_t count,
                                                                         const float* scale) {
     if (count >= 16) {
-        const amx_vector x = *reinterpret_cast<const gemm_avx512::vector_unaligned*>(p);
-        return scale == nullptr ? x : x * *reinterpret_cast<const gemm_avx512::vector_unaligned*>(scale);
+        const amx_vector x = *reinterpret_cast<const amx_vector_unaligned*>(p);
+        return scale == nullptr ? x : x * *reinterpret_cast<const amx_vector_unaligned*>(scale);
     }
     amx_vector x{};
     for (std::size_t i = 0; i < count; ++i) x[i] = scale == nullptr ? p[i] : p[i] * scale[i];

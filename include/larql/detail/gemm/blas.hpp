@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The product through BLAS: for double, and for float on processors that larql has no kernels for. Blocks of rows are
+// The product through BLAS: for double, and for float on x86 processors without AVX2. Blocks of rows are
 // read by the executor's threads; BLAS then multiplies on its own.
 #ifndef LARQL_DETAIL_GEMM_BLAS_HPP
 #define LARQL_DETAIL_GEMM_BLAS_HPP

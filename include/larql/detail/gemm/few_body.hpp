@@ -2,10 +2,12 @@
 //
 // Kernels for few rows of activations: lanes are columns of the weight. A row's sum with a token goes through the
 // columns in one order, however many rows and tokens are worked on at once, so that the bits of a result do not depend
-// on the others. Included once per level of vector code by gemm/few_kernels.hpp; see simd_body.hpp.
+// on the others. Included once per level of vector code by gemm/few_kernels.hpp; see simd_levels.hpp.
 #ifdef LARQL_SIMD_NAMESPACE
 
-namespace larql::detail::LARQL_SIMD_NAMESPACE {
+namespace larql::detail::LARQL_SIMD_NAMESPACE::few {
+
+using LARQL_SIMD_NAMESPACE::load;  // which is overloaded here
 
 /// `lanes` bytes as 16 bits each.
 LARQL_SIMD_INLINE vhalf load_bytes(const void* p) noexcept {
@@ -457,6 +459,6 @@ inline constexpr few_kernels kernels{
 #undef LARQL_FEW_SCALED
 #undef LARQL_FEW_UNPACKED
 
-}  // namespace larql::detail::LARQL_SIMD_NAMESPACE
+}  // namespace larql::detail::LARQL_SIMD_NAMESPACE::few
 
 #endif

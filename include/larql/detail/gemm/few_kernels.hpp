@@ -9,6 +9,7 @@
 #include <larql/detail/gemm/stored_matrix.hpp>
 #include <larql/detail/ggml/unpacked.hpp>
 #include <larql/detail/ggml/vectors.hpp>
+#include <larql/detail/simd.hpp>
 #include <larql/dtype.hpp>
 
 #include <cstddef>
@@ -82,57 +83,18 @@ struct e4m3_bits {
 
 }  // namespace larql::detail
 
-#include <larql/detail/simd_scope.hpp>
-
-#define LARQL_SIMD_NAMESPACE few_portable
-#define LARQL_SIMD_TARGET
-#define LARQL_SIMD_BYTES 16
-#define LARQL_SIMD_FUSED LARQL_SIMD_PORTABLE_FUSED
-#include <larql/detail/simd_body.hpp>
-
-#include <larql/detail/gemm/few_body.hpp>
-#undef LARQL_SIMD_NAMESPACE
-#undef LARQL_SIMD_TARGET
-#undef LARQL_SIMD_BYTES
-#undef LARQL_SIMD_FUSED
-
-#if LARQL_X86_DISPATCH
-#define LARQL_SIMD_NAMESPACE few_avx2
-#define LARQL_SIMD_TARGET LARQL_TARGET_AVX2
-#define LARQL_SIMD_BYTES 32
-#define LARQL_SIMD_FUSED 1
-#include <larql/detail/simd_body.hpp>
-
-#include <larql/detail/gemm/few_body.hpp>
-#undef LARQL_SIMD_NAMESPACE
-#undef LARQL_SIMD_TARGET
-#undef LARQL_SIMD_BYTES
-#undef LARQL_SIMD_FUSED
-
-#define LARQL_SIMD_NAMESPACE few_avx512
-#define LARQL_SIMD_TARGET LARQL_TARGET_AVX512
-#define LARQL_SIMD_BYTES 64
-#define LARQL_SIMD_FUSED 1
-#include <larql/detail/simd_body.hpp>
-
-#include <larql/detail/gemm/few_body.hpp>
-#undef LARQL_SIMD_NAMESPACE
-#undef LARQL_SIMD_TARGET
-#undef LARQL_SIMD_BYTES
-#undef LARQL_SIMD_FUSED
-#endif
-
-#include <larql/detail/simd_unscope.hpp>
+#define LARQL_SIMD_BODY <larql/detail/gemm/few_body.hpp>
+#include <larql/detail/simd_levels.hpp>
 
 namespace larql::detail {
 
 inline const few_kernels& choose_few_kernels(simd_level level) noexcept {
 #if LARQL_X86_DISPATCH
-    if (level == simd_level::avx512) return few_avx512::kernels;
-    if (level == simd_level::avx2) return few_avx2::kernels;
+    if (level == simd_level::avx512) return simd_avx512::few::kernels;
+    if (level == simd_level::avx2) return simd_avx2::few::kernels;
 #endif
     (void)level;
-    return few_portable::kernels;
+    return simd_portable::few::kernels;
 }
 
 }  // namespace larql::detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The float product for processors with AVX2 or AVX-512: both factors are repacked from blocks of rows into panels that
+// The float product: both factors are repacked from blocks of rows into panels that
 // the kernels of gemm/kernels.hpp read in order.
 //
 // When the rows of B are steps of the sum (an absorption: both factors are large), a stretch of B, 32 MiB when packed,
@@ -23,13 +23,7 @@
 #include <cstddef>
 #include <vector>
 
-#if LARQL_X86_DISPATCH
-#include <xmmintrin.h>
-#endif
-
 namespace larql::detail {
-
-#if LARQL_X86_DISPATCH
 
 /// out[k * width + r] = rows[r][begin + k] * k_scale[begin + k] for r < count; rows up to `width` are zero.
 inline void interleave_rows(row_view<float> rows, std::size_t count, std::size_t width, index_range depth,
@@ -41,28 +35,25 @@ inline void interleave_rows(row_view<float> rows, std::size_t count, std::size_t
                                                  : k_scale != nullptr ? from[k] * k_scale[k]
                                                                       : from[k];
     };
-    // Four rows at a time, by transposing squares in registers (SSE is part of every x86-64 processor).
+    // Four rows at a time, by transposing squares in registers: vectors of four are part of every level.
     const auto four_rows = [&](std::size_t r, index_range steps) {
+        namespace simd = simd_portable;
+        static_assert(simd::lanes == 4);
         const float* from = rows.data + r * rows.stride;
         std::size_t k = steps.begin;
         for (; k + 4 <= steps.end; k += 4) {
-            __m128 row0 = _mm_loadu_ps(from + k);
-            __m128 row1 = _mm_loadu_ps(from + rows.stride + k);
-            __m128 row2 = _mm_loadu_ps(from + 2 * rows.stride + k);
-            __m128 row3 = _mm_loadu_ps(from + 3 * rows.stride + k);
+            simd::vfloat square[4] = {simd::load(from + k), simd::load(from + rows.stride + k),
+                                      simd::load(from + 2 * rows.stride + k), simd::load(from + 3 * rows.stride + k)};
             if (k_scale != nullptr) {
-                const __m128 scale = _mm_loadu_ps(k_scale + k);
-                row0 = _mm_mul_ps(row0, scale);
-                row1 = _mm_mul_ps(row1, scale);
-                row2 = _mm_mul_ps(row2, scale);
-                row3 = _mm_mul_ps(row3, scale);
+                const simd::vfloat scale = simd::load(k_scale + k);
+                for (simd::vfloat& row : square) row *= scale;
             }
-            _MM_TRANSPOSE4_PS(row0, row1, row2, row3);
+            simd::transpose(square);
             float* to = out + (k - depth.begin) * width + r;
-            _mm_storeu_ps(to, row0);
-            _mm_storeu_ps(to + width, row1);
-            _mm_storeu_ps(to + 2 * width, row2);
-            _mm_storeu_ps(to + 3 * width, row3);
+            simd::store(to, square[0]);
+            simd::store(to + width, square[1]);
+            simd::store(to + 2 * width, square[2]);
+            simd::store(to + 3 * width, square[3]);
         }
         for (std::size_t i = r; i < r + 4; ++i) one_row(i, {k, steps.end});
     };
@@ -185,8 +176,8 @@ private:
     // A tile that reaches over the edge of C goes through a whole tile in memory.
     void multiply_edge(std::size_t steps, const float* a, const float* b, float* const* c, std::size_t row_count,
                        index_range cols, bool add) const {
-        alignas(64) float tile[largest_tile];
-        float* tile_rows[largest_tile_rows];
+        alignas(64) float tile[largest_tile.rows * largest_tile.cols];
+        float* tile_rows[largest_tile.rows];
         for (std::size_t i = 0; i < m_tile.rows; ++i) tile_rows[i] = tile + i * m_tile.cols;
         m_kernel(steps, a, b, tile_rows, 0, false, b);
         const std::size_t rows = std::min(row_count, m_tile.rows);
@@ -273,8 +264,6 @@ private:
     aligned_array<float> m_panels{};  // of B, or of A when the rows of B are columns
     std::size_t m_panels_size = 0;
 };
-
-#endif
 
 }  // namespace larql::detail
 
