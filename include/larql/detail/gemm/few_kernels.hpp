@@ -83,6 +83,12 @@ struct e4m3_bits {
 
 }  // namespace larql::detail
 
+#define LARQL_SIMD_BODY <larql/detail/gemm/few_words_body.hpp>
+#include <larql/detail/simd_levels.hpp>
+
+#define LARQL_SIMD_BODY <larql/detail/gemm/few_codes_body.hpp>
+#include <larql/detail/simd_levels.hpp>
+
 #define LARQL_SIMD_BODY <larql/detail/gemm/few_body.hpp>
 #include <larql/detail/simd_levels.hpp>
 
