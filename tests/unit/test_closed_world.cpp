@@ -277,6 +277,7 @@ TEST_CASE("closed world: a row's defaults are of keys whose default is looked up
         num_attention_heads,
         num_hidden_layers,
         num_key_value_heads,
+        num_kv_shared_layers,
         o_groups,
         o_lora_rank,
         partial_rotary_factor,
