@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -27,6 +28,7 @@ struct arguments {
     std::string hidden;
     std::string out;
     std::string selection;
+    std::string kv_hidden;
     std::string form;  // "": the stored one
     std::size_t threads = 0;
     bool force = false;
@@ -81,6 +83,37 @@ larql::key_selection read_selection(const std::string& path) {
     return selection;
 }
 
+using layer_type = larql::attention_layer<float>;
+
+/// The block on the hidden states, alone, or on a cache that the block fills whose keys and values it shares. k and v
+/// of the result are those that it attends to.
+larql::attention_result<float> compute(const arguments& args, const larql::checkpoint& model, const layer_type& layer,
+                                       const tensor<float, 2>& hidden, const larql::forward_options& options) {
+    const auto& kv_layer = layer.spec().kv_layer;
+    if (kv_layer.has_value() == args.kv_hidden.empty())
+        throw larql::error(larql::errc::bad_value,
+                           kv_layer ? "attention block " + std::to_string(args.layer) +
+                                          " attends to keys and values of block " +
+                                          std::to_string(model.config().kv_block(args.layer)) +
+                                          ", and the hidden states of that block are not given"
+                                    : "is given, and the block has keys and values of its own",
+                           {.file = args.path, .subject = "--kv-hidden"});
+    if (!kv_layer) return layer.forward(hidden, options);
+    const layer_type other = model.attention(model.config().kv_block(args.layer), layer.spec().form);
+    const tensor<float, 2> kv_hidden = read_hidden(args.kv_hidden, model.config().hidden_size);
+    if (kv_hidden.shape(0) != hidden.shape(0))
+        throw larql::error(larql::errc::shape_mismatch,
+                           "expected hidden states of " + std::to_string(hidden.shape(0)) +
+                               " tokens, as --hidden has, got " + std::to_string(kv_hidden.shape(0)),
+                           {.file = args.kv_hidden, .subject = "hidden"});
+    auto cache = other.make_cache(hidden.shape(0));
+    larql::attention_result<float> keys = other.forward(kv_hidden, cache, {.threads = options.threads});
+    larql::attention_result<float> result = layer.forward(hidden, cache, options);
+    result.k = std::move(keys.k);
+    result.v = std::move(keys.v);
+    return result;
+}
+
 void attend(const arguments& args) {
     larql::program::use_whole_processor();
     larql::thread_pool threads(larql::program::thread_number(args.threads));
@@ -89,10 +122,11 @@ void attend(const arguments& args) {
     const auto layer = model.attention(args.layer, form, {.threads = &threads});
     const tensor<float, 2> hidden = read_hidden(args.hidden, model.config().hidden_size);
     const larql::key_selection given = read_selection(args.selection);
-    const larql::attention_result<float> result = layer.forward(hidden, {.selection = &given, .threads = &threads});
+    const larql::attention_result<float> result =
+        compute(args, model, layer, hidden, {.selection = &given, .threads = &threads});
 
     auto writer = larql::program::open_output(args.out, program_name, args.force, model,
-                                              {args.hidden, args.selection, args.reading.config});
+                                              {args.hidden, args.selection, args.kv_hidden, args.reading.config});
     const tensor<float, 3> q = heads_first(result.q), k = heads_first(result.k), v = heads_first(result.v);
     const auto declare = [&](const char* name, const auto& x) {
         writer.add_tensor(name, larql::dtype::f32, {x.shape().begin(), x.shape().end()});
@@ -133,6 +167,10 @@ int main(int argc, char** argv) {
         ->required();
     app.add_option("--selection", args.selection,
                    "for a block that shares the keys that another selects: the file that --out wrote for that one");
+    app.add_option(
+        "--kv-hidden", args.kv_hidden,
+        "for a block that attends to keys and values of another: safetensors with `hidden` of that block, for "
+        "the same tokens");
     app.add_option("--form", args.form, "factored, dense or latent (default: the form in which the weights are stored)")
         ->check(CLI::IsMember({"factored", "dense", "latent"}));
     app.add_flag("--force", args.force, "replace an output that larql-attend did not make");

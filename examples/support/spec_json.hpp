@@ -145,6 +145,7 @@ inline nlohmann::ordered_json spec_json(const attention_spec& spec) {
     if (spec.k_norm.kind != norm_kind::none) out["k_norm"] = norm_json(spec.k_norm);
     if (spec.v_norm.kind != norm_kind::none) out["v_norm"] = norm_json(spec.v_norm);
     if (spec.value_scale != 1.0) out["value_scale"] = spec.value_scale;
+    if (spec.kv_layer) out["kv_layer"] = *spec.kv_layer;
     if (spec.value_is_key) out["value_is_key"] = true;
     if (spec.fused != qkv_order::in_turn) out["fused_qkv"] = to_string(spec.fused);
     for (std::size_t i = 0; i < tensor_role_count; ++i)

@@ -92,12 +92,19 @@ inline std::uint64_t indexer_flops_per_key(const indexer_spec& indexer) noexcept
 
 /// The costs of a block in a form, with what its spec adds to the projections, and its indexer. A sliding window bounds
 /// the tokens that flops_per_cached_token counts, and so do an indexer's top_k but for its own scores, not the number
-/// for each: attention_plan.hpp counts them.
+/// for each: attention_plan.hpp counts them. A block that shares another's keys and values adds nothing to a cache.
 inline attention_cost cost_of(const attention_spec& spec, attention_form form) noexcept {
     using detail::saturating;
     if (spec.kind == attention_kind::compressed) return compressed_cost_of(spec);
     const mla_geometry& g = spec.geometry;
-    const attention_cost base = cost_of(g, form);
+    attention_cost base = cost_of(g, form);
+    if (spec.kv_layer) {  // queries and the output alone: keys and values are projected, and cached, by another block
+        const saturating heads = g.num_heads, width = g.hidden_size;
+        const saturating weights = heads * (saturating(g.qk_head_dim()) + g.v_head_dim) * width;
+        base.weights = weights.value();
+        base.flops_per_token = (weights * 2).value();
+        base.cached_per_token = 0;
+    }
     saturating added = 0, cached = base.cached_per_token, attention = base.flops_per_cached_token;
     if (const indexer_spec& indexer = spec.indexer; indexer.own()) {
         const saturating inputs = saturating(indexer.cached_size()) + indexer.heads;
@@ -107,7 +114,7 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
     }
     if (spec.kind == attention_kind::gqa && spec.input_width() > g.hidden_size)  // of q, k and v
         added += (saturating(g.num_heads) * g.qk_head_dim() +
-                  saturating(g.kv_heads()) * (saturating(g.qk_head_dim()) + g.v_head_dim)) *
+                  saturating(spec.kv_layer ? 0 : g.kv_heads()) * (saturating(g.qk_head_dim()) + g.v_head_dim)) *
                  (spec.input_width() - g.hidden_size);
     if (spec.raw_query_latent) added += saturating(g.num_heads) * g.qk_head_dim() * g.q_lora_rank;
     if (spec.gate != output_gate::none) {

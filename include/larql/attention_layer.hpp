@@ -40,9 +40,10 @@ class block_projection;
 /// What a block computed for T new tokens.
 template <class T>
 struct attention_result {
-    tensor<T, 3> q{};        ///< [T, H, D], rotated; latent form: [T, H, R + P]
-    tensor<T, 3> k{};        ///< [T, G, D], rotated, without entries; latent form: [T, 1, R + P]
-    tensor<T, 3> v{};        ///< [T, G, V]; latent form: [T, 1, R]
+    tensor<T, 3> q{};  ///< [T, H, D], rotated; latent form: [T, H, R + P]
+    /// [T, G, D], rotated, without entries; latent form: [T, 1, R + P]; [0, G, D] if the block shares another's keys
+    tensor<T, 3> k{};
+    tensor<T, 3> v{};        ///< [T, G, V]; latent form: [T, 1, R]; [0, G, V] likewise
     tensor<T, 2> context{};  ///< [T, H*V], before the output projection
     tensor<T, 2> out{};      ///< [T, E]
     /// Of a sparse block: the keys that each token saw, which a block that shares them takes. Empty: all.
@@ -90,6 +91,11 @@ struct forward_options {
 /// Rotation follows the length of the sequence where its kind does (`dynamic`, `longrope`): a call rotates the tokens
 /// that it is given with the frequencies of a sequence that ends with them. What a cache holds stays as it was rotated,
 /// as in transformers.
+///
+/// A block that shares another's keys and values (`spec().kv_layer`) reads that block's cache, and has none. For each
+/// piece of a sequence the other block runs first, which puts the tokens' keys and values there; then this one, with
+/// the hidden states of the same tokens and the same cache, in which it changes nothing. drop_front comes after both.
+/// Which cache a block reads: model_config::kv_block.
 template <class T>
 class attention_layer {
 public:
@@ -103,6 +109,7 @@ public:
     /// @param  capacity  tokens; memory is touched as tokens arrive
     /// @param  rollback  tokens that `truncate` can always take back, such as a draft that is rejected; only compressed
     ///                   attention, which leaves its window behind, has a limit and takes memory for it
+    /// @throws error errc::bad_value for a block that shares the keys and values of another
     template <class Storage = float>
     [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity, std::size_t rollback = default_rollback) const;
 
@@ -112,7 +119,7 @@ public:
     /// @param threads  null: threads of its own when the work is worth it
     /// @return         every intermediate that a comparison wants
     /// @throws error errc::shape_mismatch if x is not E wide; errc::bad_value for a shared selection that is needed and
-    ///         not given, or given in vain
+    ///         not given, or given in vain, and for a block that shares keys and values, which are in a cache
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, executor* threads = nullptr) const {
         return forward(x, forward_options{.threads = threads});
     }
@@ -121,9 +128,12 @@ public:
     /// Attends over the tokens of a cache and these, which are appended to it: token by token gives what one pass
     /// gives.
     ///
-    /// @param cache  from make_cache; the first new token has position cache.next_position()
+    /// @param cache  from make_cache; the first new token has position cache.next_position(). For a block that shares
+    ///               another's keys and values that block's cache, which holds those of these tokens already: the last
+    ///               of them has position cache.next_position() - 1, and nothing is appended
     /// @throws error errc::limit_exceeded if the cache has no room; errc::shape_mismatch if it is not this layer's;
-    ///         errc::bad_value past the trained length of a model whose frequencies follow its first call (Qwen 1);
+    ///         errc::bad_value past the trained length of a model whose frequencies follow its first call (Qwen 1), or,
+    ///         where keys are shared, for the cache of another layer or one that does not hold these tokens yet;
     ///         and as above. What is thrown, here or by a task of the executor, leaves the cache as it was.
     template <class Storage>
     [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
@@ -156,7 +166,8 @@ public:
     /// number of rows.
     ///
     /// @param x          [N, E]  the new tokens of all sequences, one sequence after the other
-    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span); their tokens sum to
+    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span); their tokens sum
+    /// to
     ///                   N; no cache twice
     /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above
     /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, errc::bad_value for a cache that is
@@ -184,7 +195,8 @@ public:
     ///
     /// @param x                [T, E]  the block's input after the input norm
     /// @param positions        [T]  in any order, repeats allowed
-    /// @param r                gets q, k, v, and of latent form the layout of kv_cache::latent: k is what is cached
+    /// @param r                gets q, k, v, and of latent form the layout of kv_cache::latent: k is what is cached.
+    ///                         Where keys are shared, k and v are empty: attention is to those of the other block
     /// @param sequence_length  that rotation follows, where it does (`dynamic`, `longrope`); 0: up to the last position
     /// @throws error errc::shape_mismatch for another number of positions; errc::unsupported_architecture for sparse
     ///         and compressed attention, which is more than attention over all of these keys
@@ -242,9 +254,15 @@ private:
         const std::size_t of_window = window == 0 || position < window ? 0 : position + 1 - window;
         return m_spec.indexer.top_k != 0 ? 0 : std::max(of_window, chunk == 0 ? 0 : position / chunk * chunk);
     }
-    /// Refuses a cache that has dropped what the next token sees.
+    /// Refuses a cache that has dropped what the token at a position sees.
     template <class Storage>
-    void require_needed(const kv_cache<Storage>& cache) const;
+    void require_needed(const kv_cache<Storage>& cache, std::size_t position) const;
+    /// The position of the first of so many new tokens: where keys are shared, they are in the cache already.
+    /// @throws error errc::bad_value if they are not
+    template <class Storage>
+    [[nodiscard]] std::size_t first_new(const kv_cache<Storage>& cache, std::size_t tokens) const;
+    /// Refuses a call that a block with keys and values of its own alone can serve.
+    void require_own_keys(const char* call) const;
     /// Refuses attention that is more than attention over keys of each token.
     void require_plain(const char* call) const;
     /// Whether threads of a call's own are worth starting.

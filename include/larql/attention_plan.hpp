@@ -35,8 +35,9 @@ struct form_plan {
     std::uint64_t decode_bytes = 0;
     /// For a token of a prompt as long as the context, on average.
     std::uint64_t prefill_flops_per_token = 0;
-    /// For the same: the weights once for the prompt, each key and value written once and read once. A lower bound:
-    /// prompts that do not fit the processor's caches read keys again.
+    /// For the same: the weights once for the prompt, each key and value written once and read once by each block that
+    /// attends to it. A lower bound: prompts that do not fit the processor's caches
+    /// read keys again.
     std::uint64_t prefill_bytes_per_token = 0;
 };
 

@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace larql {
@@ -156,6 +157,12 @@ struct attention_spec {
     latent_factors latent_from = latent_factors::folded;  ///< read if the form is latent
     std::size_t layer = 0;  ///< the decoder layer that the block is in, as the files number it
     std::size_t part = 0;   ///< which of the layer's attentions it is (LongCat has two)
+
+    /// The decoder layer, as `layer` counts them, whose keys and values the block attends to in place of its own
+    /// (Gemma 3n): a layer before it. Such a block makes queries alone. It has no k, no v and no norms of these, and no
+    /// cache: its calls read that of the other. None: it has its own.
+    /// @source transformers modeling_gemma3n.py, configuration_gemma3n.py kv_sharing_modes
+    std::optional<std::size_t> kv_layer{};
 
     /// Elements of the block's input; 0: the model's width. A draft head reads [embedding | hidden state] (EAGLE-3).
     std::size_t input_size = 0;

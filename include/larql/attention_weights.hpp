@@ -177,6 +177,10 @@ inline void require_valid(const attention_spec& spec) {
         if (indexer.own() && indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
             refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
     }
+    if (spec.kv_layer && (spec.kind != attention_kind::gqa || *spec.kv_layer >= spec.layer || spec.value_is_key ||
+                          spec.k_norm.kind != norm_kind::none || spec.v_norm.kind != norm_kind::none))
+        refuse("kv_layer", "expected plain attention without norms of keys and values, and a layer before " +
+                               std::to_string(spec.layer) + ", got layer " + std::to_string(*spec.kv_layer));
     if (spec.raw_query_latent && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
         refuse("raw_query_latent", "the block has no query latent");
     if (spec.v_norm.kind != norm_kind::none && spec.v_norm.has_gain) refuse("v_norm", "no model has gains for it");

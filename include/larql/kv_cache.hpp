@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -27,11 +28,12 @@ namespace larql {
 
 /// Sizes of a cache.
 struct kv_cache_shape {
-    std::size_t capacity = 0;    ///< tokens
-    std::size_t kv_heads = 0;    ///< G
-    std::size_t key_size = 0;    ///< D
-    std::size_t value_size = 0;  ///< V
-    std::size_t index_size = 0;  ///< Di, of the one key per token of a sparse indexer; 0: none
+    std::size_t capacity = 0;            ///< tokens
+    std::size_t kv_heads = 0;            ///< G
+    std::size_t key_size = 0;            ///< D
+    std::size_t value_size = 0;          ///< V
+    std::size_t index_size = 0;          ///< Di, of the one key per token of a sparse indexer; 0: none
+    std::optional<std::size_t> layer{};  ///< whose keys and values it is for: blocks that share them check it
 };
 
 /// Keys and values, and the keys of a sparse indexer if it has one, of up to `capacity` tokens. T is the storage:

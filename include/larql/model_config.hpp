@@ -44,6 +44,15 @@ struct model_config {
     std::size_t block_begin = 0;         ///< blocks that the files hold: a conversion may have left out others
     std::size_t block_end = 0;
 
+    /// The block whose cache a block reads: another that it shares keys and values with, or itself.
+    /// @param block  from 0, below blocks.size()
+    [[nodiscard]] std::size_t kv_block(std::size_t block) const noexcept {
+        if (!blocks[block].kv_layer) return block;
+        std::size_t other = block;
+        while (other > 0 && blocks[other].layer != *blocks[block].kv_layer) --other;
+        return other;
+    }
+
     /// What was passed over because the caller asked for it, a sentence each.
     std::vector<std::string> warnings;
     /// What the container had no place for, so that only `config` options can state it: "" if it loses nothing.

@@ -55,7 +55,7 @@ struct fixed_key {
     std::string_view why{};  ///< said to who states another value
 };
 
-/// A number of config.json, beside attention, that a GGUF architecture fixes.
+/// A number or flag of config.json, beside attention, that a GGUF architecture fixes.
 struct fixed_number {
     std::string_view name;
     double value;  ///< and what an absent key means
@@ -65,6 +65,13 @@ struct fixed_number {
 struct repeated_key {
     std::string_view name;
     std::string_view of;
+};
+
+/// A size of config.json, beside attention, that GGUF states by a key of its own.
+struct carried_size {
+    std::string_view name;     ///< where config.json has it, a dot before members of an object
+    std::string_view another;  ///< another place; "" if there is none
+    std::string_view gguf;     ///< below the architecture's prefix; what a key row states there must agree
 };
 
 /// Where the softmax scale comes from.
@@ -166,7 +173,11 @@ struct gguf_output_rule {
     std::string_view splitting{};               ///< llama.cpp's name of what splits text, where patterns do not tell
     std::span<const token_text> tokens{};       ///< where the vocabulary has them and no file says another
     std::span<const model_key> keys{};          ///< if not empty: the only ones that are stated, beside those of sizes
-    std::span<const fixed_number> constants{};  ///< numbers that its programs have instead of a key
+    std::span<const fixed_number> constants{};  ///< numbers and flags that its programs have instead of a key
+    std::span<const key_default> unstated{};    ///< keys that are left out where they have this value
+    std::span<const carried_size> sizes{};      ///< of layers that larql does not compute
+    bool head_dim_as_value_length = false;      ///< value_length is what config.json calls head_dim, whatever that is
+    bool sizes_in_both_dialects = false;        ///< files with kv_b have the sizes of heads, too
 };
 
 /// One family. Several may have a model_type in common: classes and signs tell them apart. Texts and spans are

@@ -32,6 +32,7 @@ enum class model_key : std::uint8_t {
     global_head_dim,
     num_global_key_value_heads,
     attention_k_eq_v,
+    num_kv_shared_layers,
     bidirectional_attention,
     sliding_window,
     previous_tokens,

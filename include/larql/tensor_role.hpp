@@ -84,6 +84,19 @@ enum class tensor_role : std::uint8_t {
     predict_output_norm,
     predict_output,
 
+    // What a layer with linear attention (Kimi Delta Attention; Hl heads of Dl) has beside q, k, v and o.
+    linear_conv_q,      ///< [Hl*Dl, 1, kernel] short convolution of the queries
+    linear_conv_k,      ///< the same of the keys
+    linear_conv_v,      ///< the same of the values
+    linear_beta,        ///< [Hl, E] how much of a value is written
+    linear_decay_a,     ///< [Dl, E] first factor of what is forgotten
+    linear_decay_b,     ///< [Hl*Dl, Dl] its second factor
+    linear_decay_bias,  ///< [Hl*Dl] its biases
+    linear_decay,       ///< [1, 1, Hl, 1] logarithm of the rate of forgetting; in GGUF minus the rate itself
+    linear_gate_a,      ///< [Dl, E] first factor of the output's gate
+    linear_gate_b,      ///< [Hl*Dl, Dl] its second factor
+    linear_norm,        ///< [Dl] gains of the output's norm
+
     rope_divisors,       ///< one divisor for each frequency
     rope_long_factors,   ///< longrope's divisors beyond the original context
     rope_short_factors,  ///< and up to it
@@ -157,6 +170,17 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "predict_projection",
         "predict_output_norm",
         "predict_output",
+        "linear_conv_q",
+        "linear_conv_k",
+        "linear_conv_v",
+        "linear_beta",
+        "linear_decay_a",
+        "linear_decay_b",
+        "linear_decay_bias",
+        "linear_decay",
+        "linear_gate_a",
+        "linear_gate_b",
+        "linear_norm",
         "rope_divisors",
         "rope_long_factors",
         "rope_short_factors",
@@ -176,6 +200,7 @@ public:
         for (const tensor_role role : roles) insert(role);
     }
     constexpr void insert(tensor_role role) noexcept { m_bits[word(role)] |= bit(role); }
+    constexpr void erase(tensor_role role) noexcept { m_bits[word(role)] &= ~bit(role); }
     [[nodiscard]] constexpr bool contains(tensor_role role) const noexcept {
         return (m_bits[word(role)] & bit(role)) != 0;
     }

@@ -376,6 +376,12 @@ def eagle3(model, seen):
 def as_published(case, tensors, stated):
     """The tensors under the names of the published files, and the configuration in their words."""
     model_type = case.split("__")[0]
+    if model_type == "gemma3n_text":  # published files have keys and values of layers that share others, too
+        first = stated["num_hidden_layers"] - stated["num_kv_shared_layers"]
+        unread = {re.sub(r"layers\.0\.", f"layers.{layer}.", name): torch.randn(value.shape).to(value.dtype)
+                  for name, value in tensors.items() if re.search(r"layers\.0\.self_attn\.[kv]_", name)
+                  for layer in range(first, stated["num_hidden_layers"])}
+        return {**tensors, **unread}
     if model_type == "qwen":
         return as_qwen(case, tensors, stated)
     if case == "llama__eagle3":

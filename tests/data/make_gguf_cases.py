@@ -45,6 +45,13 @@ CASES = {
     "mistral4_gguf": ("Mistral4", sizes(32, 3, 18, 14, 8, 6, 12, **EXPERTS, rope_parameters=yarn(
                       mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3, original=16, partial_rotary_factor=6 / 14)),
                       0),
+    "kimi_linear_gguf": ("KimiLinear", sizes(32, 3, None, 12, 6, 4, 10, layers=5, intermediate_size=24,
+                         moe_intermediate_size=16, num_experts=3, num_experts_per_tok=2, n_shared_experts=1, n_group=1,
+                         topk_group=1, linear_head_dim=8, linear_num_heads=3, linear_conv_kernel_dim=4,
+                         layer_types=["linear_attention", "full_attention", "linear_attention", "linear_attention",
+                                      "full_attention"]), 0),
+    "kimi_vl_gguf": ("DeepseekV3", sizes(32, 3, None, 12, 10, 6, 14, **EXPERTS,
+                     rope_parameters=dict(rope_type="default", rope_theta=500.0)), 0),
 }
 
 
@@ -77,6 +84,41 @@ def in_wrapper(config, tensors):
                  image_token_index=5, spatial_merge_size=2, text_config=text, vision_config=vision,
                  transformers_version=config["transformers_version"])
     return outer, tensors
+
+
+def in_kimi_vl(config, tensors):
+    """Moonlight as it is published within Kimi-VL, beside a tower that sees."""
+    tensors = {"language_model." + name: x for name, x in tensors.items()}
+    tensors["vision_tower.patch_embed.proj.weight"] = random([4, 3, 2, 2], 1)
+    tensors["multi_modal_projector.pre_norm.weight"] = random([4], 2)
+    rope = config.pop("rope_parameters")
+    text = {**{key: value for key, value in config.items() if key not in ("transformers_version", "dtype")},
+            "rope_theta": rope["rope_theta"], "rope_scaling": None, "num_nextn_predict_layers": 0, "scoring_func": "sigmoid",
+            "topk_method": "noaux_tc"}
+    outer = dict(architectures=["KimiVLForConditionalGeneration"], model_type="kimi_vl", torch_dtype="bfloat16",
+                 media_placeholder_token_id=5, text_config=text, vocab_size=config["vocab_size"],
+                 vision_config=dict(model_type="moonvit", hidden_size=8, intermediate_size=8, num_attention_heads=2,
+                                    num_hidden_layers=1, patch_size=2))
+    return outer, tensors
+
+
+def as_kimi_linear(config, tensors):
+    """Kimi-Linear as it is published: with an object of linear layers, whose decay is float32 in some files, and a dense
+    first layer whose names are those of Llama."""
+    types = config.pop("layer_types")
+    for key in ("mlp_layer_types", "qk_head_dim"):
+        config.pop(key)
+    config["linear_attn_config"] = {
+        "full_attn_layers": [1 + i for i, kind in enumerate(types) if kind == "full_attention"],
+        "kda_layers": [1 + i for i, kind in enumerate(types) if kind == "linear_attention"],
+        "head_dim": config.pop("linear_head_dim"), "num_heads": config.pop("linear_num_heads"),
+        "short_conv_kernel_size": config.pop("linear_conv_kernel_dim")}
+    config.update(first_k_dense_replace=1, mla_use_nope=True, moe_router_activation_func="sigmoid", rope_theta=10000.0,
+                  rope_scaling=None, q_lora_rank=None)
+    tensors = {name.replace("layers.0.block_sparse_moe.", "layers.0.mlp."): x for name, x in tensors.items()}
+    decay = "model.layers.3.self_attn.A_log"  # as it is drawn at first: what is below 1 GGUF does not tell exactly
+    tensors[decay] = torch.log(torch.empty(tensors[decay].shape).uniform_(3, 16, generator=torch.Generator().manual_seed(7)))
+    return config, tensors
 
 
 def as_params_json(config, tensors):
@@ -166,6 +208,10 @@ def make(out, name):
         config["num_nextn_predict_layers"] = predicting
     if name == "mistral4_gguf":
         config, tensors = in_wrapper(config, tensors)
+    if name == "kimi_vl_gguf":
+        config, tensors = in_kimi_vl(config, tensors)
+    if name == "kimi_linear_gguf":
+        config, tensors = as_kimi_linear(config, tensors)
     if name == "mistral_large_3_gguf":
         save(folder, *as_params_json(config, tensors), ("params.json", "consolidated.safetensors"))
     else:

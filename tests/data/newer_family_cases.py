@@ -19,7 +19,23 @@ GEMMA4 = {"attention_k_eq_v": True, "sliding_window": 7, "layer_types": [SLIDING
           "rope_parameters": ropes({"rope_type": "proportional", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
                                    plain(20.0))}
 
+# Keys and values of the first layers for the last ones: of each type two layers have their own, and the second is not
+# the last layer before the sharing begins for both.
+GEMMA3N = {"sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING, FULL, SLIDING, SLIDING, FULL],
+           "num_kv_shared_layers": 3, "rope_parameters": ropes(plain(500.0), plain(20.0)), "hidden_size_per_layer_input": 4,
+           "laurel_rank": 4, "altup_num_inputs": 2, "vocab_size_per_layer_input": 32,
+           "activation_sparsity_pattern": [0.0] * 7, "intermediate_size": [16] * 7}
+SHARED_KEYS = {**GEMMA4, "attention_k_eq_v": False, "num_kv_shared_layers": 2,
+               "layer_types": [FULL, SLIDING, FULL, SLIDING, SLIDING, FULL]}
+
 NEWER_CASES = {
+    "gemma3n_text": {**sizes(16, 4, 2, 4, 7), **GEMMA3N},
+    "gemma3n_text__biased": {**sizes(12, 2, 1, 8, 7), **GEMMA3N, "num_kv_shared_layers": 4, "attention_bias": True,
+                             "layer_types": [FULL, SLIDING, SLIDING, FULL, SLIDING, FULL, SLIDING]},
+    "gemma4_text__shared": sizes(16, 4, 1, 4, 6, global_head_dim=8, hidden_size_per_layer_input=4,
+                                 vocab_size_per_layer_input=32, **SHARED_KEYS),
+    "gemma4_unified_text__shared": sizes(12, 4, 2, 4, 6, global_head_dim=8, num_global_key_value_heads=1,
+                                         **{**SHARED_KEYS, "attention_k_eq_v": True}),
     # What other families compute, by other names and defaults.
     "apertus1p5_text": sizes(24, 4, 2, 0, rope_parameters=LLAMA3, attention_bias=True),
     "aria_text": sizes(20, 5, 1, 0, attention_bias=True, rope_theta=500.0, moe_num_experts=2, moe_topk=1,

@@ -2,10 +2,11 @@
 //
 // GGUF of the families of latent attention, held against what llama.cpp's converter wrote of the same folder.
 #include <larql/convert.hpp>
-#include <larql/safetensors_writer.hpp>
+#include <larql/detail/model/stored_otherwise.hpp>
 #include <larql/verify.hpp>
 
 #include <nlohmann/json.hpp>
+#include <support/changed_case.hpp>
 #include <support/converted.hpp>
 #include <support/files.hpp>
 #include <support/gguf_files.hpp>
@@ -13,12 +14,16 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -30,6 +35,7 @@ using larql::container;
 using larql::conversion;
 using larql::conversion_options;
 using larql::gguf_file;
+using larql::testing::changed_case;
 using larql::testing::error_against;
 using larql::testing::names_of;
 
@@ -40,25 +46,6 @@ std::vector<std::string> convert(const fs::path& from, const fs::path& to, const
     conversion made(checkpoint::open(from), to, options);
     made.run();
     return made.warnings();
-}
-
-/// A copy of a case with other keys in its configuration and more tensors, all like the final norm.
-fs::path changed(const std::string& name, const fs::path& out, const std::function<void(nlohmann::json&)>& change,
-                 const std::vector<std::string>& more = {}) {
-    const checkpoint model = checkpoint::open(data + "/hf/" + name);
-    nlohmann::json config = model.config_json();
-    change(config);
-    fs::create_directories(out);
-    larql::testing::write_file(out / "config.json", config.dump());
-    larql::safetensors_writer writer(out / "model.safetensors");
-    const larql::tensor_info& like =
-        *std::ranges::find_if(model.tensors(), [](const larql::tensor_info& info) { return info.shape.size() == 1; });
-    for (const larql::tensor_info& info : model.tensors()) writer.add_tensor(info.name, info.type, info.shape);
-    for (const std::string& one : more) writer.add_tensor(one, like.type, like.shape);
-    for (const larql::tensor_info& info : model.tensors()) writer.write(info.name, model.bytes(info));
-    for (const std::string& one : more) writer.write(one, model.bytes(like));
-    writer.commit();
-    return out;
 }
 
 std::string refusal(const fs::path& from, const fs::path& to) {
@@ -75,8 +62,10 @@ bool contains(const std::string& text, std::string_view part) { return text.find
 
 /// The name that a tensor has where the language model stands by itself.
 std::string without_wrapper(std::string name) {
-    const std::string wrapper = "model.language_model.";
-    return name.starts_with(wrapper) ? "model." + name.substr(wrapper.size()) : name;
+    for (const std::string_view wrapper : {"model.language_model.", "language_model.model."})
+        if (name.starts_with(wrapper)) return "model." + name.substr(wrapper.size());
+    const std::string_view beside = "language_model.";
+    return name.starts_with(beside) ? name.substr(beside.size()) : name;
 }
 
 /// Every tensor of the language model, in name, type, shape and bits.
@@ -114,6 +103,8 @@ const gguf_case cases[] = {
      {"mistral4.expert_gating_func", "mistral4.attention.temperature_scale", "mistral4.attention.temperature_length"}},
     {"mistral_large_3_gguf", "mistral_large_3", {}, true, false},
     {"plm_gguf", "plm", {}, false},
+    {"kimi_linear_gguf", "kimi_linear"},
+    {"kimi_vl_gguf", "deepseek_v3"},
 };
 
 }  // namespace
@@ -159,10 +150,11 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
     const larql::testing::temporary_folder folder;
     conversion_options whole = to_gguf;
     whole.split_kv_b = false;
-    for (const std::string name : {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf"}) {
+    for (const std::string name : {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf",
+                                   "kimi_linear_gguf", "youtu_gguf"}) {
         CAPTURE(name);
         const fs::path old = folder.path() / (name + "-old.gguf"), current = folder.path() / (name + ".gguf");
-        const fs::path again = folder.path() / (name + "-again.gguf");
+        const fs::path again = folder.path() / (name + "-again.gguf"), direct = folder.path() / (name + "-direct.gguf");
         convert(data + "/hf/" + name, old, whole);
         for (const std::string& tensor : names_of(checkpoint::open(old))) {
             CHECK(!contains(tensor, "attn_k_b"));
@@ -171,6 +163,8 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
         convert(old, current, to_gguf);
         larql::testing::check_same_tensors(gguf_file::open(current),
                                            gguf_file::open(data + "/gguf/" + name + "-bf16.gguf"));
+        convert(data + "/hf/" + name, direct, to_gguf);
+        larql::testing::check_same_metadata(gguf_file::open(current), gguf_file::open(direct));
         convert(current, again, whole);
         larql::testing::check_same_tensors(gguf_file::open(again), gguf_file::open(old));
         convert(old, folder.path() / name, {.form = attention_form::factored});
@@ -192,10 +186,10 @@ TEST_CASE("gguf families: prediction blocks stay where llama.cpp has them, and a
         CHECK(file.find_tensor(name) != nullptr);
 
     // One that the configuration does not count, and one of a family whose files have none.
-    const fs::path uncounted = changed("glm_moe_dsa_gguf", folder / "uncounted",
-                                       [](nlohmann::json& config) { config.erase("num_nextn_predict_layers"); });
-    for (const fs::path& from : {uncounted, changed("youtu_gguf", folder / "youtu", [](nlohmann::json&) {},
-                                                    {"model.layers.2.enorm.weight"})}) {
+    const fs::path uncounted = changed_case("glm_moe_dsa_gguf", folder / "uncounted",
+                                            [](nlohmann::json& config) { config.erase("num_nextn_predict_layers"); });
+    for (const fs::path& from : {uncounted, changed_case("youtu_gguf", folder / "youtu", [](nlohmann::json&) {},
+                                                         {"model.layers.2.enorm.weight"})}) {
         const std::vector<std::string> warnings = convert(from, left, to_gguf);
         REQUIRE(warnings.size() == 1);
         CHECK(contains(warnings.front(), "blocks that predict further tokens"));
@@ -212,7 +206,7 @@ TEST_CASE("gguf families: a tower beside the language model is left out with a w
     CHECK(contains(warnings[0], "model.multi_modal_projector"));
     CHECK(contains(warnings[1], "model.vision_tower"));
     const fs::path plain =
-        changed("youtu_gguf", folder / "plain", [](nlohmann::json&) {}, {"model.vision_tower.norm.weight"});
+        changed_case("youtu_gguf", folder / "plain", [](nlohmann::json&) {}, {"model.vision_tower.norm.weight"});
     CHECK(contains(refusal(plain, folder.path() / "plain.gguf"), "model.vision_tower.norm.weight"));
 }
 
@@ -221,7 +215,7 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
     const fs::path out = folder.path() / "out.gguf";
     const auto refused = [&](const std::string& name, const std::string& key, const nlohmann::json& value) {
         const fs::path from =
-            changed(name, folder / (name + key), [&](nlohmann::json& config) { config[key] = value; });
+            changed_case(name, folder / (name + key), [&](nlohmann::json& config) { config[key] = value; });
         return refusal(from, out);
     };
     CHECK(contains(refused("minicpm3_gguf", "dim_model_base", 128), "dim_model_base"));
@@ -229,17 +223,66 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
     CHECK(contains(refused("plm_gguf", "hidden_act", "silu"), "hidden_act"));
     CHECK(contains(refused("youtu_gguf", "hidden_act", "relu2"), "hidden_act"));
     CHECK(contains(refusal(data + "/hf/minicpm3_b", out), "rotary embedding"));  // longrope's magnitude
-    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "A_log"));
-    CHECK(contains(refusal(data + "/hf/longcat_flash_b", out), "longcat_flash"));
-    CHECK(contains(refusal(data + "/hf/axk1_b", out), "norms after its experts"));
+    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "layers.0.block_sparse_moe.down_proj"));  // a dense layer
+    CHECK(contains(refused("kimi_linear_gguf", "moe_renormalize", false), "moe_renormalize"));
+    for (const char* size : {"num_heads", "head_dim", "short_conv_kernel_size"}) {
+        const fs::path from = changed_case("kimi_linear_gguf", folder / size,
+                                           [&](nlohmann::json& config) { config["linear_attn_config"].erase(size); });
+        CHECK(contains(refusal(from, out), std::string("linear_attn_config.") + size));
+    }
+    const fs::path other_heads = changed_case("kimi_linear_gguf", folder / "heads", [](nlohmann::json& config) {
+        config["linear_attn_config"]["num_heads"] = 2;
+    });
+    CHECK(contains(refusal(other_heads, out), "one number for it and for num_attention_heads, 3, got 2"));
+    for (const char* name : {"longcat_flash_b", "axk1_b", "axk2_b", "hy_v4_vl"})
+        CHECK(contains(refusal(data + "/hf/" + name, out), "llama.cpp has no architecture for it"));
+    for (const auto& [name, architecture] :
+         {std::pair{"bailing_hybrid_b", "\"bailingmoe3\""}, std::pair{"glm5_next", "\"glm5-next\""},
+          std::pair{"hy_v4", "\"hy_v4\""}, std::pair{"dots3_note_b", "\"dots3note\""}})
+        CHECK(contains(refusal(data + "/hf/" + name, out), std::string("llama.cpp's ") + architecture));
+    CHECK(contains(refusal(data + "/hf/axk1_b", out), "no place for its norms after experts"));
 }
 
 TEST_CASE("gguf families: a base of rotation that is not the usual one is stated where the converter states none") {
     const larql::testing::temporary_folder folder;
-    const fs::path from = changed("minicpm3_gguf", folder / "in",
-                                  [](nlohmann::json& config) { config["rope_parameters"]["rope_theta"] = 700.0; });
+    const fs::path from = changed_case("minicpm3_gguf", folder / "in",
+                                       [](nlohmann::json& config) { config["rope_parameters"]["rope_theta"] = 700.0; });
     convert(from, folder.path() / "out.gguf", to_gguf);
     CHECK(gguf_file::open(folder.path() / "out.gguf").get<float>("minicpm3.rope.freq_base") == 700.0F);
     const gguf_file usual = gguf_file::open(data + "/gguf/minicpm3_gguf-bf16.gguf");
     CHECK(usual.find_value("minicpm3.rope.freq_base") == nullptr);
+}
+
+TEST_CASE("gguf families: groups of experts are stated where there are several, though the converter states none") {
+    const larql::testing::temporary_folder folder;
+    const fs::path out = folder.path() / "out.gguf";
+    convert(
+        changed_case("kimi_linear_gguf", folder / "in", [](nlohmann::json& config) { config["num_expert_group"] = 3; }),
+        out, to_gguf);
+    CHECK(gguf_file::open(out).get<int>("kimi-linear.expert_group_count") == 3);
+    convert(out, folder.path() / "back", {.form = attention_form::factored});
+    const nlohmann::json back = checkpoint::open(folder.path() / "back").config_json();
+    CHECK(back.at("num_expert_group") == 3);
+    CHECK(back.at("num_experts_per_token") == 2);
+    CHECK(back.at("linear_attn_config") ==
+          nlohmann::json({{"short_conv_kernel_size", 4}, {"head_dim", 8}, {"num_heads", 3}}));
+}
+
+TEST_CASE("gguf families: a rate of forgetting is minus an exponential, and its logarithm comes back") {
+    using larql::detail::logarithm_of_minus;
+    using larql::detail::minus_exponential;
+    CHECK(minus_exponential(0.0F) == -1.0F);
+    CHECK(minus_exponential(2.5F) == -12.182494F);
+    // Every bfloat16, even where another program's exponential is one bit off; and every float32 from 1 on.
+    for (std::uint32_t high = 0; high < 0x10000; ++high) {
+        const auto number = std::bit_cast<float>(high << 16);
+        if (!(std::fabs(number) < 10.0F) || std::fabs(number) < 0x1p-12F) continue;
+        const float rate = minus_exponential(number);
+        for (const float stored : {rate, std::nextafter(rate, 0.0F), std::nextafter(rate, -1e30F)})
+            if (logarithm_of_minus(stored) != number) FAIL_CHECK(number << " comes back as another number");
+    }
+    for (float number = 1.0F; number < 3.0F; number += 0.00123F)
+        if (logarithm_of_minus(minus_exponential(number)) != number)
+            FAIL_CHECK(number << " comes back as another number");
+    CHECK(std::isnan(logarithm_of_minus(1.0F)));
 }

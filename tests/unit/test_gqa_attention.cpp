@@ -443,7 +443,7 @@ TEST_CASE("gqa_attention: kernels for several rows and for one add values with t
     for (const simd_level level : usable_levels()) {
         CAPTURE(larql::detail::to_string(level));
         const larql::detail::level_kernels& kernels = larql::detail::choose_level_kernels(level);
-        const std::size_t columns = 5 * kernels.tile.lanes;  // pairs of vectors and a single one
+        const std::size_t columns = 5 * kernels.tile.lanes;  // groups of vectors and single ones
         const auto values = random_tensor<float>(random, 1, keys, columns);
         auto weights = random_tensor<float>(random, 1, keys, width);
         const auto before = random_tensor<float>(random, 1, width, columns);
@@ -454,11 +454,12 @@ TEST_CASE("gqa_attention: kernels for several rows and for one add values with t
 
         auto together = before;
         auto alone = before;
-        kernels.add_values(weights.data(), width, values.data(), columns, keys, keep.data(), together.data(), columns);
-        for (std::size_t r = 0; r < kernels.value_rows; ++r)
-            kernels.add_values_of_one(weights.data() + r, width, values.data(), columns, keys, keep.data() + r,
-                                      alone.data() + r * columns, columns);
-        CHECK(same(together, alone, kernels.value_rows));
+        const std::size_t several = 2 * kernels.value_rows;
+        kernels.add_values(weights.data(), width, values.data(), columns, keys, keep.data(), together.data(), columns,
+                           several);
+        kernels.add_values_one_by_one(weights.data(), width, values.data(), columns, keys, keep.data(), alone.data(),
+                                      columns, several);
+        CHECK(same(together, alone, several));
 
         const larql::detail::storage_kernels& few = larql::detail::choose_storage_kernels<float>(level);
         const larql::detail::stored_heads stored{reinterpret_cast<const std::byte*>(values.data()),

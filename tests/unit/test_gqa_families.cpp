@@ -49,7 +49,10 @@ constexpr std::string_view cases[] = {
     "gemma",
     "gemma2",
     "gemma3_text",
+    "gemma3n_text",
+    "gemma3n_text__biased",
     "gemma4_text",
+    "gemma4_text__shared",
     "glm",
     "glm4",
     "glm4_moe",
@@ -164,6 +167,7 @@ constexpr std::string_view cases[] = {
     "flint",
     "gemma4_unified_text",
     "gemma4_unified_text__layers",
+    "gemma4_unified_text__shared",
     "gpt-sw3",
     "granite_swa",
     "granitemoe_swa",
@@ -752,11 +756,6 @@ TEST_CASE("gqa families: gemma4's blocks that see all keys have heads of another
     CHECK(blocks_of("gemma4_text", more).size() == 3);
     more["use_bidirectional_attention"] = "all";
     LARQL_CHECK_ERROR_TEXT(problem_of("gemma4_text", more), errc::not_understood, "use_bidirectional_attention");
-    more.erase("use_bidirectional_attention");
-    more["num_kv_shared_layers"] = 1;
-    LARQL_CHECK_ERROR_TEXT(problem_of("gemma4_text", more), errc::not_understood, "num_kv_shared_layers (1)");
-    LARQL_CHECK_ERROR_TEXT(problem_of("gemma3n_text", json::object()), errc::unsupported_architecture,
-                           "attend to keys and values of other blocks");
 }
 
 TEST_CASE("gqa families: layers of linear attention have no block") {

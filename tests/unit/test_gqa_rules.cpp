@@ -364,7 +364,6 @@ TEST_CASE("gqa rules: what is not computed is refused by name") {
         {"biogpt", {{"position_embedding_type", "alibi"}}},
         {"phi4_multimodal", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}}},
         {"openai-gpt", {{"scale_attn_weights", false}}},
-        {"gemma4_unified_text", with(ropes, {{"num_kv_shared_layers", 2}})},
     };
     for (const auto& [type, more] : refused) {
         CAPTURE(type);

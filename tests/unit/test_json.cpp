@@ -77,6 +77,12 @@ TEST_CASE("json: rejects a key that occurs twice in one object, at any depth") {
     LARQL_CHECK_ERROR(parse(R"({"a":1,"b":2,"a":3})"), errc::duplicate_name, ": a: key stored twice in one object");
     LARQL_CHECK_ERROR(parse(R"([{"x":{"k":1,"\u006b":1}}])"), errc::duplicate_name, ": k: key stored twice");
     LARQL_CHECK_ERROR(parse(R"({"o":{"c":1,"b":2,"a":3,"b":4}})"), errc::duplicate_name, ": b: key stored twice");
+    for (const std::size_t keys : {3U, 7U, 8U, 9U, 200U}) {  // few keys are compared, many are indexed
+        std::string text = "{";
+        for (std::size_t i = 0; i < keys; ++i) text += "\"k" + std::to_string(i) + "\":0,";
+        CHECK_NOTHROW(parse(text + "\"k\":0}"));
+        LARQL_CHECK_ERROR(parse(text + "\"k1\":0}"), errc::duplicate_name, ": k1: key stored twice");
+    }
     CHECK(parse(R"({"a":{"a":{"a":1}},"b":{"a":1}})").size() == 2);
 }
 

@@ -317,7 +317,8 @@ TEST_CASE("attention_layer: a cache that drops what the window has left behind g
     std::size_t windows = 0;
     for_each_plain_layer([&](const attention_layer<float>& layer) {
         const std::size_t width = layer.spec().input_width(), steps = 45;
-        auto whole = layer.make_cache(steps + 2);
+        const std::size_t many = 40;  // so many that contexts of latents may be made from expanded ones
+        auto whole = layer.make_cache(steps + 2 + many);
         if (reach(layer) == 0 || reach(layer) > 30) {
             (void)layer.forward(random_rows(random, 5, width), whole);
             CHECK(layer.unneeded(whole) == 0);
@@ -326,7 +327,7 @@ TEST_CASE("attention_layer: a cache that drops what the window has left behind g
             return;
         }
         ++windows;
-        auto dropping = layer.make_cache(reach(layer) + 3);
+        auto dropping = layer.make_cache(reach(layer) + 3 + many);
         for (std::size_t step = 0; step < steps;) {
             const std::size_t count = step % 3 == 0 ? 2 : 1;
             const auto x = random_rows(random, count, width);
@@ -338,12 +339,15 @@ TEST_CASE("attention_layer: a cache that drops what the window has left behind g
         }
         CHECK(dropping.first_position() > 0);
         // In a batch, too.
-        dropping.drop_front(layer.unneeded(dropping));
-        const auto x = random_rows(random, 1, width);
-        const std::vector<cached_sequence<float>> sequences{{&dropping, 1}};
-        const auto got = layer.forward_batch(x, sequences);
-        CHECK(relative_error(got.out, layer.forward(x, whole).out) < 5e-6);
+        for (const std::size_t count : {std::size_t{1}, many}) {
+            dropping.drop_front(layer.unneeded(dropping));
+            const auto x = random_rows(random, count, width);
+            const std::vector<cached_sequence<float>> sequences{{&dropping, count}};
+            const auto got = layer.forward_batch(x, sequences);
+            CHECK(relative_error(got.out, layer.forward(x, whole).out) < 5e-6);
+        }
         dropping.drop_front(dropping.size());
+        const auto x = random_rows(random, 1, width);
         const bool sees_back = layer.unneeded(dropping) == 0 && dropping.first_position() % reach(layer) != 0;
         if (sees_back && reach(layer) > 1) CHECK_THROWS_AS((void)layer.forward(x, dropping), larql::error);
         dropping.clear();

@@ -87,10 +87,11 @@ constexpr saturating mean_of(saturating sum, std::uint64_t tokens, saturating ea
 
 /// A block's share of a plan.
 struct block_plan {
-    saturating cache_numbers = 0;  ///< that larql's cache holds, of the storage type
-    saturating cache_floats = 0;   ///< that it holds as float whatever its storage
-    saturating seen_numbers = 0;   ///< of the former, what the next token may still see
-    saturating read_numbers = 0;   ///< of these, what the last token reads
+    saturating cache_numbers = 0;   ///< that larql's cache holds, of the storage type
+    saturating cache_floats = 0;    ///< that it holds as float whatever its storage
+    saturating seen_numbers = 0;    ///< of the former, what the next token may still see
+    saturating read_numbers = 0;    ///< of these, what the last token reads
+    saturating shared_numbers = 0;  ///< that it reads in the cache of another block, which has counted them
     saturating decode_flops = 0;
     saturating prefill_flops = 0;  ///< of a token on average
 };
@@ -135,6 +136,10 @@ inline block_plan plan_block(const attention_spec& spec, attention_form form, st
     out.cache_numbers = saturating(cost.cached_per_token) * context;
     out.seen_numbers =
         saturating(keys_of_last(without_indexer, context)) * bare.cached_per_token + saturating(context) * index_size;
+    if (spec.kv_layer) {
+        out.seen_numbers = 0;
+        out.shared_numbers = saturating(bare.cached_per_token) * context;
+    }
     out.read_numbers = saturating(seen) * bare.cached_per_token + saturating(scores ? context : 0) * index_size;
     out.decode_flops =
         saturating(cost.flops_per_token) + saturating(seen) * bare.flops_per_cached_token + score * context;

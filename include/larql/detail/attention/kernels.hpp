@@ -57,7 +57,7 @@ struct storage_kernels {
 struct level_kernels {
     attention_tile tile;
     std::size_t score_keys;  // score_panel takes keys in such steps
-    std::size_t value_rows;  // rows that add_values works on
+    std::size_t value_rows;  // add_values takes rows in such steps
 
     /// scores[key][.] = sum over d of keys[key][d] * q[d][.]; `count` is a multiple of score_keys.
     void (*score_panel)(const float* keys, std::size_t key_stride, std::size_t count, const float* q, std::size_t depth,
@@ -72,12 +72,13 @@ struct level_kernels {
     /// Scores become weights relative to each row's new maximum; `keep` gets the factor for what was relative to the
     /// old one. Rows' maxima, sums and factors are read and written up to a whole vector.
     void (*weigh_scores)(float* scores, std::size_t keys, std::size_t width, float* maximum, float* sum, float* keep);
-    /// out[r][.] = out[r][.] * keep[r] + sum over j of weights[j * width + r] * values[j][.], for value_rows rows or
-    /// one.
+    /// out[r][.] = out[r][.] * keep[r] + sum over j of weights[j * width + r] * values[j][.], for `rows` rows: a
+    /// multiple of value_rows, or any number.
     void (*add_values)(const float* weights, std::size_t width, const float* values, std::size_t value_stride,
-                       std::size_t keys, const float* keep, float* out, std::size_t out_stride);
-    void (*add_values_of_one)(const float* weights, std::size_t width, const float* values, std::size_t value_stride,
-                              std::size_t keys, const float* keep, float* out, std::size_t out_stride);
+                       std::size_t keys, const float* keep, float* out, std::size_t out_stride, std::size_t rows);
+    void (*add_values_one_by_one)(const float* weights, std::size_t width, const float* values,
+                                  std::size_t value_stride, std::size_t keys, const float* keep, float* out,
+                                  std::size_t out_stride, std::size_t rows);
     bool (*all_finite)(const float* values, std::size_t stride, std::size_t rows, std::size_t columns);
     /// As many rows as lanes times `factor`, transposed: element d of row i goes to to[d * width + i]. Null is zero.
     void (*pack_lanes)(const float* const* rows, std::size_t depth, std::size_t width, float factor, float* to);

@@ -123,9 +123,19 @@ inline constexpr storage_kernels kernels_of{
     {score_few<1, E>, score_few<2, E>, score_few<4, E>, score_few_or_null<8, E>()},
     {add_few<1, E>, add_few<2, E>, add_few<4, E>, add_few_or_null<8, E>()}};
 
-inline constexpr level_kernels kernels{{lanes, narrow_rows}, score_keys,   value_rows,    score_panel,       cap_scores,
-                                       mask_scores,          weigh_scores, add_values,    add_values_of_one, all_finite,
-                                       pack_lanes,           scale_row,    add_scaled_row};
+inline constexpr level_kernels kernels{{lanes, narrow_rows},
+                                       score_keys,
+                                       value_rows,
+                                       score_panel,
+                                       cap_scores,
+                                       mask_scores,
+                                       weigh_scores,
+                                       add_weighted_values<value_rows, value_vectors>,
+                                       add_weighted_values<1, 1>,
+                                       all_finite,
+                                       pack_lanes,
+                                       scale_row,
+                                       add_scaled_row};
 
 }  // namespace larql::detail::LARQL_SIMD_NAMESPACE::attention
 

@@ -121,8 +121,10 @@ inline void add_panel_values(const blocked_problem& p, const attention_plan& pla
     // A weight of 0 does not silence a NaN: then every row must keep to the keys that it sees.
     const bool one_by_one =
         ragged && !p.level->all_finite(values, block.value_stride, keys.end - keys.begin, plan.out_stride);
-    const std::size_t step = one_by_one ? 1 : p.level->value_rows;
-    const auto add = one_by_one ? p.level->add_values_of_one : p.level->add_values;
+    const auto add = one_by_one ? p.level->add_values_one_by_one : p.level->add_values;
+    // Rows that see the same keys go together.
+    const std::size_t whole_panel = round_up(rows, p.level->value_rows);
+    const std::size_t step = one_by_one ? 1 : ragged ? p.level->value_rows : whole_panel;
     for (std::size_t r = 0; r < rows; r += step) {
         const std::size_t first = std::clamp(seen[r].begin, keys.begin, keys.end);
         const std::size_t last = std::clamp(seen[std::min(r + step, rows) - 1].end, first, keys.end);
@@ -131,7 +133,7 @@ inline void add_panel_values(const blocked_problem& p, const attention_plan& pla
             if (begin == end) return;
             const std::size_t j = begin - block.range.begin;
             add(block.scores + j * plan.panel_rows + r, plan.panel_rows, block.values + j * block.value_stride,
-                block.value_stride, end - begin, keep, out + r * plan.out_stride, plan.out_stride);
+                block.value_stride, end - begin, keep, out + r * plan.out_stride, plan.out_stride, step);
         };
         if (!one_by_one || !has_bits(p.bits, keys)) {
             add_run(first, last);

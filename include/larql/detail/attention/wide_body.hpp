@@ -8,20 +8,22 @@
 
 namespace larql::detail::LARQL_SIMD_NAMESPACE::attention {
 
-/// Keys whose scores one tile of registers holds, rows and vectors of the result of the other.
+/// Keys whose scores one tile of registers holds, rows and vectors of the result of the other; what is left over comes
+/// in steps of score_keys keys, and in single vectors. Sums take 12 of 16 registers, or 16 of 32: fewer would leave
+/// multiplications waiting for loads.
 #if LARQL_SIMD_BYTES == 64
-inline constexpr std::size_t score_keys = 8, value_rows = 8, value_vectors = 2;
+inline constexpr std::size_t tile_keys = 8, score_keys = 8, value_rows = 8, value_vectors = 2;
 #else
-inline constexpr std::size_t score_keys = 4, value_rows = 4, value_vectors = 2;
+inline constexpr std::size_t tile_keys = 6, score_keys = 2, value_rows = 4, value_vectors = 3;
 #endif
 
-/// scores[j][.] (+)= sum over d of keys[j][d] * q[d][.], for score_keys keys and a panel of Vectors vectors.
-template <std::size_t Vectors>
+/// scores[j][.] (+)= sum over d of keys[j][d] * q[d][.], for Keys keys and a panel of Vectors vectors.
+template <std::size_t Keys, std::size_t Vectors>
 LARQL_SIMD_FUNCTION void score_tile(const float* keys, std::size_t key_stride, const float* q, std::size_t depth,
                                     float* scores, bool accumulate) noexcept {
     constexpr std::size_t width = Vectors * lanes;
-    vfloat sum[score_keys][Vectors];
-    LARQL_UNROLL for (std::size_t j = 0; j < score_keys; ++j) {
+    vfloat sum[Keys][Vectors];
+    LARQL_UNROLL for (std::size_t j = 0; j < Keys; ++j) {
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) {
             sum[j][i] = vfloat{};
             if (accumulate) sum[j][i] = load(scores + j * width + i * lanes);
@@ -30,12 +32,12 @@ LARQL_SIMD_FUNCTION void score_tile(const float* keys, std::size_t key_stride, c
     for (std::size_t d = 0; d < depth; ++d) {
         vfloat x[Vectors];
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) x[i] = load(q + d * width + i * lanes);
-        LARQL_UNROLL for (std::size_t j = 0; j < score_keys; ++j) {
+        LARQL_UNROLL for (std::size_t j = 0; j < Keys; ++j) {
             const vfloat k = broadcast(keys[j * key_stride + d]);
             LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[j][i] = multiply_add(k, x[i], sum[j][i]);
         }
     }
-    LARQL_UNROLL for (std::size_t j = 0; j < score_keys; ++j) {
+    LARQL_UNROLL for (std::size_t j = 0; j < Keys; ++j) {
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) store(scores + j * width + i * lanes, sum[j][i]);
     }
 }
@@ -45,12 +47,17 @@ LARQL_SIMD_FUNCTION inline void score_panel(const float* keys, std::size_t key_s
     constexpr std::size_t cached_depth = 256;  // this much of a panel stays in the first-level cache
     const std::size_t parts = std::max<std::size_t>(1, ceil_div(depth, cached_depth));
     const std::size_t step = round_up(ceil_div(depth, parts), 16);
-    const auto tile = width == lanes ? score_tile<1> : score_tile<2>;
+    const auto tile = width == lanes ? score_tile<tile_keys, 1> : score_tile<tile_keys, 2>;
+    const auto rest = width == lanes ? score_tile<score_keys, 1> : score_tile<score_keys, 2>;
     std::size_t d = 0;
     do {
         const std::size_t n = std::min(step, depth - d);
-        for (std::size_t j = 0; j < count; j += score_keys)
-            tile(keys + j * key_stride + d, key_stride, q + d * width, n, scores + j * width, d > 0);
+        const auto score = [&](auto keys_tile, std::size_t j) {
+            keys_tile(keys + j * key_stride + d, key_stride, q + d * width, n, scores + j * width, d > 0);
+        };
+        std::size_t j = 0;
+        for (; j + tile_keys <= count; j += tile_keys) score(tile, j);
+        for (; j < count; j += score_keys) score(rest, j);
         d += n;
     } while (d < depth);
 }
@@ -79,22 +86,19 @@ LARQL_SIMD_FUNCTION void value_tile(const float* weights, std::size_t weight_str
     }
 }
 
-LARQL_SIMD_FUNCTION inline void add_values(const float* weights, std::size_t width, const float* values,
-                                           std::size_t value_stride, std::size_t keys, const float* keep, float* out,
-                                           std::size_t out_stride) {
+/// Adds to `rows` rows, Rows at a time. They meet a few columns of the values, which stay in the first-level cache,
+/// before the next columns have their turn.
+template <std::size_t Rows, std::size_t Vectors>
+LARQL_SIMD_FUNCTION void add_weighted_values(const float* weights, std::size_t width, const float* values,
+                                             std::size_t value_stride, std::size_t keys, const float* keep, float* out,
+                                             std::size_t out_stride, std::size_t rows) {
+    const auto add = [&](auto tile, std::size_t c) {
+        for (std::size_t r = 0; r < rows; r += Rows)
+            tile(weights + r, width, values + c, value_stride, keys, keep + r, out + r * out_stride + c, out_stride);
+    };
     std::size_t c = 0;
-    for (; c + value_vectors * lanes <= out_stride; c += value_vectors * lanes)
-        value_tile<value_rows, value_vectors>(weights, width, values + c, value_stride, keys, keep, out + c,
-                                              out_stride);
-    for (; c < out_stride; c += lanes)
-        value_tile<value_rows, 1>(weights, width, values + c, value_stride, keys, keep, out + c, out_stride);
-}
-
-LARQL_SIMD_FUNCTION inline void add_values_of_one(const float* weights, std::size_t width, const float* values,
-                                                  std::size_t value_stride, std::size_t keys, const float* keep,
-                                                  float* out, std::size_t out_stride) {
-    for (std::size_t c = 0; c < out_stride; c += lanes)
-        value_tile<1, 1>(weights, width, values + c, value_stride, keys, keep, out + c, out_stride);
+    for (; c + Vectors * lanes <= out_stride; c += Vectors * lanes) add(value_tile<Rows, Vectors>, c);
+    for (; c < out_stride; c += lanes) add(value_tile<Rows, 1>, c);
 }
 
 LARQL_SIMD_FUNCTION inline void cap_scores(float* scores, std::size_t n, float cap) {

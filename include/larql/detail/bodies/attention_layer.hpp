@@ -46,6 +46,7 @@ attention_layer<T>::attention_layer(attention_spec spec, attention_weights<T> we
 template <class T>
 template <class Storage>
 kv_cache<Storage> attention_layer<T>::make_cache(std::size_t capacity, std::size_t rollback) const {
+    require_own_keys("make_cache");
     if (m_spec.kind == attention_kind::compressed)
         return kv_cache<Storage>::compressed(compressed_cache_shape_of(m_spec, capacity, rollback));
     const kv_cache_shape shape = cache_shape(capacity);
@@ -57,6 +58,7 @@ kv_cache<Storage> attention_layer<T>::make_cache(std::size_t capacity, std::size
 
 template <class T>
 attention_result<T> attention_layer<T>::forward(const matrix_input<T>& x, const forward_options& given) const {
+    require_own_keys("forward without a cache");
     attention_result<T> r;
     attention_workspace<T> memory;
     if (m_spec.kind == attention_kind::compressed) {
@@ -82,13 +84,14 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
                                       attention_workspace<T>& memory, const forward_options& given) const {
     require_own(cache);
     if (m_spec.kind == attention_kind::compressed) return run_compressed(x, cache.compressed_state(), given.threads, r);
-    require_needed(cache);
-    const std::size_t held = cache.size(), position = cache.next_position();
+    const std::size_t held = cache.size(), position = first_new(cache, x.rows());
+    require_needed(cache, position);
     require_one_call(position, std::max(cache.longest(), position + x.rows()));
     try {
         run(
             x, position, cache.first_position(), given, r, memory,
             [&](tensor<T, 3>&& index_keys) {
+                if (m_spec.kv_layer) return matrix_input<T>();
                 const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
                 if (latent && indexed)
                     cache.append_indexed(index_keys, r.k);
@@ -105,7 +108,7 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
             },
             [&](T* rows) { detail::copy_rows_of(cache, rows); });
     } catch (...) {
-        cache.truncate(held);
+        if (!m_spec.kv_layer) cache.truncate(held);
         throw;
     }
 }
@@ -116,7 +119,7 @@ kv_cache_shape attention_layer<T>::cache_shape(std::size_t capacity) const {
     const std::size_t index_size = m_spec.indexer.own() ? m_spec.indexer.cached_size() : 0;
     if (m_spec.form == attention_form::latent)
         return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank, index_size};
-    return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim, index_size};
+    return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim, index_size, m_spec.layer};
 }
 
 template <class T>
@@ -148,6 +151,33 @@ void attention_layer<T>::require_own(const kv_cache<Storage>& cache) const {
                      "the layer caches " + text(want) + (is_latent ? ", latent" : "") + ", the cache holds " +
                          text(got) + (cache.is_latent() ? ", latent" : ""),
                      {.subject = "cache"});
+    if (m_spec.kv_layer && got.layer && *got.layer != *m_spec.kv_layer)
+        detail::fail(errc::bad_value,
+                     "the block attends to keys and values of layer " + std::to_string(*m_spec.kv_layer) +
+                         ", and this is the cache of layer " + std::to_string(*got.layer),
+                     {.subject = "cache"});
+}
+
+template <class T>
+template <class Storage>
+std::size_t attention_layer<T>::first_new(const kv_cache<Storage>& cache, std::size_t tokens) const {
+    if (!m_spec.kv_layer) return cache.next_position();
+    if (tokens > cache.size())
+        detail::fail(errc::bad_value,
+                     "the block is given " + std::to_string(tokens) + " tokens, and the cache of layer " +
+                         std::to_string(*m_spec.kv_layer) + " holds " + std::to_string(cache.size()) +
+                         ": that layer's block goes first, and puts the keys and values of these tokens there",
+                     {.subject = "cache"});
+    return cache.next_position() - tokens;
+}
+
+template <class T>
+void attention_layer<T>::require_own_keys(const char* call) const {
+    if (m_spec.kv_layer)
+        detail::fail(errc::bad_value,
+                     "the block attends to keys and values of layer " + std::to_string(*m_spec.kv_layer) +
+                         " and has none of its own: forward takes the cache of that layer's block, which holds them",
+                     {.subject = call});
 }
 
 template <class T>
@@ -266,8 +296,8 @@ void attention_layer<T>::require_plain(const char* call) const {
 
 template <class T>
 template <class Storage>
-void attention_layer<T>::require_needed(const kv_cache<Storage>& cache) const {
-    const std::size_t needed = first_needed(cache.next_position());
+void attention_layer<T>::require_needed(const kv_cache<Storage>& cache, std::size_t position) const {
+    const std::size_t needed = first_needed(position);
     if (cache.first_position() > needed)
         detail::fail(errc::bad_value,
                      "has dropped the tokens before position " + std::to_string(cache.first_position()) +

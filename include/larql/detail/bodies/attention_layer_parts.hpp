@@ -94,8 +94,8 @@ void attention_layer<T>::require_batch(std::span<const cached_sequence<Storage>>
                          "that of sequence " + std::to_string(i) + (cache == nullptr ? " is null" : " is given twice"),
                          {.subject = "cache"});
         require_own(*cache);
-        require_needed(*cache);
-        const std::size_t position = cache->next_position();
+        const std::size_t position = first_new(*cache, sequences[i].tokens);
+        require_needed(*cache, position);
         if (sequences[i].tokens != 0)
             require_one_call(position, std::max(cache->longest(), position + sequences[i].tokens));
         tokens += sequences[i].tokens;
@@ -183,10 +183,10 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
     lists.of_tokens.clear();
     for (const cached_sequence<Storage>& s : sequences) {
         lists.held.push_back(s.cache->size());
-        for (std::size_t t = 0; t < s.tokens; ++t) lists.positions.push_back(s.cache->next_position() + t);
+        const std::size_t position = first_new(*s.cache, s.tokens);
+        for (std::size_t t = 0; t < s.tokens; ++t) lists.positions.push_back(position + t);
         if (depends_on_length(m_spec.rope))
-            lists.tables.push_back(
-                make_rope_table(m_spec.rope, static_cast<double>(s.cache->next_position() + s.tokens)));
+            lists.tables.push_back(make_rope_table(m_spec.rope, static_cast<double>(position + s.tokens)));
     }
     for (std::size_t i = 0; i < lists.tables.size(); ++i)
         lists.of_tokens.insert(lists.of_tokens.end(), sequences[i].tokens, &lists.tables[i]);
@@ -202,7 +202,7 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
                 };
                 if (m_spec.form == attention_form::latent)
                     s.cache->append(rows(r.k));
-                else
+                else if (!m_spec.kv_layer)
                     s.cache->append(rows(r.k), rows(r.v));
                 row += s.tokens;
             }
@@ -211,6 +211,7 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
             project.output(r.context, r.out);
         });
     } catch (...) {
+        if (m_spec.kv_layer) throw;
         for (std::size_t i = 0; i < sequences.size(); ++i) sequences[i].cache->truncate(lists.held[i]);
         throw;
     }

@@ -33,7 +33,7 @@ LARQL_INLINE form_plan plan_form(std::span<const planned_block> blocks, attentio
                      {.subject = "context"});
     using detail::planned;
     using detail::saturating;
-    saturating weights = 0, numbers = 0, floats = 0, seen = 0, read = 0, decode = 0, prefill = 0;
+    saturating weights = 0, numbers = 0, floats = 0, seen = 0, read = 0, shared = 0, decode = 0, prefill = 0;
     for (const planned_block& block : blocks) {
         const detail::block_plan plan = detail::plan_block(*block.spec, form, context);
         weights += block.weight_bytes;
@@ -41,6 +41,7 @@ LARQL_INLINE form_plan plan_form(std::span<const planned_block> blocks, attentio
         floats += plan.cache_floats * sizeof(float);
         seen += plan.seen_numbers;
         read += plan.read_numbers;
+        shared += plan.shared_numbers;
         decode += plan.decode_flops;
         prefill += plan.prefill_flops;
     }
@@ -53,7 +54,7 @@ LARQL_INLINE form_plan plan_form(std::span<const planned_block> blocks, attentio
             .decode_flops = planned(decode, "operations"),
             .decode_bytes = planned(weights + read * 2, "bytes of decoding"),
             .prefill_flops_per_token = planned(prefill, "operations"),
-            .prefill_bytes_per_token = planned((weights + cache * 2) / context, "bytes of a prompt")};
+            .prefill_bytes_per_token = planned((weights + cache * 2 + shared * 2) / context, "bytes of a prompt")};
 }
 
 LARQL_INLINE attention_plan::attention_plan(const checkpoint& model, dtype made) {

@@ -58,7 +58,10 @@ LARQL_INLINE const model_config* checkpoint::find_config() const noexcept {
 LARQL_INLINE nlohmann::json checkpoint::config_json() const {
     if (!has_gguf_names()) return m_state->config_json;
     (void)config();  // says what is wrong, if anything is
-    return detail::print_config(*m_state->values, detail::printed_rope(config().blocks), {.file = shard_path(0)});
+    nlohmann::json printed =
+        detail::print_config(*m_state->values, detail::printed_rope(config().blocks), {.file = shard_path(0)});
+    if (m_state->files.gguf) detail::print_carried(family(), *m_state->files.gguf, printed);
+    return printed;
 }
 
 LARQL_INLINE const std::string& checkpoint::path() const& noexcept { return m_state->files.path; }

@@ -223,6 +223,10 @@ private:
     /// Why a claimed tensor of a block has no use there, or "".
     [[nodiscard]] static std::string_view unused(const tensor_identity& what, const attention_spec& spec) {
         if (!is_attention_role(what.role) || what.role == tensor_role::inert) return "";
+        // Published files have keys and values of blocks that share another's, and transformers drops them unread
+        // (modeling_gemma3n.py, _keys_to_ignore_on_load_unexpected).
+        constexpr role_set of_keys{tensor_role::k, tensor_role::v, tensor_role::k_norm};
+        if (spec.kv_layer && of_keys.contains(what.role)) return "";
         const auto needed = [&](tensor_role role) {
             const role_row* row = find_role(role);
             return row != nullptr && row->needed(spec, spec.form);

@@ -15,6 +15,7 @@
 #include <larql/detail/convert/target_names.hpp>
 #include <larql/detail/model/json_wrapper.hpp>
 #include <larql/detail/model/names.hpp>
+#include <larql/detail/model/stored_otherwise.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/matrix_input.hpp>
@@ -194,10 +195,13 @@ private:
         constexpr role_set consumed{inert, rope_divisors, rope_long_factors, rope_short_factors};
         if (consumed.contains(what.role)) return;  // by the configuration, if at all
         const auto target = m_names.find(what);
-        // Attention of the model's own blocks is planned apart, and published models have no other biases.
-        const bool predicting = m_predicting.holds(what);
-        if (!target || (!predicting && (is_attention_role(what.role) || what.bias))) return add_nameless(name);
+        // Attention of the model's own blocks is planned apart, and published models have no other biases. Layers with
+        // linear attention are no blocks; their projections are tensors like any other.
+        const bool apart = is_attention_role(what.role) && !is_of_linear_layer(what);
+        if (!target || (!m_predicting.holds(what) && (apart || what.bias))) return add_nameless(name);
         const weight stored = m_source.weights().at(name);
+        if (const stored_otherwise_row* row = find_stored_otherwise(what.role))
+            return plan_otherwise(*row, *target, stored);
         tensor_identity second = what;
         ++second.expert;
         const bool one_for_all = *m_names.find(second) == *target;
@@ -207,6 +211,22 @@ private:
             m_experts[{what.role, what.layer}].emplace(what.expert, stored);
         else
             plan_weight(*target, name, stored);
+    }
+
+    [[nodiscard]] bool is_of_linear_layer(const tensor_identity& what) const {
+        return m_source.family().linear_layers && what.layer < m_source.config().num_hidden_layers &&
+               !find_block(m_source.config(), what);
+    }
+
+    /// Numbers or a shape that the other container has otherwise.
+    void plan_otherwise(const stored_otherwise_row& row, const std::string& name, const weight& stored) {
+        std::vector<float> values(static_cast<std::size_t>(stored.rows() * stored.columns()));
+        stored.read_rows(0, stored.rows(), values.data(), static_cast<std::size_t>(stored.columns()));
+        const auto change = m_from_gguf ? row.from_gguf : row.to_gguf;
+        if (change != nullptr) std::ranges::transform(values, values.begin(), change);
+        const dtype type = small_type(m_scope, false, stored.type(), values);
+        m_plan.rows.push_back(small_row(name, type, shape_otherwise(row, !m_from_gguf, stored.rows(), stored.columns()),
+                                        std::move(values)));
     }
 
     [[nodiscard]] static bool is_expert_role(tensor_role role) noexcept {

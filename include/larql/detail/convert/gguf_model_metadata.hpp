@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The metadata of a GGUF model: the key rows walked towards GGUF, and what llama.cpp's converter says beyond them.
-// Source: llama.cpp's conversion/base.py, conversion/deepseek.py, conversion/llama.py.
+// Source: llama.cpp's conversion/base.py, conversion/deepseek.py, conversion/kimi_linear.py, conversion/llama.py.
 #ifndef LARQL_DETAIL_CONVERT_GGUF_MODEL_METADATA_HPP
 #define LARQL_DETAIL_CONVERT_GGUF_MODEL_METADATA_HPP
 
@@ -76,7 +76,9 @@ private:
             add("rope.scaling.yarn_beta_fast", static_cast<float>(m_spec.rope.beta_fast));
             add("rope.scaling.yarn_beta_slow", static_cast<float>(m_spec.rope.beta_slow));
         }
-        if (m_values.top.size(model_key::n_routed_experts) == 0) return;
+        const bool groups =
+            std::ranges::find(m_rule.unstated, model_key::n_group, &key_default::key) == m_rule.unstated.end();
+        if (m_values.top.size(model_key::n_routed_experts) == 0 || !groups) return;
         add("expert_group_count", std::uint32_t{1});
         add("expert_group_used_count", std::uint32_t{1});
     }
@@ -105,6 +107,7 @@ private:
         state_temperature();
         state_indexer();
         state_experts();
+        state_carried();
         m_out.set("general.file_type", file_type_of(m_rows));
         m_out.set("general.quantization_version", std::uint32_t{2});
         if (const std::string files = add_tokenizer(m_source, m_out); !files.empty())
@@ -136,7 +139,8 @@ private:
         const nlohmann::json& text = *find_text_part(config).object;
         for (const fixed_number& constant : m_rule.constants) {
             const auto stated = text.find(constant.name);
-            if (stated == text.end() || (stated->is_number() && nearly(stated->get<double>(), constant.value)))
+            if (stated == text.end() || (stated->is_number() && nearly(stated->get<double>(), constant.value)) ||
+                (stated->is_boolean() && stated->get<bool>() == (constant.value != 0.0)))
                 continue;
             refuse(
                 "has no word for it, and its programs know " + shown(constant.value) + " alone, got " + stated->dump(),
@@ -151,7 +155,7 @@ private:
             model_key::head_dim,       model_key::num_key_value_heads, model_key::num_nextn_predict_layers,
             model_key::sliding_window, model_key::index_topk,          model_key::index_n_heads,
             model_key::index_head_dim};
-        if (row.gguf.front().empty() || std::ranges::find(apart, row.key) != apart.end()) return;
+        if (row.gguf.front().empty() || std::ranges::find(apart, row.key) != apart.end() || is_unstated(row)) return;
         const config_value* value = m_values.top.value(row.key);
         const auto absent = m_family.default_of(row.key);
         switch (row.type) {
@@ -172,6 +176,39 @@ private:
                 if (m_values.flag_or_default(row.key)) set(row.gguf.front(), true);
                 return;
             default: return;
+        }
+    }
+
+    /// Whether a key has the value that the architecture's programs take for an absent one.
+    [[nodiscard]] bool is_unstated(const key_row& row) const {
+        const auto value = std::ranges::find(m_rule.unstated, row.key, &key_default::key);
+        if (value == m_rule.unstated.end()) return false;
+        const double stated = row.type == value_type::flag ? (m_values.flag_or_default(row.key) ? 1.0 : 0.0)
+                                                           : static_cast<double>(m_values.top.size(row.key));
+        return stated == value->value;
+    }
+
+    /// Sizes of layers that larql does not compute.
+    void state_carried() {
+        if (m_rule.sizes.empty()) return;
+        const nlohmann::json config = m_source.config_json();
+        const nlohmann::json& text = *find_text_part(config).object;
+        for (const carried_size& size : m_rule.sizes) {
+            const auto refuse = [&](errc code, const std::string& problem) {
+                fail(code, problem, {.file = m_source.shard_path(0), .subject = std::string(size.name)});
+            };
+            const nlohmann::json* stated = find_member(text, size.name);
+            if (stated == nullptr) stated = find_member(text, size.another);
+            if (stated == nullptr) refuse(errc::missing_key, "required to describe the layers, and absent");
+            if (!stated->is_number_unsigned() || stated->get<std::uint64_t>() > UINT32_MAX)
+                refuse(errc::bad_value, "expected a size, got " + stated->dump());
+            const auto row = std::ranges::find(top_keys, size.gguf, [](const key_row& r) { return r.gguf.front(); });
+            if (row == std::end(top_keys))
+                set(size.gguf, stated->get<std::uint32_t>());
+            else if (m_values.top.size(row->key) != stated->get<std::uint64_t>())
+                refuse(errc::unsupported_architecture,
+                       "GGUF has one number for it and for " + std::string(row->hf.front()) + ", " +
+                           std::to_string(m_values.top.size(row->key)) + ", got " + stated->dump());
         }
     }
 
@@ -299,17 +336,29 @@ private:
         if (m_spec.geometry.q_lora_rank != 0) set("attention.q_lora_rank", number(g.q_lora_rank));
         set("attention.kv_lora_rank", number(g.kv_lora_rank));
         set("rope.dimension_count", number(g.qk_rope_head_dim));
-        set("attention.head_count_kv", m_scope.split_kv_b ? 1U : number(g.kv_heads()));
+        state_kv_heads(m_scope.split_kv_b ? 1U : number(g.kv_heads()));
         set("attention.key_length", m_scope.split_kv_b ? number(g.kv_lora_rank + g.qk_rope_head_dim) : key);
         const bool implied = !m_rule.keys.empty() && value * g.num_heads == g.hidden_size;
-        if (!implied) set("attention.value_length", m_scope.split_kv_b ? number(g.kv_lora_rank) : value);
+        if (!implied && !m_rule.head_dim_as_value_length)
+            set("attention.value_length", m_scope.split_kv_b ? number(g.kv_lora_rank) : value);
+        else if (!implied && m_values.top.stated(model_key::head_dim))
+            set("attention.value_length", number(m_values.top.size(model_key::head_dim)));
         for (const auto& [name, size] :
              {std::pair{"attention.key_length_mla", key}, std::pair{"attention.value_length_mla", value}}) {
-            if (m_scope.split_kv_b)
+            if (m_scope.split_kv_b || m_rule.sizes_in_both_dialects)
                 set(name, size);
             else
                 m_out.remove(m_prefix + name);
         }
+    }
+
+    /// Key/value heads of each block: a number, or one for each layer, of which those without attention have none.
+    void state_kv_heads(std::uint32_t heads) {
+        if (!m_family.linear_layers) return set("attention.head_count_kv", heads);
+        std::vector<std::int32_t> of_layers(m_source.config().num_hidden_layers);
+        for (const attention_spec& block : m_source.config().blocks)
+            of_layers[block.layer] = static_cast<std::int32_t>(heads);
+        set("attention.head_count_kv", of_layers);
     }
 
     const checkpoint& m_source;

@@ -53,6 +53,7 @@ inline bool same_rotation(const rope_config& a, const rope_config& b) {
 /// What differs between two descriptions of one block, or "". Orders of rows and stored forms do not count.
 inline std::string_view difference(const attention_spec& a, const attention_spec& b) {
     const mla_geometry &g = a.geometry, &h = b.geometry;
+    if (a.kv_layer != b.kv_layer) return "keys of another block";
     if (a.kind != b.kind || a.layer != b.layer || a.part != b.part) return "kind or place";
     if (g.hidden_size != h.hidden_size || a.input_width() != b.input_width() || g.num_heads != h.num_heads ||
         g.kv_heads() != h.kv_heads() || g.q_lora_rank != h.q_lora_rank || g.kv_lora_rank != h.kv_lora_rank ||

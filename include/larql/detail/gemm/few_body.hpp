@@ -166,56 +166,175 @@ LARQL_SIMD_INLINE float scale_at(const std::byte* p) noexcept {
     return f16_to_x8(lane_words{load_as<std::uint16_t>(p)})[0];
 }
 
-/// What codes of four bits stand for.
-#if LARQL_SIMD_BYTES == 64
-typedef vfloat nibble_table;
-LARQL_SIMD_INLINE nibble_table load_table(const std::int8_t* values) noexcept {
-    return signed_to_x16(load_as<detail::lanes>(reinterpret_cast<const std::byte*>(values)));
-}
-#else
-typedef detail::lanes nibble_table;
-LARQL_SIMD_INLINE nibble_table load_table(const std::int8_t* values) noexcept {
-    return load_as<detail::lanes>(reinterpret_cast<const std::byte*>(values));
-}
-#endif
+/// Vectors of 32 numbers.
+inline constexpr std::size_t vectors_of_32 = 32 / lanes;
 
-/// `lanes` of the values of 32 codes: those of the low nibbles of 16 bytes, then those of the high ones.
-LARQL_SIMD_INLINE vfloat nibble_values(const std::byte* p, std::size_t first, const nibble_table& table) noexcept {
-    const auto bytes = load_as<detail::lanes>(p);
+/// Vector v of 32 numbers in the order in which they lie.
+LARQL_SIMD_INLINE vfloat in_order(const float* numbers, std::size_t v) noexcept { return load(numbers + v * lanes); }
+
+/// Blocks of 32 signed bytes.
+struct byte_codes {
+    static constexpr std::size_t bytes = 32;
+    struct table {};
+    LARQL_SIMD_INLINE static table load_table(const std::int8_t*) noexcept { return {}; }
+    LARQL_SIMD_INLINE static void decode(const std::byte* p, const table&, vfloat* code) noexcept {
+        LARQL_UNROLL for (std::size_t v = 0; v < vectors_of_32; ++v) {
 #if LARQL_SIMD_BYTES == 64
+            code[v] = signed_to_x16(load_as<detail::lanes>(p + v * lanes));
+#else
+            code[v] = signed_to_x8(lanes_of(load_as<std::uint64_t>(p + v * lanes), 0));
+#endif
+        }
+    }
+    LARQL_SIMD_INLINE static vfloat activations(const float* x, std::size_t v) noexcept { return in_order(x, v); }
+};
+
+#if LARQL_SIMD_BYTES == 64
+/// Blocks of 32 codes of four bits: the low halves of 16 bytes, then the high ones.
+struct nibble_codes {
+    static constexpr std::size_t bytes = 16;
+    typedef vfloat table;  ///< what each code stands for
+    LARQL_SIMD_INLINE static table load_table(const std::int8_t* values) noexcept {
+        return signed_to_x16(load_as<detail::lanes>(reinterpret_cast<const std::byte*>(values)));
+    }
+    /// The value of the low four bits of each number.
+    LARQL_SIMD_INLINE static vfloat values(vint codes, const table& t) noexcept {
 #if defined(__clang__)
-    const vint codes = __builtin_convertvector(bytes, vint);
-    return __builtin_ia32_permvarsf512(table, first < 16 ? codes : codes >> 4);  // it reads four bits of each
+        return __builtin_ia32_permvarsf512(t, codes);
 #else
-    const vint codes =
-        __builtin_ia32_pmovzxbd512_mask(reinterpret_cast<char_lanes>(bytes), vint{}, all_lanes);  // GCC 12, as above
-    return __builtin_shuffle(table, first < 16 ? codes : codes >> 4);
+        return __builtin_shuffle(t, codes);
 #endif
+    }
+    /// Sixteen bytes, of which the codes are the low or high halves.
+    LARQL_SIMD_INLINE static vfloat half(const std::byte* p, bool high, const table& t) noexcept {
+        const auto bytes16 = load_as<detail::lanes>(p);
+#if defined(__clang__)
+        const vint codes = __builtin_convertvector(bytes16, vint);
 #else
-    const detail::lanes codes = field(bytes, first < 16 ? 0 : 4, 15);
-    return widened(look_up(table, codes), first % 16);
+        const vint codes =  // GCC 12 widens byte by byte
+            __builtin_ia32_pmovzxbd512_mask(reinterpret_cast<char_lanes>(bytes16), vint{}, all_lanes);
 #endif
+        return values(high ? codes >> 4 : codes, t);
+    }
+    LARQL_SIMD_INLINE static void decode(const std::byte* p, const table& t, vfloat* code) noexcept {
+        code[0] = half(p, false, t);
+        code[1] = half(p, true, t);
+    }
+    /// The low or high halves of 32 bytes.
+    LARQL_SIMD_INLINE static void decode_half(const std::byte* p, bool high, const table& t, vfloat* code) noexcept {
+        code[0] = half(p, high, t);
+        code[1] = half(p + 16, high, t);
+    }
+    LARQL_SIMD_INLINE static vfloat activations(const float* x, std::size_t v) noexcept { return in_order(x, v); }
+};
+#else
+/// Blocks of 32 codes of four bits: the low halves of 16 bytes, then the high ones. The integers that codes stand for
+/// are bf16 numbers, whose two bytes are looked up and put side by side: there is nothing to convert.
+struct nibble_codes {
+    static constexpr std::size_t bytes = 16;
+    typedef char wide_bytes __attribute__((vector_size(32)));
+    typedef std::uint16_t wide_words __attribute__((vector_size(32)));
+    typedef std::uint64_t wide_halves __attribute__((vector_size(32)));
+    struct table {
+        wide_bytes low;  ///< of a bf16's bits; for each half of a vector
+        wide_bytes high;
+    };
+    LARQL_SIMD_INLINE static table load_table(const std::int8_t* values) noexcept {
+        const auto q = load_as<lane_halves>(reinterpret_cast<const std::byte*>(values));
+        std::uint32_t bits[16];
+        store(reinterpret_cast<float*>(bits), signed_to_x8(reinterpret_cast<detail::lanes>(q)));
+        store(reinterpret_cast<float*>(bits + 8), signed_to_x8(lanes_of(q[1], 0)));
+        char low[32], high[32];
+        for (std::size_t i = 0; i < 16; ++i) {
+            low[i] = low[i + 16] = static_cast<char>(bits[i] >> 16);
+            high[i] = high[i + 16] = static_cast<char>(bits[i] >> 24);
+        }
+        table t;
+        __builtin_memcpy(&t.low, low, sizeof low);
+        __builtin_memcpy(&t.high, high, sizeof high);
+        return t;
+    }
+    /// The values of 32 codes, one in each byte: elements 4 v to 4 v + 3 of each half are vector v.
+    LARQL_SIMD_INLINE static void values(wide_halves codes, const table& t, vfloat* code) noexcept {
+        const auto q = reinterpret_cast<wide_bytes>(codes);
+        const wide_bytes low = __builtin_ia32_pshufb256(t.low, q), high = __builtin_ia32_pshufb256(t.high, q);
+#if defined(__clang__)
+#define LARQL_INTERLEAVED(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LARQL_INTERLEAVED(T, a, b, ...) __builtin_shuffle(a, b, T{__VA_ARGS__})
+#endif
+        const auto first = reinterpret_cast<wide_words>(
+            LARQL_INTERLEAVED(wide_bytes, low, high, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 16, 48, 17,
+                              49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55));
+        const auto second = reinterpret_cast<wide_words>(
+            LARQL_INTERLEAVED(wide_bytes, low, high, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47, 24,
+                              56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63));
+        const wide_words zero{};
+        LARQL_UNROLL for (std::size_t i = 0; i < 2; ++i) {
+            const wide_words words = i == 0 ? first : second;
+            code[2 * i] = reinterpret_cast<vfloat>(
+                LARQL_INTERLEAVED(wide_words, zero, words, 0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27));
+            code[2 * i + 1] = reinterpret_cast<vfloat>(
+                LARQL_INTERLEAVED(wide_words, zero, words, 4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31));
+        }
+#undef LARQL_INTERLEAVED
+    }
+    LARQL_SIMD_INLINE static void decode(const std::byte* p, const table& t, vfloat* code) noexcept {
+        const auto a = load_as<lane_halves>(p);
+#if defined(__clang__)
+        const wide_halves twice = __builtin_shufflevector(a, a, 0, 1, 0, 1);
+#else
+        typedef long long signed_halves __attribute__((vector_size(16)));
+        const auto twice =
+            reinterpret_cast<wide_halves>(__builtin_ia32_vbroadcastsi256(reinterpret_cast<signed_halves>(a)));
+#endif
+        values(twice >> wide_halves{0, 0, 4, 4} & 0x0f0f0f0f0f0f0f0fU, t, code);
+    }
+    /// The low or high halves of 32 bytes.
+    LARQL_SIMD_INLINE static void decode_half(const std::byte* p, bool high, const table& t, vfloat* code) noexcept {
+        wide_halves q;
+        __builtin_memcpy(&q, p, sizeof q);
+        values((high ? q >> 4 : q) & 0x0f0f0f0f0f0f0f0fU, t, code);
+    }
+    LARQL_SIMD_INLINE static vfloat activations(const float* x, std::size_t v) noexcept {
+        typedef float half __attribute__((vector_size(16), aligned(4), may_alias));
+        const half a = *reinterpret_cast<const half*>(x + 4 * v), b = *reinterpret_cast<const half*>(x + 16 + 4 * v);
+#if defined(__clang__)
+        return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+        return __builtin_ia32_vinsertf128_ps256(__builtin_ia32_ps256_ps(a), b, 1);
+#endif
+    }
+};
+#endif
+
+/// The activations of some tokens with 32 columns, in the order of the codes.
+template <class Codes, std::size_t Tokens>
+LARQL_SIMD_INLINE void load_activations(const token_rows& x, std::size_t column,
+                                        vfloat (&y)[Tokens][vectors_of_32]) noexcept {
+    LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) {
+        LARQL_UNROLL for (std::size_t v = 0; v < vectors_of_32; ++v) y[t][v] =
+            Codes::activations(x.data + t * x.stride + column, v);
+    }
 }
 
-/// `lanes` of 32 signed bytes.
-LARQL_SIMD_INLINE vfloat byte_values(const std::byte* p, std::size_t first, const nibble_table&) noexcept {
-    return widened(load_as<detail::lanes>(p + first / 16 * 16), first % 16);
-}
-
-/// A dot_numbers_kernel for blocks of 32 codes behind an f16 scale.
-template <std::size_t Tokens, std::size_t Bytes, vfloat (*Values)(const std::byte*, std::size_t, const nibble_table&)>
+/// A dot_numbers_kernel for blocks of 32 codes behind an f16 scale, with which a block's sum is multiplied.
+template <std::size_t Tokens, class Codes>
 LARQL_SIMD_FUNCTION void dot_scaled(const number_rows& w, const token_rows& x, float (*sums)[rows_at_once]) {
-    const nibble_table table = load_table(w.table);
+    const typename Codes::table table = Codes::load_table(w.table);
     vfloat sum[Tokens][rows_at_once] = {};
-    for (std::size_t c = 0, offset = 0; c < w.columns; c += 32, offset += Bytes) {
-        vfloat scale[rows_at_once];
-        LARQL_UNROLL for (std::size_t r = 0; r < rows_at_once; ++r) scale[r] = broadcast(scale_at(w.row[r] + offset));
-        LARQL_UNROLL for (std::size_t first = 0; first < 32; first += lanes) {
-            vfloat y[Tokens];
-            LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) y[t] = load(x.data + t * x.stride + c + first);
-            LARQL_UNROLL for (std::size_t r = 0; r < rows_at_once; ++r) {
-                const vfloat number = Values(w.row[r] + offset + 2, first, table) * scale[r];
-                LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) sum[t][r] = multiply_add(number, y[t], sum[t][r]);
+    for (std::size_t c = 0, offset = 0; c < w.columns; c += 32, offset += 2 + Codes::bytes) {
+        vfloat y[Tokens][vectors_of_32];
+        load_activations<Codes>(x, c, y);
+        LARQL_UNROLL for (std::size_t r = 0; r < rows_at_once; ++r) {
+            vfloat code[vectors_of_32];
+            Codes::decode(w.row[r] + offset + 2, table, code);
+            const vfloat scale = broadcast(scale_at(w.row[r] + offset));
+            LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) {
+                vfloat part = code[0] * y[t][0];
+                LARQL_UNROLL for (std::size_t v = 1; v < vectors_of_32; ++v) part =
+                    multiply_add(code[v], y[t][v], part);
+                sum[t][r] = multiply_add(part, scale, sum[t][r]);
             }
         }
     }
@@ -241,25 +360,25 @@ LARQL_SIMD_INLINE void q4_k_scales(const std::byte* block, float* out) noexcept 
 /// A dot_numbers_kernel for blocks of Q4_K.
 template <std::size_t Tokens>
 LARQL_SIMD_FUNCTION void dot_q4_k(const number_rows& w, const token_rows& x, float (*sums)[rows_at_once]) {
-    const nibble_table table = load_table(w.table);
+    const nibble_codes::table table = nibble_codes::load_table(w.table);
     vfloat sum[Tokens][rows_at_once] = {};
     float scales[rows_at_once][16];
     for (std::size_t c = 0, offset = 0; c < w.columns; c += 256, offset += 144) {
         for (std::size_t r = 0; r < rows_at_once; ++r) q4_k_scales(w.row[r] + offset, scales[r]);
-        for (std::size_t group = 0; group < 8; group += 2)  // of 32: low nibbles of 32 bytes, then their high ones
-            LARQL_UNROLL for (std::size_t first = 0; first < 64; first += lanes) {
-                const std::size_t part = first % 32, bytes = offset + 16 + group * 16 + part / 16 * 16;
-                vfloat y[Tokens];
-                LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) y[t] =
-                    load(x.data + t * x.stride + c + group * 32 + first);
-                LARQL_UNROLL for (std::size_t r = 0; r < rows_at_once; ++r) {
-                    const vfloat code = nibble_values(w.row[r] + bytes, first / 32 * 16 + part % 16, table);
-                    const float* const scale = scales[r] + group + first / 32;
-                    const vfloat number = multiply_add(code, broadcast(scale[0]), broadcast(scale[8]));
+        for (std::size_t group = 0; group < 8; ++group) {  // of 32: low nibbles of 32 bytes, then their high ones
+            vfloat y[Tokens][vectors_of_32];
+            load_activations<nibble_codes>(x, c + group * 32, y);
+            LARQL_UNROLL for (std::size_t r = 0; r < rows_at_once; ++r) {
+                vfloat code[vectors_of_32];
+                nibble_codes::decode_half(w.row[r] + offset + 16 + group / 2 * 32, group % 2 != 0, table, code);
+                const vfloat scale = broadcast(scales[r][group]), minimum = broadcast(scales[r][8 + group]);
+                LARQL_UNROLL for (std::size_t v = 0; v < vectors_of_32; ++v) {
+                    const vfloat number = multiply_add(code[v], scale, minimum);
                     LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) sum[t][r] =
-                        multiply_add(number, y[t], sum[t][r]);
+                        multiply_add(number, y[t][v], sum[t][r]);
                 }
             }
+        }
     }
     LARQL_UNROLL for (std::size_t t = 0; t < Tokens; ++t) fold_rows(sum[t], sums[t]);
 }
@@ -289,34 +408,27 @@ LARQL_SIMD_FUNCTION void add_numbers(const std::byte* rows, std::size_t row_byte
     __builtin_memcpy(out + c, rest, (columns - c) * sizeof(float));
 }
 
-/// Four tokens at once need half of 32 registers.
-inline constexpr std::size_t groups = lanes == 16 ? 3 : 2;
+/// Whether there are registers for the sums of four tokens.
+inline constexpr bool has_four_tokens = lanes == 16;
 
 template <class E>
 constexpr dot_numbers_kernel dot_of_four() noexcept {
-    if constexpr (groups > 2)
+    if constexpr (has_four_tokens)
         return dot_numbers<4, E>;
     else
         return nullptr;
 }
 template <block_scaling Scaling>
 constexpr dot_unpacked_kernel dot_of_four() noexcept {
-    if constexpr (groups > 2)
+    if constexpr (has_four_tokens)
         return dot_unpacked<4, Scaling>;
     else
         return nullptr;
 }
 
 #if LARQL_SIMD_BYTES > 16
-template <std::size_t Bytes, vfloat (*Values)(const std::byte*, std::size_t, const nibble_table&)>
-constexpr dot_numbers_kernel dot_scaled_of_four() noexcept {
-    if constexpr (groups > 2)
-        return dot_scaled<4, Bytes, Values>;
-    else
-        return nullptr;
-}
 constexpr dot_numbers_kernel dot_q4_k_of_four() noexcept {
-    if constexpr (groups > 2)
+    if constexpr (has_four_tokens)
         return dot_q4_k<4>;
     else
         return nullptr;
@@ -325,19 +437,18 @@ constexpr dot_numbers_kernel dot_q4_k_of_four() noexcept {
 
 #define LARQL_FEW_NUMBERS(E) \
     { dot_numbers<1, E>, dot_numbers<2, E>, dot_of_four<E>() }
-#define LARQL_FEW_SCALED(B, V) \
-    { dot_scaled<1, B, V>, dot_scaled<2, B, V>, dot_scaled_of_four<B, V>() }
+#define LARQL_FEW_SCALED(C) \
+    { dot_scaled<1, C>, dot_scaled<2, C>, dot_scaled<4, C> }
 #define LARQL_FEW_UNPACKED(S) \
     { dot_unpacked<1, block_scaling::S>, dot_unpacked<2, block_scaling::S>, dot_of_four<block_scaling::S>() }
 inline constexpr few_kernels kernels{
-    groups,
     {LARQL_FEW_NUMBERS(float),
      LARQL_FEW_NUMBERS(f16),
      LARQL_FEW_NUMBERS(bf16),
      LARQL_FEW_NUMBERS(e4m3_bits),
 #if LARQL_SIMD_BYTES > 16
-     LARQL_FEW_SCALED(34, byte_values),
-     LARQL_FEW_SCALED(18, nibble_values),
+     LARQL_FEW_SCALED(byte_codes),
+     LARQL_FEW_SCALED(nibble_codes),
      {dot_q4_k<1>, dot_q4_k<2>, dot_q4_k_of_four()}
 #endif
     },

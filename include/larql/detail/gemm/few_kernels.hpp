@@ -68,9 +68,8 @@ inline constexpr std::size_t tokens_of_group[token_groups] = {1, 2, 4};
 
 /// The code of one level.
 struct few_kernels {
-    std::size_t groups;  ///< of token_groups: as many sums as there are registers for
-    dot_numbers_kernel numbers[direct_kinds][token_groups];  ///< by row_kind; null: unpack it
-    dot_unpacked_kernel unpacked[3][token_groups];           ///< by block_scaling
+    dot_numbers_kernel numbers[direct_kinds][token_groups];  ///< by row_kind; all null: unpack it
+    dot_unpacked_kernel unpacked[3][token_groups];           ///< by block_scaling; null: too few registers
     /// totals[r] = the sum of the lanes of sums[r]
     void (*fold)(const partial_sum* sums, float* totals);
     /// Rows as steps of a sum, by row_kind.

@@ -72,9 +72,10 @@ private:
     }
 
     /// The group of the most tokens, of `left`, that there is a kernel for.
-    [[nodiscard]] std::size_t group_of(std::size_t left) const noexcept {
-        std::size_t group = m_kernels.groups - 1;
-        while (tokens_of_group[group] > left) --group;
+    template <class Kernel>
+    [[nodiscard]] static std::size_t group_of(std::size_t left, const Kernel (&kernels)[token_groups]) noexcept {
+        std::size_t group = token_groups - 1;
+        while (tokens_of_group[group] > left || kernels[group] == nullptr) --group;
         return group;
     }
 
@@ -98,10 +99,11 @@ private:
         }
         const bool is_block = static_cast<std::size_t>(rows.kind) >= number_kinds;
         const bool whole_rows_scaled = is_block && rows.scales.data != nullptr;
+        const auto& kernels = m_kernels.numbers[static_cast<std::size_t>(rows.kind)];
         for (std::size_t t = 0; t < m_p.tokens;) {
-            const std::size_t group = group_of(m_p.tokens - t);
+            const std::size_t group = group_of(m_p.tokens - t, kernels);
             float sums[tokens_of_group[token_groups - 1]][rows_at_once];
-            m_kernels.numbers[static_cast<std::size_t>(rows.kind)][group](w, tokens_from(t), sums);
+            kernels[group](w, tokens_from(t), sums);
             for (std::size_t i = 0; i < tokens_of_group[group]; ++i, ++t) {
                 if (whole_rows_scaled)
                     for (std::size_t r = 0; r < count; ++r) sums[i][r] *= *w.scales[r];
@@ -114,6 +116,7 @@ private:
         const block_unpacker& format = *rows.blocks;
         const std::size_t blocks = m_p.weight.cols / format.elements;
         const std::size_t blocks_at_once = unpacked_vectors * 16 / format.elements;
+        const auto& kernels = m_kernels.unpacked[static_cast<std::size_t>(format.scaling)];
         partial_sum sums[few_rows_limit][rows_at_once];
         std::fill_n(&sums[0][0], m_p.tokens * rows_at_once, partial_sum{});
         unpacked_rows w;
@@ -124,9 +127,8 @@ private:
             for (std::size_t r = 0; r < rows_at_once; ++r)
                 format.unpack(rows.row(row[r]) + b * format.bytes, now, {w.q[r], w.scale[r], w.offset[r]});
             for (std::size_t t = 0; t < m_p.tokens;) {
-                const std::size_t group = group_of(m_p.tokens - t);
-                m_kernels.unpacked[static_cast<std::size_t>(format.scaling)][group](
-                    w, tokens_from(t, b * format.elements), sums + t);
+                const std::size_t group = group_of(m_p.tokens - t, kernels);
+                kernels[group](w, tokens_from(t, b * format.elements), sums + t);
                 t += tokens_of_group[group];
             }
         }

@@ -170,13 +170,22 @@ private:
     }
 
     void check_keys() {
-        const std::size_t first = m_first_keys.back();
+        const std::size_t first = m_first_keys.back(), count = m_key_ends.size() - first;
         const auto key_of = [&](std::size_t i) {
             const std::size_t begin = first + i == 0 ? 0 : m_key_ends[first + i - 1];
             return std::string_view(m_key_text).substr(begin, m_key_ends[first + i] - begin);
         };
-        if (const auto twice = m_index.build(m_key_ends.size() - first, key_of))
-            fail_here(errc::duplicate_name, "key stored twice in one object", std::string(key_of(twice->first)));
+        const auto refuse = [&](std::size_t i) {
+            fail_here(errc::duplicate_name, "key stored twice in one object", std::string(key_of(i)));
+        };
+        constexpr std::size_t few = 8;  // headers have an object of three keys for each tensor
+        if (count > few) {
+            if (const auto twice = m_index.build(count, key_of)) refuse(twice->first);
+            return;
+        }
+        for (std::size_t i = 1; i < count; ++i)
+            for (std::size_t j = 0; j < i; ++j)
+                if (key_of(i) == key_of(j)) refuse(j);
     }
 
     json_consumer& m_consumer;

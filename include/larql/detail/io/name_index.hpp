@@ -28,18 +28,13 @@ public:
     std::optional<std::pair<std::size_t, std::size_t>> build(std::size_t count, names name_of) {
         m_slots.clear();
         m_slots.reserve(count);
-        for (std::size_t i = 0; i < count; ++i) m_slots.push_back({hash_of(name_of(i)), static_cast<std::uint32_t>(i)});
-        std::sort(m_slots.begin(), m_slots.end(), [&](const slot& a, const slot& b) {
-            if (a.hash != b.hash) return a.hash < b.hash;
-            if (const int order = name_of(a.position).compare(name_of(b.position)); order != 0) return order < 0;
-            return a.position < b.position;
-        });
+        for (std::size_t i = 0; i < count; ++i) m_slots.push_back(slot{hash_of(name_of(i))} << 32 | i);
+        std::sort(m_slots.begin(), m_slots.end());
         std::optional<std::pair<std::size_t, std::size_t>> found;
-        for (std::size_t i = 1; i < m_slots.size(); ++i) {
-            const slot& a = m_slots[i - 1];
-            const slot& b = m_slots[i];
-            if (a.hash != b.hash || name_of(a.position) != name_of(b.position)) continue;
-            if (!found || b.position < found->second) found.emplace(a.position, b.position);
+        for (auto run = m_slots.begin(); run != m_slots.end();) {
+            const auto end = std::find_if(run + 1, m_slots.end(), [&](slot s) { return hash_in(s) != hash_in(*run); });
+            if (end - run > 1) sort_by_name(run, end, name_of, found);
+            run = end;
         }
         return found;
     }
@@ -47,23 +42,36 @@ public:
     /// The position of a name, or nothing.
     [[nodiscard]] std::optional<std::size_t> find(std::string_view name, names name_of) const {
         const std::uint32_t hash = hash_of(name);
-        const auto before = [&](const slot& s, std::string_view wanted) {
-            return s.hash != hash ? s.hash < hash : name_of(s.position) < wanted;
+        const auto before = [&](slot s, std::string_view wanted) {
+            return hash_in(s) != hash ? hash_in(s) < hash : name_of(position_in(s)) < wanted;
         };
         const auto at = std::lower_bound(m_slots.begin(), m_slots.end(), name, before);
-        if (at == m_slots.end() || at->hash != hash || name_of(at->position) != name) return std::nullopt;
-        return at->position;
+        if (at == m_slots.end() || hash_in(*at) != hash || name_of(position_in(*at)) != name) return std::nullopt;
+        return position_in(*at);
     }
 
 private:
-    // Of half the width that they could have: there are as many of these as names.
-    struct slot {
-        std::uint32_t hash;
-        std::uint32_t position;
-    };
+    /// The hash of a name above its position: as one number they are sorted several times as fast as by names.
+    using slot = std::uint64_t;
+    static std::uint32_t hash_in(slot s) noexcept { return static_cast<std::uint32_t>(s >> 32); }
+    static std::size_t position_in(slot s) noexcept { return static_cast<std::uint32_t>(s); }
     static std::uint32_t hash_of(std::string_view name) noexcept {
         return static_cast<std::uint32_t>(std::hash<std::string_view>{}(name));
     }
+
+    /// Sorts names of one hash; `found` becomes the earliest of those that occur again.
+    static void sort_by_name(std::vector<slot>::iterator begin, std::vector<slot>::iterator end, names name_of,
+                             std::optional<std::pair<std::size_t, std::size_t>>& found) {
+        std::sort(begin, end, [&](slot a, slot b) {
+            const int order = name_of(position_in(a)).compare(name_of(position_in(b)));
+            return order != 0 ? order < 0 : a < b;
+        });
+        for (auto at = begin + 1; at != end; ++at) {
+            const std::size_t earlier = position_in(at[-1]), later = position_in(*at);
+            if (name_of(earlier) == name_of(later) && (!found || later < found->second)) found.emplace(earlier, later);
+        }
+    }
+
     std::vector<slot> m_slots{};
 };
 

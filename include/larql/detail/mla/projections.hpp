@@ -231,9 +231,12 @@ private:
 
     /// Plain attention: norms of the heads before or after rotation.
     void plain_query_key_value(const matrix_input<T>& x, const token_places& at, attention_result<T>& r) const {
-        linear(x.source(), tensor_role::k, m_g.kv_heads(), r.k);
+        if (!m_spec.kv_layer) linear(x.source(), tensor_role::k, m_g.kv_heads(), r.k);
+        if (m_spec.kv_layer) fit(r.k, std::size_t{0}, m_g.kv_heads(), m_g.qk_head_dim());
         if (m_spec.value_is_key)
             r.v = r.k;
+        else if (m_spec.kv_layer)
+            fit(r.v, std::size_t{0}, m_g.kv_heads(), m_g.v_head_dim);
         else
             linear(x.source(), tensor_role::v, m_g.kv_heads(), r.v);
         const auto rotate = [&](tensor<T, 3>& heads, const norm_spec& norm, tensor_role role) {

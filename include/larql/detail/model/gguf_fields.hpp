@@ -68,6 +68,10 @@ public:
         const auto stored = value != nullptr ? value->element_type() : gguf_type::float32;
         if (stored == gguf_type::float32 || stored == gguf_type::float64)
             return guarded<std::vector<double>>(name, value);
+        if (stored == gguf_type::boolean) {
+            const auto flags = guarded<std::vector<bool>>(name, value);
+            return flags ? std::optional(std::vector<double>(flags->begin(), flags->end())) : std::nullopt;
+        }
         const auto integers = guarded<std::vector<std::int64_t>>(name, value);
         if (!integers) return std::nullopt;
         return std::vector<double>(integers->begin(), integers->end());
@@ -144,6 +148,9 @@ private:
     std::string m_prefix;
     config_problems* m_problems;
 };
+
+inline constexpr std::string_view gguf_windows = "attention.sliding_window_pattern";
+constexpr bool reads_gguf_windows(const model_family& f) noexcept { return f.windows == window_rule::pattern; }
 
 /// Reads the rows that GGUF states under names of its own, and reports what nobody claims.
 class gguf_values_reader {
@@ -227,6 +234,7 @@ private:
         const auto names = [&](const key_row& row) { return std::ranges::find(row.gguf, name) != row.gguf.end(); };
         const auto inert = m_values.family->inert_keys;
         return std::ranges::any_of(top_keys, names) || std::ranges::any_of(rope_keys, names) ||
+               (name == gguf_windows && reads_gguf_windows(*m_values.family)) ||
                std::ranges::find(inert, name) != inert.end();
     }
     [[nodiscard]] bool allows(const inert_key& known) const {

@@ -207,6 +207,23 @@ inline void read_gguf_layer_types(const gguf_fields& fields, model_values& value
     values.top.set(model_key::layer_types, std::move(types), fields.key(name));
 }
 
+/// Which layers have a window: one flag each, or the number of layers from one without to the next (llama.cpp
+/// conversion/gemma.py and llama_hparams::set_swa_pattern, where the last of each such number has none).
+inline void read_gguf_windows(const gguf_fields& fields, model_values& values) {
+    if (!reads_gguf_windows(*values.family)) return;
+    const gguf_value* stated = fields.find(gguf_windows);
+    if (stated == nullptr) return;
+    if (!stated->is_array()) {
+        if (const auto period = fields.integer(gguf_windows))
+            values.top.set(model_key::sliding_window_pattern, *period, fields.key(gguf_windows));
+        return;
+    }
+    std::vector<std::string> types;
+    for (const double windowed : fields.numbers(gguf_windows).value_or(std::vector<double>{}))
+        types.emplace_back(windowed != 0.0 ? sliding_layer : full_layer);
+    values.top.set(model_key::layer_types, std::move(types), fields.key(gguf_windows));
+}
+
 /// Reads a GGUF file's metadata.
 inline void read_gguf_values(const gguf_file& file, std::string_view architecture, config_problems& problems,
                              model_values& values) {
@@ -220,6 +237,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     reader.report_unclaimed();
 
     read_gguf_layer_types(fields, values);
+    read_gguf_windows(fields, values);
     const std::uint64_t blocks = values.top.size(model_key::num_hidden_layers);  // with prediction blocks
     const std::uint64_t predicting = values.top.size(model_key::num_nextn_predict_layers);
     if (predicting != 0 && blocks > predicting)

@@ -120,7 +120,7 @@ inline constexpr inert_key hf_inert_keys[] = {
     {"mlp_layer_types"},
     {"index_share_for_mtp_iteration"},  // of prediction blocks, which larql does not compute
     {"moe_renormalize"},
-    {"renorm_strategy"},  // of the weights of experts
+    {"renorm_strategy"},     // of the weights of experts
     {"prefill_chunk_size"},  // of MLC's compiler
     {"context_window_size"},
     {"sliding_window_size", inert_key::when::no},
@@ -143,7 +143,6 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"residual_scale", inert_key::when::one},
     {"attention.output_scale", inert_key::when::no},
     {"attention.value_scale", inert_key::when::no},
-    {"attention.shared_kv_layers", inert_key::when::no},
     {"attention.value_length"},  // read with the sizes, see gguf_source.hpp
     {"attention.key_length_mla"},
     {"attention.value_length_mla"},
@@ -158,19 +157,10 @@ inline constexpr inert_key gguf_inert_keys[] = {
 
 /// Objects of a config.json that describe something else than the language model's attention.
 inline constexpr std::string_view foreign_objects[] = {
-    "quantization_config",
-    "compression_config",
-    "quantization",
-    "auto_map",
-    "id2label",
-    "label2id",
-    "larql",
-    "eagle_config",
-    "custom_pipelines",
-    "generation_config",
+    "quantization_config",  "compression_config",     "quantization",      "auto_map", "id2label", "label2id", "larql",
+    "eagle_config",         "custom_pipelines",       "generation_config",
     "init_config",  // of MPT's parameters before training
-    "task_specific_params",
-    "transformers.js_config",
+    "task_specific_params", "transformers.js_config",
 };
 /// Parts of names of objects that describe a tower or a tool.
 inline constexpr std::string_view foreign_words[] = {

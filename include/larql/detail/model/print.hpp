@@ -7,6 +7,8 @@
 #include <larql/attention_spec.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
+#include <larql/gguf.hpp>
+#include <larql/model_family.hpp>
 #include <larql/rope.hpp>
 
 #include <nlohmann/json.hpp>
@@ -14,10 +16,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <numbers>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -162,6 +166,30 @@ inline bool is_printable(const model_values& values) {
             f.aliases.empty() && f.reads == decltype(f.reads){} && values.top.size(model_key::n_routed_experts) == 0);
 }
 
+/// The name of a key in a family's config.json: its own, if it has one.
+inline std::string_view printed_name(const model_family& family, const key_row& row) {
+    const auto own = std::ranges::find(family.aliases, row.key, &key_alias::key);
+    return own == family.aliases.end() ? row.hf.front() : own->name;
+}
+
+/// A value at a place of an object, a dot before members of objects within it.
+inline void print_member(nlohmann::json& object, std::string_view name, nlohmann::json value) {
+    const std::size_t dot = name.find('.');
+    nlohmann::json& member = object[std::string(name.substr(0, dot))];
+    if (dot == name.npos)
+        member = std::move(value);
+    else
+        print_member(member, name.substr(dot + 1), std::move(value));
+}
+
+/// Sizes of layers that larql does not compute, as a GGUF file states them.
+inline void print_carried(const model_family& family, const gguf_file& file, nlohmann::json& config) {
+    for (const carried_size& size : family.gguf_output.sizes)
+        if (const auto value =
+                file.find<std::uint64_t>(std::string(family.gguf_architecture) + "." + std::string(size.gguf)))
+            print_member(config, size.name, *value);
+}
+
 /// The whole configuration.
 inline nlohmann::json print_config(const model_values& values, const rope_config& rope, const error_where& where) {
     const model_family& family = *values.family;
@@ -176,7 +204,7 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
     for (const key_row& row : top_keys)
         if (const config_value* value = values.top.value(row.key))
             if (!of_others(row.key) || (row.read_by != nullptr && row.read_by(family)))
-                config[std::string(row.hf.front())] = json_of(*value);
+                print_member(config, printed_name(family, row), json_of(*value));
     if (values.top.stated(model_key::compress_ratios) && values.top.stated(model_key::layer_types))
         fail(errc::unsupported_architecture,
              "transformers has one number of tokens an entry for each kind of layer, and blocks of a kind differ",

@@ -11,6 +11,7 @@
 #include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/ropes.hpp>
 #include <larql/detail/model/scales.hpp>
+#include <larql/detail/model/shared_keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>
 
@@ -64,6 +65,7 @@ public:
         }
         if (all.empty() && !plans.empty())
             m_problems.add(errc::unsupported_architecture, "configuration", "no layer has attention");
+        share_keys(m_values, types, all, m_problems);
         if (reads_indexer(m_family))
             indexer_resolver(m_values, m_problems, m_not_understood)
                 .set(all, m_layers, types, with_eps(m_family.indexer.k_norm));

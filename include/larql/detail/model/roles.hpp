@@ -116,6 +116,8 @@ struct role_row {
 
 constexpr bool latent(const attention_spec& s) noexcept { return s.kind == attention_kind::mla; }
 constexpr bool plain(const attention_spec& s) noexcept { return s.kind == attention_kind::gqa; }
+/// Whether the block makes the keys and values that it attends to.
+constexpr bool own_keys(const attention_spec& s) noexcept { return !s.kv_layer.has_value(); }
 constexpr bool query_latent(const attention_spec& s) noexcept { return !plain(s) && s.geometry.q_lora_rank != 0; }
 constexpr bool grouped_output(const attention_spec& s) noexcept { return s.output_groups != 0; }
 constexpr bool has_entries(const attention_spec& s) noexcept {
@@ -137,9 +139,9 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::kv_b,        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
     {tensor_role::k_b,         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
     {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
-    {tensor_role::k,           extent::k_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return !latent(s) || f == attention_form::dense; }},
+    {tensor_role::k,           extent::k_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return (!latent(s) && own_keys(s)) || f == attention_form::dense; }},
     {tensor_role::k_norm,      extent::one,       extent::k_normed, [](const attention_spec& s, attention_form) { return s.k_norm.kind != norm_kind::none && s.k_norm.has_gain; }},
-    {tensor_role::v,           extent::v_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return (plain(s) && !s.value_is_key) || f == attention_form::dense; }},
+    {tensor_role::v,           extent::v_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return (plain(s) && own_keys(s) && !s.value_is_key) || f == attention_form::dense; }},
     {tensor_role::qkv,         extent::qkv_rows,  extent::input,   [](const attention_spec&, attention_form) { return false; }},  // q, k and v are made from it
     {tensor_role::q_gate,      extent::q_gate_rows, extent::input, [](const attention_spec&, attention_form) { return false; }},  // q and gate are made from it
     {tensor_role::q_gate_b,    extent::q_gate_b_rows, extent::q_latents, [](const attention_spec&, attention_form) { return false; }},  // q_b, q_b_raw and gate are made from it

@@ -12,6 +12,7 @@
 #include <larql/detail/xtensor.hpp>
 #include <larql/executor.hpp>
 #include <larql/key_selection.hpp>
+#include <larql/kv_cache.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -84,6 +85,16 @@ inline key_selection random_selection(std::size_t tokens, std::size_t top_k, std
     return selection;
 }
 
+/// What a block that shares another's keys and values is given: a cache of random ones, which neither side made.
+inline kv_cache<float> random_keys(const attention_spec& spec, std::size_t tokens, std::uint64_t seed) {
+    const mla_geometry& g = spec.geometry;
+    kv_cache<float> cache(
+        {.capacity = tokens, .kv_heads = g.kv_heads(), .key_size = g.qk_head_dim(), .value_size = g.v_head_dim});
+    cache.append(random_hidden(tokens, g.kv_heads() * g.qk_head_dim(), seed),
+                 random_hidden(tokens, g.kv_heads() * g.v_head_dim, ~seed));
+    return cache;
+}
+
 /// The largest difference over the largest magnitude of the first; NaN and infinities count as infinite.
 inline double relative_difference(std::span<const float> a, std::span<const float> b) noexcept {
     constexpr double infinite = std::numeric_limits<double>::infinity();
@@ -139,10 +150,11 @@ inline void run_attention(const checkpoint& a, const checkpoint& b, double toler
     if (spec.indexer.shared) given = random_selection(tokens, spec.indexer.top_k, check.block + 1);
     const forward_options options{.selection = &given, .threads = threads};
     const auto compute = [&](const checkpoint& model) {
-        return model
-            .attention(check.block, model.spec(check.block).form,
-                       {.storage = weight_storage::from_file, .threads = threads})
-            .forward(hidden, options);
+        const attention_layer<float> layer = model.attention(
+            check.block, model.spec(check.block).form, {.storage = weight_storage::from_file, .threads = threads});
+        if (!layer.spec().kv_layer) return layer.forward(hidden, options);
+        kv_cache<float> keys = random_keys(layer.spec(), tokens, check.block + 1);
+        return layer.forward(hidden, keys, options);
     };
     const attention_result<float> x = compute(a);
     attention_result<float> y = compute(b);

@@ -65,6 +65,8 @@ inline constexpr compared_fact compared_facts[] = {
     LARQL_FACT(clip),
     LARQL_FACT(value_scale),
     LARQL_FACT(value_is_key),
+    LARQL_FACT(kv_layer.has_value()),
+    LARQL_FACT_IF(kv_layer, kv_layer.value_or(0)),
     LARQL_FACT(sinks),
     LARQL_FACT(gate),
     LARQL_FACT(gated_by),

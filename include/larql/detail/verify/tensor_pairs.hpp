@@ -9,7 +9,9 @@
 #include <larql/detail/checkpoint/own_names.hpp>
 #include <larql/detail/checkpoint/tensors.hpp>
 #include <larql/detail/model/names.hpp>
+#include <larql/detail/model/stored_otherwise.hpp>
 #include <larql/detail/verify/numbers.hpp>
+#include <larql/dtype.hpp>
 #include <larql/mla_absorb.hpp>
 #include <larql/tensor_role.hpp>
 
@@ -21,6 +23,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -236,13 +239,31 @@ inline compared_rows rows_of_part(const checkpoint& model, const tensor_part& pa
                           std::string(k_b.scheme()), part.shown);
 }
 
+/// The rows of a part as the numbers that GGUF has, float32 where they are not those of safetensors.
+inline compared_rows gguf_rows_of(const checkpoint& model, const stored_otherwise_row* row, const tensor_part& part) {
+    compared_rows rows = rows_of_part(model, part);
+    if (row == nullptr || row->to_gguf == nullptr || model.has_gguf_names()) return rows;
+    rows.type = dtype::f32;
+    rows.bytes = nullptr;
+    rows.read = [read = std::move(rows.read), to_gguf = row->to_gguf](std::uint64_t begin, std::uint64_t end,
+                                                                      std::span<float> out) {
+        read(begin, end, out);
+        std::ranges::transform(out, out.begin(), to_gguf);
+    };
+    return rows;
+}
+
 inline tensor_check compare_pair(const checkpoint& a, const checkpoint& b, const tensor_pair& pair) {
     using enum tensor_role;
     constexpr role_set norms{output_norm, input_norm, ffn_norm};
-    const compared_rows x = rows_of_part(a, pair.a), y = rows_of_part(b, pair.b);
+    const stored_otherwise_row* row =
+        pair.key.role && a.has_gguf_names() != b.has_gguf_names() ? find_stored_otherwise(*pair.key.role) : nullptr;
+    const compared_rows x = gguf_rows_of(a, row, pair.a), y = gguf_rows_of(b, row, pair.b);
     const bool small = pair.key.role == router || x.rows == 1;
-    return compare_rows(
-        x, y, {.small = small, .gains = a.format() != b.format() && pair.key.role && norms.contains(*pair.key.role)});
+    return compare_rows(x, y,
+                        {.small = small,
+                         .gains = a.format() != b.format() && pair.key.role && norms.contains(*pair.key.role),
+                         .computed = row != nullptr && row->to_gguf != nullptr});
 }
 
 }  // namespace larql::detail

@@ -27,6 +27,13 @@ inline constexpr std::string_view gemma_inert[] = {
     "sliding_window_size",      // a copy of sliding_window in published configurations
     "top_k_experts",            // of the router: modeling_gemma4.py
     "cache_implementation"};
+inline constexpr std::string_view gemma3n_inert[] = {
+    // Of what predicts the residual streams, of the feed-forward part and of the logits: modeling_gemma3n.py.
+    "altup_coef_clip",           "altup_correct_scale",     "altup_lr_multiplier",
+    "activation_sparsity_scale", "final_logit_softcapping",
+    "intermediate_size",      // one for each layer
+    "query_pre_attn_scalar",  // read nowhere: its scale is 1
+    "cache_implementation"};
 inline constexpr std::string_view gpt_oss_inert[] = {"initial_context_length", "swiglu_alpha", "swiglu_limit"};
 inline constexpr std::string_view logit_scale_inert[] = {"logit_scale"};  // of the logits: modeling_cohere.py
 inline constexpr std::string_view cohere2_inert[] = {

@@ -120,11 +120,39 @@ inline constexpr name_row mistral_large_3_attention_names[] = {
 };
 // clang-format on
 inline constexpr auto mistral_large_3_names = joined(params_names_around_attention, mistral_large_3_attention_names);
+// clang-format off
+// Kimi-Linear as it is published, and layers of its linear attention: modeling_kimi_linear.py, conversion_mapping.py;
+// llama.cpp's conversion/kimi_linear.py.
+inline constexpr name_row kimi_linear_own_names[] = {
+    {tensor_role::router,              "layers.{}.block_sparse_moe.gate.weight",           "blk.{}.ffn_gate_inp.weight"},
+    {tensor_role::router_bias,         "layers.{}.block_sparse_moe.gate.e_score_correction_bias", "blk.{}.exp_probs_b.bias"},
+    {tensor_role::expert_gate,         "layers.{}.block_sparse_moe.experts.{}.w1.weight",  "blk.{}.ffn_gate_exps.weight"},
+    {tensor_role::expert_down,         "layers.{}.block_sparse_moe.experts.{}.w2.weight",  "blk.{}.ffn_down_exps.weight"},
+    {tensor_role::expert_up,           "layers.{}.block_sparse_moe.experts.{}.w3.weight",  "blk.{}.ffn_up_exps.weight"},
+    {tensor_role::shared_expert_gate,  "layers.{}.block_sparse_moe.shared_experts.gate_proj.weight", "blk.{}.ffn_gate_shexp.weight"},
+    {tensor_role::shared_expert_up,    "layers.{}.block_sparse_moe.shared_experts.up_proj.weight",   "blk.{}.ffn_up_shexp.weight"},
+    {tensor_role::shared_expert_down,  "layers.{}.block_sparse_moe.shared_experts.down_proj.weight", "blk.{}.ffn_down_shexp.weight"},
+    {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight",                "blk.{}.attn_v.weight"},
+    {tensor_role::linear_conv_q,       "layers.{}.self_attn.q_conv1d.weight",              "blk.{}.ssm_conv1d_q.weight"},
+    {tensor_role::linear_conv_k,       "layers.{}.self_attn.k_conv1d.weight",              "blk.{}.ssm_conv1d_k.weight"},
+    {tensor_role::linear_conv_v,       "layers.{}.self_attn.v_conv1d.weight",              "blk.{}.ssm_conv1d_v.weight"},
+    {tensor_role::linear_beta,         "layers.{}.self_attn.b_proj.weight",                "blk.{}.ssm_beta.weight"},
+    {tensor_role::linear_decay_a,      "layers.{}.self_attn.f_a_proj.weight",              "blk.{}.ssm_f_a.weight"},
+    {tensor_role::linear_decay_b,      "layers.{}.self_attn.f_b_proj.weight",              "blk.{}.ssm_f_b.weight"},
+    {tensor_role::linear_decay_bias,   "layers.{}.self_attn.dt_bias",                      "blk.{}.ssm_dt.bias"},
+    {tensor_role::linear_decay,        "layers.{}.self_attn.A_log",                        "blk.{}.ssm_a"},
+    {tensor_role::linear_gate_a,       "layers.{}.self_attn.g_a_proj.weight",              "blk.{}.ssm_g_a.weight"},
+    {tensor_role::linear_gate_b,       "layers.{}.self_attn.g_b_proj.weight",              "blk.{}.ssm_g_b.weight"},
+    {tensor_role::linear_norm,         "layers.{}.self_attn.o_norm.weight",                "blk.{}.ssm_norm.weight"},
+};
+// clang-format on
 // Kimi K3's gate; Kimi-Linear has none. llama.cpp names what weighs residuals after attention.
 inline constexpr name_row gate_names[] = {
     {tensor_role::gate, "layers.{}.self_attn.g_proj.weight", "blk.{}.attn_gate.weight"},
     {tensor_role::inert, "", "blk.{}.attn_res_score.weight"}};
-inline constexpr auto kimi_linear_names = joined(deepseek_names, gate_names);
+inline constexpr auto kimi_linear_names =
+    joined(kimi_linear_own_names, deepseek_names, gate_names);  // the first counts
 inline constexpr auto bailing_names = joined(deepseek_names, bailing_own_names);
 
 // What multiplies embeddings, the sum with the residual and logits is outside attention: modeling_minicpm3.py.
@@ -147,9 +175,22 @@ inline constexpr key_alias bailing_aliases[] = {{model_key::full_attention_inter
 inline constexpr std::string_view kimi_linear_inert[] = {
     "linear_head_dim", "linear_num_heads",     "linear_conv_kernel_dim", "attention.value_length",
     "kda.head_dim",    "kda.gate_lower_bound", "attn_res.block_size"};
-inline constexpr std::string_view linear_layers_in_gguf =
-    "of its layers with linear attention GGUF stores -exp(A_log), from which A_log does not come back bit for bit";
-inline constexpr key_alias kimi_linear_aliases[] = {{model_key::max_position_embeddings, "model_max_length"}};
+inline constexpr key_alias kimi_linear_aliases[] = {
+    {model_key::max_position_embeddings, "model_max_length"}, {model_key::n_routed_experts, "num_experts"},
+    {model_key::n_shared_experts, "num_shared_experts"},      {model_key::num_experts_per_tok, "num_experts_per_token"},
+    {model_key::norm_topk_prob, "moe_renormalize"},           {model_key::n_group, "num_expert_group"},
+    {model_key::scoring_func, "moe_router_activation_func"}};
+// llama.cpp's src/models/kimi-linear.cpp weighs experts so; its converter finds neither key under these names.
+inline constexpr fixed_number kimi_linear_constants[] = {{"moe_renormalize", 1.0}};
+inline constexpr key_default kimi_linear_unstated[] = {{model_key::norm_topk_prob, 1.0}, {model_key::n_group, 1.0}};
+// The heads of both kinds of layers are as many there.
+inline constexpr carried_size kimi_linear_sizes[] = {
+    {"linear_attn_config.short_conv_kernel_size", "linear_conv_kernel_dim", "ssm.conv_kernel"},
+    {"linear_attn_config.head_dim", "linear_head_dim", "kda.head_dim"},
+    {"linear_attn_config.num_heads", "linear_num_heads", "attention.head_count"}};
+
+/// Said of families that llama.cpp, as of late 2026, neither converts nor runs.
+inline constexpr std::string_view no_architecture = "llama.cpp has no architecture for it";
 
 /// What latent attention after DeepSeek's has in common. A row states what differs.
 constexpr model_family latent_attention(model_family row) {
@@ -213,12 +254,14 @@ inline constexpr model_family mla_families[] = {
               .classes = {"YoutuForCausalLM", "YoutuModel"},
               .routing = "softmax",
               .interleave_key = true}),
-    deepseek({.name = "axk1",
-              .model_types = {"axk1"},
-              .classes = {"AXK1ForCausalLM", "AXK1Model"},
-              .routing = "sigmoid",
-              .interleave_key = true,
-              .gguf_output = {.why_not = "it has norms after its experts, for which GGUF has no place"}}),
+    deepseek(
+        {.name = "axk1",
+         .model_types = {"axk1"},
+         .classes = {"AXK1ForCausalLM", "AXK1Model"},
+         .routing = "sigmoid",
+         .interleave_key = true,
+         .gguf_output =
+             {.why_not = "llama.cpp has no architecture for it; deepseek2 has no place for its norms after experts"}}),
     latent_attention({.name = "plm",  // published with code of its own; llama.cpp's plm.cpp
                       .model_types = {"plm"},
                       .classes = {"PLMForCausalLM", "PLMModel"},
@@ -278,46 +321,57 @@ inline constexpr model_family mla_families[] = {
                       .attentions_per_layer = 2,
                       .default_rope_theta = 1e7,
                       .default_rms_norm_eps = 1e-5,
+                      .gguf_output = {.why_not = no_architecture},
                       .inert_keys = longcat_inert}),
     latent_attention({.name = "kimi_linear",
                       .model_types = {"kimi_linear"},
                       .classes = {"KimiLinearForCausalLM", "KimiLinearModel"},
                       .gguf_architecture = "kimi-linear",
+                      .routing = "sigmoid",
                       .names = kimi_linear_names,
                       .pairing = rope_pairing::none,
                       .linear_layers = true,
                       .gate_by_key = output_gate::per_element,  // Kimi K3
                       .default_rms_norm_eps = 1e-5,
                       .default_q_lora_rank = 0,
-                      .gguf_output = {.why_not = linear_layers_in_gguf},
+                      .gguf_output = {.written = true,
+                                      .constants = kimi_linear_constants,
+                                      .unstated = kimi_linear_unstated,
+                                      .sizes = kimi_linear_sizes,
+                                      .head_dim_as_value_length = true,
+                                      .sizes_in_both_dialects = true},
                       .aliases = kimi_linear_aliases,
                       .inert_keys = kimi_linear_inert}),
-    latent_attention({.name = "kimi_k3",  // in GGUF; elsewhere a kimi_linear that states its gate
-                      .model_types = {"kimi_k3"},
-                      .classes = {"KimiK3ForConditionalGeneration"},
-                      .gguf_architecture = "kimi-k3",
-                      .names = kimi_linear_names,
-                      .pairing = rope_pairing::none,
-                      .linear_layers = true,
-                      .gate = output_gate::per_element,
-                      .default_rms_norm_eps = 1e-5,
-                      .default_q_lora_rank = 0,
-                      .gguf_output = {.why_not = linear_layers_in_gguf},
-                      .aliases = kimi_linear_aliases,
-                      .inert_keys = kimi_linear_inert}),
-    latent_attention({.name = "bailing_hybrid",
-                      .model_types = {"bailing_hybrid"},
-                      .classes = {"BailingHybridForCausalLM", "BailingHybridModel", "BailingMoeV3ForCausalLM",
-                                  "BailingMoeV2_5ForCausalLM"},
-                      .names = bailing_names,
-                      .pairing = rope_pairing::interleaved,
-                      .linear_layers = true,
-                      .gate = output_gate::per_head,
-                      .default_rope_theta = 6e6,
-                      .default_q_lora_rank = 0,
-                      .defaults = {{{model_key::full_attention_interval, 6}}},
-                      .aliases = bailing_aliases,
-                      .inert_keys = bailing_inert}),
+    latent_attention(
+        {.name = "kimi_k3",  // in GGUF; elsewhere a kimi_linear that states its gate
+         .model_types = {"kimi_k3"},
+         .classes = {"KimiK3ForConditionalGeneration"},
+         .gguf_architecture = "kimi-k3",
+         .names = kimi_linear_names,
+         .pairing = rope_pairing::none,
+         .linear_layers = true,
+         .gate = output_gate::per_element,
+         .default_rms_norm_eps = 1e-5,
+         .default_q_lora_rank = 0,
+         .gguf_output = {.why_not = "GGUF has the products of its residuals' norms and projections, from which "
+                                    "neither comes back"},
+         .aliases = kimi_linear_aliases,
+         .inert_keys = kimi_linear_inert}),
+    latent_attention(
+        {.name = "bailing_hybrid",
+         .model_types = {"bailing_hybrid"},
+         .classes = {"BailingHybridForCausalLM", "BailingHybridModel", "BailingMoeV3ForCausalLM",
+                     "BailingMoeV2_5ForCausalLM"},
+         .names = bailing_names,
+         .pairing = rope_pairing::interleaved,
+         .linear_layers = true,
+         .gate = output_gate::per_head,
+         .default_rope_theta = 6e6,
+         .default_q_lora_rank = 0,
+         .defaults = {{{model_key::full_attention_interval, 6}}},
+         .gguf_output = {.why_not = "it knows nothing of llama.cpp's \"bailingmoe3\", which has Ling 3 alone"},
+         .aliases = bailing_aliases,
+         .inert_keys = bailing_inert}),
 };
 
 }  // namespace larql::detail

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Rules of writing GGUF that no published case shows: each fails here if it is left out.
+#include <larql/convert.hpp>
+#include <larql/detail/convert/gguf_rope_rows.hpp>
+#include <larql/detail/convert/gguf_sizes.hpp>
+#include <larql/detail/convert/row_makers.hpp>
+#include <larql/verify.hpp>
+
+#include <nlohmann/json.hpp>
+#include <support/changed_case.hpp>
+#include <support/files.hpp>
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using larql::attention_form;
+using larql::checkpoint;
+using larql::container;
+using larql::conversion;
+using larql::conversion_options;
+using larql::dtype;
+using larql::gguf_file;
+using larql::testing::changed_case;
+using nlohmann::json;
+
+const std::string data = LARQL_TEST_DATA;
+const conversion_options to_gguf{.form = attention_form::factored, .to = container::gguf};
+
+gguf_file convert(const fs::path& from, const fs::path& to, const conversion_options& options = to_gguf) {
+    conversion(checkpoint::open(from), to, options).run();
+    return gguf_file::open(to);
+}
+
+std::string refusal(const fs::path& from, const fs::path& to) {
+    try {
+        convert(from, to);
+    } catch (const larql::error& e) {
+        return e.what();
+    }
+    return "";
+}
+
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
+
+/// Numbers as a converter's row gives them.
+std::vector<float> floats_of(const larql::detail::conversion_row& row) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(row.tensors.front().size_bytes()));
+    row.rows(0, row.tensors.front().rows(), bytes);
+    std::vector<float> values(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+}
+
+}  // namespace
+
+TEST_CASE("gguf rules: a file is named after the folder, and from GGUF keeps its name but not its type or shards") {
+    const larql::testing::temporary_folder folder;
+    const gguf_file plain = convert(data + "/hf/youtu_gguf", folder / "plain.gguf");
+    CHECK(plain.get<std::string>("general.name") == "youtu_gguf");
+    CHECK(plain.get<int>("general.file_type") == 32);
+    conversion_options small = to_gguf;
+    small.shard_bytes = 4000;
+    conversion(checkpoint::open(data + "/hf/youtu_gguf"), folder / "split", small).run();
+    conversion_options f16 = to_gguf;
+    f16.type = dtype::f16;
+    const gguf_file joined = convert(folder / "split", folder / "joined.gguf", f16);
+    for (const std::string_view key : joined.keys()) CHECK(!key.starts_with("split."));
+    CHECK(joined.get<std::string>("general.name") == "youtu_gguf");
+    CHECK(joined.get<int>("general.file_type") == 1);
+}
+
+TEST_CASE("gguf rules: what an older file states of groups stays, and sizes stand where its programs ask for them") {
+    const larql::testing::temporary_folder folder;
+    conversion_options whole = to_gguf;
+    whole.split_kv_b = false;
+    const fs::path grouped =
+        changed_case("glm4_moe_lite_gguf", folder / "in", [](json& config) { config["n_group"] = 3; });
+    convert(grouped, folder / "old.gguf", whole);
+    CHECK(convert(folder / "old.gguf", folder / "new.gguf").get<int>("deepseek2.expert_group_count") == 3);
+    const gguf_file old = convert(data + "/hf/kimi_linear_gguf", folder / "kimi.gguf", whole);
+    CHECK(old.get<int>("kimi-linear.attention.key_length_mla") == 10);  // kimi-linear.cpp requires them
+    CHECK(old.get<int>("kimi-linear.attention.value_length_mla") == 10);
+    CHECK(old.get<int>("kimi-linear.attention.key_length") == 10);
+}
+
+TEST_CASE("gguf rules: experts are described where there are some, and no key of theirs may be missing") {
+    const larql::testing::temporary_folder folder;
+    const fs::path out = folder / "out.gguf";
+    const gguf_file dense = convert(
+        changed_case("youtu_gguf", folder / "dense", [](json& config) { config["n_routed_experts"] = 4; }), out);
+    CHECK(dense.find_value("deepseek2.expert_gating_func") == nullptr);
+    for (const char* key : {"routed_scaling_factor", "num_experts_per_tok", "n_shared_experts"}) {
+        const fs::path from =
+            changed_case("glm4_moe_lite_gguf", folder / key, [&](json& config) { config.erase(key); });
+        CHECK(contains(refusal(from, folder / "none.gguf"), key));
+    }
+    const fs::path scored = changed_case("glm4_moe_lite_gguf", folder / "scored",
+                                         [](json& config) { config["scoring_func"] = "sqrtsoftplus"; });
+    CHECK(contains(refusal(scored, folder / "none.gguf"), "no scoring of experts by \"sqrtsoftplus\""));
+    const fs::path few = changed_case(
+        "glm4_moe_lite_gguf", folder / "few", [](json&) {}, {}, "layers.1.mlp.experts.0.up_proj.weight");
+    CHECK(contains(refusal(few, folder / "none.gguf"), "experts"));
+}
+
+TEST_CASE("gguf rules: an absent eps is the class's, a tied output is the embedding, key lengths only if stated") {
+    const larql::testing::temporary_folder folder;
+    const gguf_file eps =
+        convert(changed_case("youtu_gguf", folder / "eps", [](json& config) { config.erase("rms_norm_eps"); }),
+                folder / "eps.gguf");
+    CHECK(eps.get<float>("deepseek2.attention.layer_norm_rms_epsilon") == 1e-6F);
+    const gguf_file tied = convert(
+        changed_case("deepseek_v3", folder / "tied", [](json& config) { config["tie_word_embeddings"] = true; }),
+        folder / "tied.gguf");
+    CHECK(tied.find_tensor("output.weight") == nullptr);
+    const gguf_file stated = convert(data + "/hf/llama3", folder / "stated.gguf");
+    CHECK(stated.get<int>("llama.attention.key_length") == 32);
+}
+
+TEST_CASE("gguf rules: scaling of rotation is stated as it is, or refused by the key that GGUF lacks") {
+    const larql::testing::temporary_folder folder;
+    const gguf_file linear =
+        convert(changed_case("llama3", folder / "linear",
+                             [](json& config) {
+                                 config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 2.0}};
+                             }),
+                folder / "linear.gguf");
+    CHECK(linear.get<std::string>("llama.rope.scaling.type") == "linear");
+    CHECK(linear.get<float>("llama.rope.scaling.factor") == 2.0F);
+    const gguf_file usual = convert(changed_case("deepseek_v3", folder / "usual",
+                                                 [](json& config) {
+                                                     config["rope_scaling"].erase("beta_fast");
+                                                     config["rope_scaling"].erase("beta_slow");
+                                                 }),
+                                    folder / "usual.gguf");
+    CHECK(usual.find_value("deepseek2.rope.scaling.yarn_beta_fast") == nullptr);
+    CHECK(usual.find_value("deepseek2.rope.scaling.yarn_beta_slow") == nullptr);
+    const auto refused = [&](const std::string& name, const json& change) {
+        const fs::path from =
+            changed_case("deepseek_v3", folder / name, [&](json& config) { config["rope_scaling"].update(change); });
+        return refusal(from, folder / "none.gguf");
+    };
+    CHECK(contains(refused("truncate", {{"truncate", false}}), "YaRN's truncate"));
+    CHECK(contains(refused("magnitude", {{"attention_factor", 2.0}}), "YaRN's attention_factor"));
+    const json factors = std::vector<double>(4, 2.0);
+    const fs::path longrope = changed_case("youtu_gguf", folder / "longrope", [&](json& config) {
+        config["rope_parameters"] = {{"rope_type", "longrope"},
+                                     {"rope_theta", 500.0},
+                                     {"short_factor", factors},
+                                     {"long_factor", factors},
+                                     {"original_max_position_embeddings", 128}};
+    });
+    CHECK(contains(refusal(longrope, folder / "none.gguf"), "no words for rope type \"longrope\""));
+}
+
+TEST_CASE("gguf rules: divisors of Llama 3.1 are those that torch computes in float32") {
+    larql::rope_config rope;
+    rope.kind = larql::rope_kind::llama3;
+    rope.theta = 500000.0;
+    rope.rotary_dim = 128;
+    rope.factor = 8.0;
+    rope.low_freq_factor = 1.0;
+    rope.high_freq_factor = 4.0;
+    rope.original_max_position = 8192.0;
+    const std::vector<float> divisors = floats_of(larql::detail::llama3_divisors_row(rope));
+    // llama.cpp's conversion/llama.py (generate_extra_tensors) with torch 2.13
+    constexpr std::array want{0x1.351daap+0F, 0x1.8dac94p+0F, 0x1.035e3ap+1F,
+                              0x1.58e65cp+1F, 0x1.d7959cp+1F, 0x1.50780cp+2F};
+    REQUIRE(divisors.size() == 64);
+    CHECK(divisors[28] == 1.0F);
+    CHECK(divisors[35] == 8.0F);
+    for (std::size_t i = 0; i < want.size(); ++i) CHECK(divisors[29 + i] == want[i]);
+    // A length that is no power of two shows that torch multiplies by a reciprocal.
+    rope.original_max_position = 5000.0;
+    CHECK(floats_of(larql::detail::llama3_divisors_row(rope))[26] == 0x1.0b9fap+0F);
+}
+
+TEST_CASE("gguf rules: what a file is called by its numbers goes by its matrices") {
+    using larql::detail::conversion_row;
+    const auto row = [](std::string name, dtype type, std::vector<std::uint64_t> shape) {
+        return conversion_row{.tensors = {{std::move(name), type, std::move(shape)}}};
+    };
+    std::vector<conversion_row> rows;
+    rows.push_back(row("a.weight", dtype::bf16, {2, 2}));
+    rows.push_back(row("b.weight", dtype::f32, {4996}));
+    CHECK(larql::detail::file_type_of(rows) == 32);
+    CHECK(larql::detail::size_label(rows) == "5.0K");
+    std::vector<std::byte> out(2);
+    const std::array<float, 1> large{70000.0F};
+    CHECK_THROWS_WITH_AS(larql::detail::encode_numbers(dtype::f16, large, out, "a.weight"),
+                         doctest::Contains("beyond the range of F16"), larql::error);
+}
+
+TEST_CASE("gguf rules: a part of a model is in an architecture of larql's own") {
+    const larql::testing::temporary_folder folder;
+    conversion_options part = to_gguf;
+    part.layer_end = 1;
+    const gguf_file file = convert(data + "/hf/youtu_gguf", folder / "part.gguf", part);
+    CHECK(file.get<std::string>("general.architecture") == "larql-factored");
+}
+
+TEST_CASE("gguf rules: sizes of linear layers are read where transformers writes them, too, and must be sizes") {
+    const larql::testing::temporary_folder folder;
+    const gguf_file file = convert(changed_case("kimi_linear_gguf", folder / "in",
+                                                [](json& config) {
+                                                    config["linear_attn_config"].erase("head_dim");
+                                                    config["linear_head_dim"] = 8;
+                                                }),
+                                   folder / "out.gguf");
+    CHECK(file.get<int>("kimi-linear.kda.head_dim") == 8);
+    const fs::path text = changed_case("kimi_linear_gguf", folder / "text",
+                                       [](json& config) { config["linear_attn_config"]["head_dim"] = "8"; });
+    CHECK(contains(refusal(text, folder / "none.gguf"), "expected a size, got \"8\""));
+}
+
+TEST_CASE("gguf rules: prediction blocks that a family's files do not have are not counted, whatever is stated") {
+    const larql::testing::temporary_folder folder;
+    const std::size_t layers = checkpoint::open(data + "/hf/deepseek_v3").config().num_hidden_layers;
+    const fs::path from =
+        changed_case("deepseek_v3", folder / "in", [](json& config) { config["num_nextn_predict_layers"] = 1; },
+                     {"model.layers." + std::to_string(layers) + ".enorm.weight"});
+    const gguf_file file = convert(from, folder / "out.gguf");
+    CHECK(file.get<std::size_t>("deepseek2.block_count") == layers);
+    CHECK(file.find_value("deepseek2.nextn_predict_layers") == nullptr);
+    for (const larql::tensor_info& info : file.tensors()) CHECK(!contains(std::string(info.name), "nextn"));
+}
+
+TEST_CASE("gguf rules: rates of forgetting agree but for the last bit of an exponential, and for no more") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint published = checkpoint::open(data + "/hf/kimi_linear_gguf");
+    const std::string made = data + "/gguf/kimi_linear_gguf-bf16.gguf";
+    CHECK(larql::verify(published, checkpoint::open(made)).holds());  // torch's exponentials
+    const gguf_file file = gguf_file::open(made);
+    const larql::tensor_info& rates = file.at_tensor("blk.2.ssm_a");
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, file.bytes(rates).data(), sizeof bits);
+    const fs::path changed = folder / "changed.gguf";
+    fs::copy_file(made, changed);
+    bits += 3;
+    std::fstream out(changed, std::ios::in | std::ios::out | std::ios::binary);
+    out.seekp(static_cast<std::streamoff>(rates.offset));
+    out.write(reinterpret_cast<const char*>(&bits), sizeof bits);
+    out.close();
+    CHECK(!larql::verify(published, checkpoint::open(changed)).holds());
+}
