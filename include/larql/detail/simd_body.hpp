@@ -117,6 +117,8 @@ LARQL_SIMD_INLINE vfloat multiply_add(vfloat a, vfloat b, vfloat c) noexcept {
     return __builtin_ia32_vfmaddps256(a, b, c);
 #elif LARQL_SIMD_FUSED && defined(__FMA__)
     return __builtin_ia32_vfmaddps(a, b, c);
+#elif LARQL_SIMD_FUSED && LARQL_HAS_BUILTIN(__builtin_aarch64_fmav4sf)  // GCC, which has no function for any vector
+    return __builtin_aarch64_fmav4sf(a, b, c);
 #elif LARQL_SIMD_FUSED
     LARQL_UNROLL for (std::size_t i = 0; i < lanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
     return c;

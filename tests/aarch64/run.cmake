@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -DCXX=... -DQEMU=... -DROOT=... -DWORK=... -DTESTS=... -P: tests of vector code, compiled for aarch64 and run in an
+# emulator. What larql needs beside a BLAS is headers, and this machine's serve: after the other machine's own.
+cmake_minimum_required(VERSION 3.18)
+foreach(tool IN ITEMS CXX QEMU)
+  if(NOT ${tool})
+    message(STATUS "skipped: no compiler for aarch64 or no emulator of it here (Debian: g++-aarch64-linux-gnu, qemu-user-static)")
+    return()
+  endif()
+endforeach()
+file(MAKE_DIRECTORY "${WORK}")
+function(run what)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${what}: ${result}\n${output}")
+  endif()
+endfunction()
+# Compile time: -O1, which fuses products and sums as -O2 does, though it leaves sums in memory.
+set(flags -std=c++20 -O1 -DDOCTEST_CONFIG_SUPER_FAST_ASSERTS "-DLARQL_TEST_DATA=\"${ROOT}/tests/data\""
+  "-I${ROOT}/include" "-I${ROOT}/tests" -idirafter /usr/include)
+set(objects)
+foreach(source IN ITEMS main.cpp aarch64/plain_cblas.cpp)
+  string(MAKE_C_IDENTIFIER "${source}" name)
+  run("${source}" "${CXX}" ${flags} -c "${ROOT}/tests/${source}" -o "${WORK}/${name}.o")
+  list(APPEND objects "${WORK}/${name}.o")
+endforeach()
+foreach(test IN LISTS TESTS)
+  run("${test}" "${CXX}" ${flags} "${ROOT}/tests/unit/${test}.cpp" ${objects} -static -pthread -o "${WORK}/${test}")
+  run("${test}" "${QEMU}" "${WORK}/${test}")
+  message(STATUS "${test} passes on aarch64")
+endforeach()
