@@ -166,9 +166,8 @@ public:
     /// number of rows.
     ///
     /// @param x          [N, E]  the new tokens of all sequences, one sequence after the other
-    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span); their tokens sum
-    /// to
-    ///                   N; no cache twice
+    /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span); their tokens
+    ///                   sum to N; no cache twice
     /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above
     /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, errc::bad_value for a cache that is
     ///         missing or given twice; errc::unsupported_architecture for sparse and compressed attention, whose

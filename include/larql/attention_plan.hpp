@@ -36,8 +36,7 @@ struct form_plan {
     /// For a token of a prompt as long as the context, on average.
     std::uint64_t prefill_flops_per_token = 0;
     /// For the same: the weights once for the prompt, each key and value written once and read once by each block that
-    /// attends to it. A lower bound: prompts that do not fit the processor's caches
-    /// read keys again.
+    /// attends to it. A lower bound: prompts that do not fit the processor's caches read keys again.
     std::uint64_t prefill_bytes_per_token = 0;
 };
 

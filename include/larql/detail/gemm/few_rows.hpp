@@ -3,8 +3,10 @@
 // Products of a weight with a few rows of activations (decode steps): every stored row goes through the processor once,
 // in its stored type, and is multiplied with all tokens on the way, since reading it is what takes the time.
 //
-// Activations stay float and a weight's numbers are the floats that decoding gives, so a result is as exact as decoding
-// first and multiplying then. Nothing is allocated unless rows must be read into memory.
+// Activations stay float. A weight's numbers are the floats that decoding gives, or small integers whose sum over a
+// block is multiplied with its scale: either way a result is as exact as decoding first and multiplying then. (A scale
+// of infinity makes a row infinite or NaN, where decoding makes NaN of its zeros.) Nothing is allocated unless rows
+// must be read into memory.
 #ifndef LARQL_DETAIL_GEMM_FEW_ROWS_HPP
 #define LARQL_DETAIL_GEMM_FEW_ROWS_HPP
 
