@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <larql/detail/safetensors/header.hpp>
 #include <larql/safetensors.hpp>
 #include <larql/weight_reader.hpp>
 
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -43,6 +45,30 @@ safetensors_builder typical() {
     b.tensor("none", "F16", "[0,7]", "");
     b.tensor("i", "I64", "[2]", le<std::int64_t>(-1) + le<std::int64_t>(300));
     return b;
+}
+
+struct two_readings {
+    bool plain = false;  ///< read by comparing
+    bool json = false;   ///< read as JSON
+    bool equal = false;
+};
+
+/// The header read both ways.
+two_readings read_twice(std::string_view header) {
+    const std::optional<larql::detail::safetensors_contents> plain =
+        larql::detail::plain_safetensors_header::read(header);
+    std::optional<larql::detail::safetensors_contents> json;
+    try {
+        json = larql::detail::parse_safetensors_json(header, {.file = "x", .offset = 8, .subject = {}});
+    } catch (const larql::error&) {
+    }
+    const auto same = [](const larql::tensor_info& a, const larql::tensor_info& b) {
+        return a.name == b.name && a.shape == b.shape && a.type == b.type && a.offset == b.offset &&
+               a.size_bytes == b.size_bytes;
+    };
+    return {
+        plain.has_value(), json.has_value(),
+        plain && json && plain->metadata == json->metadata && std::ranges::equal(plain->tensors, json->tensors, same)};
 }
 
 }  // namespace
@@ -154,6 +180,39 @@ TEST_CASE("safetensors: key order, unaligned data, unknown fields and an empty f
     const auto empty = safetensors_file::open(folder / "empty.safetensors");
     CHECK(empty.tensors().empty());
     CHECK(empty.metadata().empty());
+}
+
+TEST_CASE("safetensors: a header as the reference implementation writes it is read by comparing, with JSON's result") {
+    const std::string head = R"({"__metadata__":{"format":"pt","a":""},"x.w":{"dtype":"BF16","shape":[2,3],)";
+    const std::string tail = R"("data_offsets":[0,12]},"\u00e9":{"dtype":"F32","shape":[],"data_offsets":[12,16]}})";
+    const std::string text = head + R"("data_offsets":[0,12]},"é":{"dtype":"F32","shape":[],"data_offsets":[12,16]}})";
+    REQUIRE(read_twice(text).plain);
+    REQUIRE(read_twice(text).equal);
+    REQUIRE(!read_twice(head + tail).plain);  // escapes are JSON's affair
+    REQUIRE(read_twice(head + tail).json);
+    REQUIRE(read_twice("{ \"a\": {\n \"dtype\": \"U8\", \"shape\": [ 1, 2 ],\t\"data_offsets\" :[0, 2 ] }\r}").plain);
+    std::size_t still_read = 0;
+    const auto check = [&](const std::string& changed) {
+        const two_readings r = read_twice(changed);
+        still_read += r.plain ? 1 : 0;
+        CAPTURE(changed);
+        CHECK((!r.plain || r.equal));
+    };
+    for (std::size_t at = 0; at < text.size(); ++at) {
+        for (int byte = 0; byte < 256; ++byte) {
+            std::string changed = text;
+            changed[at] = static_cast<char>(byte);
+            check(changed);
+        }
+        for (std::size_t length = 1; length < 30; ++length) {
+            check(std::string(text).erase(at, length));
+            check(std::string(text).insert(at, text.substr(at, length)));
+        }
+    }
+    CHECK(still_read > 1000);  // names, sizes that agree
+    CHECK(!read_twice(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],)"
+                      R"("data_offsets":[1,2]}})")
+               .plain);
 }
 
 TEST_CASE("safetensors: shards of an index are one checkpoint, mapped only when asked for") {

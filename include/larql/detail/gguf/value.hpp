@@ -22,7 +22,7 @@
 namespace larql {
 
 /// Type numbers of metadata values. Source: GGUF specification, gguf_metadata_value_type.
-enum class gguf_type : std::uint32_t {
+enum class gguf_type : std::uint8_t {
     uint8,
     int8,
     uint16,
@@ -159,9 +159,9 @@ public:
     };
     explicit gguf_value(const layout& l) noexcept
         : m_data(l.content.data()),
-          m_size_bytes(l.content.size()),
-          m_count(l.count),
-          m_offset(l.offset),
+          m_size_bytes(static_cast<std::uint32_t>(l.content.size())),
+          m_count(static_cast<std::uint32_t>(l.count)),
+          m_offset(static_cast<std::uint32_t>(l.offset)),
           m_type(l.type),
           m_element_type(l.element_type),
           m_length_bytes(l.length_bytes) {}
@@ -249,10 +249,11 @@ private:
         return static_cast<T>(value);
     }
 
+    // Headers are at most 2^28 bytes long, and may be all keys: whatever counts within one takes 32 bits.
     const std::byte* m_data;
-    std::uint64_t m_size_bytes;
-    std::uint64_t m_count;
-    std::uint64_t m_offset;
+    std::uint32_t m_size_bytes;
+    std::uint32_t m_count;
+    std::uint32_t m_offset;
     gguf_type m_type;
     gguf_type m_element_type;
     std::uint8_t m_length_bytes;

@@ -7,8 +7,9 @@
 #include <larql/detail/function_ref.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/json.hpp>
-#include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/not_a_checkpoint.hpp>
+#include <larql/detail/safetensors/contents.hpp>
+#include <larql/detail/safetensors/plain_header.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <algorithm>
@@ -24,18 +25,6 @@
 #include <vector>
 
 namespace larql::detail {
-
-inline constexpr std::uint64_t safetensors_max_header_bytes = 100'000'000;  // the reference implementation's limit
-inline constexpr std::size_t safetensors_max_rank = 64;                     // torch's and numpy's limit
-inline constexpr std::size_t safetensors_max_metadata = 65536;              // a thousand times what is published
-
-/// What one file holds. `names` owns the tensors' names and is stable when moved.
-struct safetensors_contents {
-    std::uint64_t data_offset = 0;       ///< bytes from the start of the file
-    std::vector<tensor_info> tensors{};  ///< in the order of their data
-    std::unique_ptr<name_arena> names = std::make_unique<name_arena>();
-    std::map<std::string, std::string> metadata{};
-};
 
 /// Collects the header's entries; whatever it does not know inside an entry is skipped, whatever shape it has.
 class safetensors_header_consumer final : public json_consumer {
@@ -151,6 +140,7 @@ private:
     }
 
     void check_size(const dtype_traits& traits, std::uint64_t stored) const {
+        if (stored_bytes(traits, *m_entry.shape) == stored) return;
         std::optional<std::uint64_t> elements = 1;
         for (const std::uint64_t extent : *m_entry.shape)
             if (elements) elements = checked_multiply(*elements, extent);
@@ -163,10 +153,9 @@ private:
             refuse("expected a multiple of " + std::to_string(traits.block_elements) + " elements of " +
                        std::string(traits.name) + ", got " + std::to_string(*elements),
                    errc::shape_mismatch);
-        if (*bytes != stored)
-            refuse("shape and data_offsets disagree: expected " + std::to_string(*bytes) + " bytes, got " +
-                       std::to_string(stored),
-                   errc::shape_mismatch);
+        refuse("shape and data_offsets disagree: expected " + std::to_string(*bytes) + " bytes, got " +
+                   std::to_string(stored),
+               errc::shape_mismatch);
     }
 
     safetensors_contents& m_out;
@@ -177,6 +166,14 @@ private:
     std::string m_metadata_key{};
     entry m_entry{};
 };
+
+/// Reads any header. Offsets count from the start of the data.
+inline safetensors_contents parse_safetensors_json(std::string_view object, const error_where& where) {
+    safetensors_contents out;
+    safetensors_header_consumer consumer(out);
+    consumer.read(object, where);
+    return out;
+}
 
 /// Sorts the tensors by their data and checks that they fill it: from its start to the file's end, without gap or
 /// overlap.
@@ -250,10 +247,10 @@ inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std
              "expected a JSON object padded with spaces, got other text" + (length == 0 ? or_what_it_is(head) : ""),
              where);
 
-    safetensors_contents out;
+    const std::string_view object = std::string_view(text).substr(0, last + 1);
+    std::optional<safetensors_contents> plain = plain_safetensors_header::read(object);
+    safetensors_contents out = plain ? std::move(*plain) : parse_safetensors_json(object, where);
     out.data_offset = 8 + length;
-    safetensors_header_consumer consumer(out);
-    consumer.read(std::string_view(text).substr(0, last + 1), where);
     place_safetensors(out, file_size, file);
     return out;
 }
