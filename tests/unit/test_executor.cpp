@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/attention_layer.hpp>
+#include <larql/detail/convert/write_queue.hpp>
 #include <larql/executor.hpp>
 #include <larql/gqa_attention.hpp>
 #include <larql/mla_absorb.hpp>
@@ -8,13 +9,17 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -255,4 +260,44 @@ TEST_CASE("executor: one that says it has 0 threads has one") {
     const larql::attention_layer<float> layer({.geometry = g, .rope = {.rotary_dim = 8, .theta = 80.0}, .scale = 0.3},
                                               larql::to_attention_weights<float>(factors, o));
     CHECK(layer.forward(x, &shy).out == layer.forward(x, &serial).out);
+}
+
+TEST_CASE("write_queue: pieces are written in order while others are made, and what waits is bounded") {
+    constexpr std::size_t limit = 4096;
+    std::vector<std::pair<std::uint64_t, std::byte>> written;
+    std::atomic<std::size_t> ahead = 0, most = 0;
+    larql::detail::write_queue queue(
+        [&](std::size_t file, std::uint64_t offset, std::span<const std::byte> bytes) {
+            CHECK(file == 7);
+            written.emplace_back(offset, bytes.back());
+            ahead -= bytes.size();
+        },
+        limit);
+    for (std::uint64_t i = 0; i < 1000; ++i) {
+        std::vector<std::byte> bytes = queue.buffer(static_cast<std::size_t>(1 + i % 1024));
+        std::ranges::fill(bytes, static_cast<std::byte>(i % 251));
+        const std::size_t size = bytes.size();
+        queue.add({7, i, std::move(bytes)});
+        most = std::max<std::size_t>(most, ahead += size);
+    }
+    queue.finish();
+    CHECK(ahead == 0);
+    CHECK(most <= limit);
+    REQUIRE(written.size() == 1000);
+    for (std::uint64_t i = 0; i < 1000; ++i)
+        CHECK(written[static_cast<std::size_t>(i)] == std::pair(i, static_cast<std::byte>(i % 251)));
+}
+
+TEST_CASE("write_queue: a failure reaches whoever makes more or waits, and nothing is written after it") {
+    std::atomic<int> calls = 0;
+    const auto fails = [&](std::size_t, std::uint64_t, std::span<const std::byte>) {
+        if (++calls == 3) throw std::runtime_error("disk");
+    };
+    larql::detail::write_queue queue(fails, 10);
+    const auto fill = [&] {
+        for (int i = 0; i < 100; ++i) queue.add({0, 0, std::vector<std::byte>(10)});
+    };
+    CHECK_THROWS_WITH_AS(fill(), "disk", std::runtime_error);
+    CHECK_THROWS_WITH_AS(queue.finish(), "disk", std::runtime_error);
+    CHECK(calls == 3);
 }

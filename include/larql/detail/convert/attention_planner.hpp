@@ -34,7 +34,7 @@
 namespace larql::detail {
 
 /// Products are made for so many heads that their rows take about this much: enough work for a matrix product.
-inline constexpr std::size_t product_floats = std::size_t{64} << 20;
+inline constexpr std::size_t product_floats = std::size_t{32} << 20;
 
 /// Plans the attention blocks of a conversion.
 class attention_planner {
@@ -265,12 +265,17 @@ private:
         const std::size_t group = g.num_heads / g.kv_heads();
         const std::size_t per_head = (2 * g.qk_head_dim() + g.v_head_dim) * g.hidden_size;
         const std::size_t step = std::max<std::size_t>(product_floats / per_head / group, 1) * group;
+        dense_mla<float> part;  // kept from block to block: the system would zero new memory each time
+        const auto fit = [&](tensor<float, 2>& made_rows, std::size_t rows) {
+            if (made_rows.shape(0) != rows) made_rows = large_matrix<float>(rows, g.hidden_size);
+        };
         for (std::size_t head = 0; head < g.num_heads; head += step) {
-            const dense_mla<float> part = absorb(factors, g,
-                                                 {.head_begin = head,
-                                                  .head_end = std::min(head + step, g.num_heads),
-                                                  .keep_latent_rows = false,
-                                                  .threads = &threads});
+            const std::size_t heads = std::min(step, g.num_heads - head), kv_heads = heads / group;
+            fit(part.q, heads * g.qk_head_dim());
+            fit(part.k, kv_heads * g.qk_head_dim());
+            fit(part.v, kv_heads * g.v_head_dim);
+            absorb_into(factors, g, part.q, part.k, part.v,
+                        {.head_begin = head, .head_end = head + heads, .threads = &threads});
             const std::size_t kv_head = head / group;
             sink.rows(made.at(q), head * g.qk_head_dim(), {part.q.data(), part.q.size()}, threads);
             sink.rows(made.at(k), kv_head * g.qk_head_dim(), {part.k.data(), part.k.size()}, threads);

@@ -8,6 +8,7 @@
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/convert/output_set.hpp>
 #include <larql/detail/convert/row_makers.hpp>
+#include <larql/detail/convert/write_queue.hpp>
 #include <larql/executor.hpp>
 
 #include <algorithm>
@@ -25,8 +26,11 @@ namespace larql::detail {
 /// Rows are handled in pieces of about so many bytes of output, or of float32 where that is more.
 inline constexpr std::uint64_t written_piece_bytes = std::uint64_t{8} << 20;
 
-/// Reading, computing and writing overlap, as every thread does all three for a piece of its own. Products are made one
-/// row at a time by all threads.
+/// So many bytes of encoded products may wait to be written: about what is made at a time.
+inline constexpr std::size_t written_behind_bytes = std::size_t{128} << 20;
+
+/// Reading, computing and writing overlap: every thread does all three for a piece of its own. Products are made one
+/// row at a time by all threads, and what is made is written behind them.
 class row_runner {
 public:
     /// What the runner tells, from the thread that calls `run`.
@@ -104,39 +108,53 @@ private:
         m_bytes += bytes.size();
     }
 
-    /// Numbers of products, as they come, in the tensors' types at their places.
+    /// Numbers of products, as they come, in the tensors' types at their places: encoded by the threads that made them,
+    /// and written while they make more.
     class sink final : public product_sink {
     public:
-        sink(row_runner& run, std::size_t row) : m_run(run), m_row(row) {}
+        sink(row_runner& run, std::size_t row)
+            : m_run(run),
+              m_row(row),
+              m_queue(
+                  [&run](std::size_t file, std::uint64_t offset, std::span<const std::byte> bytes) {
+                      run.m_output.write(run.m_layout.files[file].name, offset, bytes);
+                      run.m_bytes += bytes.size();
+                  },
+                  written_behind_bytes) {}
+
         void rows(std::size_t tensor, std::uint64_t first, std::span<const float> values, executor& threads) override {
             const placed_tensor& place = m_run.m_layout.places[m_row][tensor];
             if (!m_run.m_of_part[place.file]) return;
             const planned_tensor& planned = m_run.m_rows[m_row].tensors[tensor];
-            const std::string& file = m_run.m_layout.files[place.file].name;
             const std::uint64_t columns = planned.columns(), rows = values.size() / columns;
             const std::uint64_t step = std::max<std::uint64_t>(written_piece_bytes / (columns * 4), 1);
             threads.run(static_cast<std::size_t>((rows + step - 1) / step), [&](std::size_t i) {
                 const std::uint64_t begin = i * step, end = std::min(rows, begin + step);
-                const auto bytes =
-                    thread_scratch<std::byte, 1>(static_cast<std::size_t>((end - begin) * planned.row_bytes()));
+                std::vector<std::byte> bytes =
+                    m_queue.buffer(static_cast<std::size_t>((end - begin) * planned.row_bytes()));
                 encode_numbers(planned.type,
                                values.subspan(static_cast<std::size_t>(begin * columns),
                                               static_cast<std::size_t>((end - begin) * columns)),
                                bytes, planned.name);
-                m_run.m_output.write(file, place.offset + (first + begin) * planned.row_bytes(), bytes);
-                m_run.m_bytes += bytes.size();
+                m_queue.add({place.file, place.offset + (first + begin) * planned.row_bytes(), std::move(bytes)});
             });
-            m_run.end_of_round();
+            m_run.m_told.progress(m_run.m_bytes);
         }
+
+        /// Waits until all is written.
+        void finish() { m_queue.finish(); }
 
     private:
         row_runner& m_run;
         std::size_t m_row;
+        write_queue m_queue;
     };
 
     void make_products(std::size_t row) {
         sink to(*this, row);
         m_rows[row].products(to, m_threads);
+        to.finish();
+        end_of_round();
         m_told.made(row);
     }
 
