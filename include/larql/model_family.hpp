@@ -67,11 +67,20 @@ struct repeated_key {
     std::string_view of;
 };
 
-/// A size of config.json, beside attention, that GGUF states by a key of its own.
-struct carried_size {
+/// What a carried value is.
+enum class carried_kind : std::uint8_t {
+    size,
+    number,
+    flag,
+    of_layers,  ///< a number for each layer, 0 for none; such a list may be absent
+};
+
+/// A value of config.json, beside attention, that GGUF states by a key of its own.
+struct carried_value {
     std::string_view name;     ///< where config.json has it, a dot before members of an object
-    std::string_view another;  ///< another place; "" if there is none
+    std::string_view another;  ///< another place, which goes before the first; "" if there is none
     std::string_view gguf;     ///< below the architecture's prefix; what a key row states there must agree
+    carried_kind kind = carried_kind::size;
 };
 
 /// Where the softmax scale comes from.
@@ -175,7 +184,7 @@ struct gguf_output_rule {
     std::span<const model_key> keys{};          ///< if not empty: the only ones that are stated, beside those of sizes
     std::span<const fixed_number> constants{};  ///< numbers and flags that its programs have instead of a key
     std::span<const key_default> unstated{};    ///< keys that are left out where they have this value
-    std::span<const carried_size> sizes{};      ///< of layers that larql does not compute
+    std::span<const carried_value> carried{};   ///< of layers that larql does not compute
     bool head_dim_as_value_length = false;      ///< value_length is what config.json calls head_dim, whatever that is
     bool sizes_in_both_dialects = false;        ///< files with kv_b have the sizes of heads, too
 };

@@ -89,11 +89,12 @@ enum class tensor_role : std::uint8_t {
     linear_conv_k,      ///< the same of the keys
     linear_conv_v,      ///< the same of the values
     linear_beta,        ///< [Hl, E] how much of a value is written
-    linear_decay_a,     ///< [Dl, E] first factor of what is forgotten
+    linear_decay_a,     ///< [Dl, E] first factor of what is forgotten, or [Hl*Dl, E] the whole of it
     linear_decay_b,     ///< [Hl*Dl, Dl] its second factor
     linear_decay_bias,  ///< [Hl*Dl] its biases
     linear_decay,       ///< [1, 1, Hl, 1] logarithm of the rate of forgetting; in GGUF minus the rate itself
-    linear_gate_a,      ///< [Dl, E] first factor of the output's gate
+    linear_rate,        ///< [Hl] the same logarithm; in GGUF [Hl, 1] the rate itself
+    linear_gate_a,      ///< [Dl, E] first factor of the output's gate, or [Hl*Dl, E] the whole of it
     linear_gate_b,      ///< [Hl*Dl, Dl] its second factor
     linear_norm,        ///< [Dl] gains of the output's norm
 
@@ -178,6 +179,7 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "linear_decay_b",
         "linear_decay_bias",
         "linear_decay",
+        "linear_rate",
         "linear_gate_a",
         "linear_gate_b",
         "linear_norm",

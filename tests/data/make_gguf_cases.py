@@ -50,9 +50,16 @@ CASES = {
                          topk_group=1, linear_head_dim=8, linear_num_heads=3, linear_conv_kernel_dim=4,
                          layer_types=["linear_attention", "full_attention", "linear_attention", "linear_attention",
                                       "full_attention"]), 0),
+    "bailing_gguf": ("BailingHybrid", sizes(32, 3, None, 12, 10, 6, 14, layers=4, **{**EXPERTS, "n_group": 2}, num_experts=4,
+                     head_dim=8, layer_group_size=2, short_conv_kernel_size=4,
+                     rope_parameters=dict(rope_type="default", rope_theta=900.0)), 0),
     "kimi_vl_gguf": ("DeepseekV3", sizes(32, 3, None, 12, 10, 6, 14, **EXPERTS,
                      rope_parameters=dict(rope_type="default", rope_theta=500.0)), 0),
 }
+
+# The converter asks transformers for the configuration first, which renames keys of these that the converter needs by the
+# names of the published file; a transformers that does not know the model leaves them as they are.
+READ_AS_PUBLISHED = {"bailing_gguf"}
 
 
 def random(shape, seed):
@@ -118,6 +125,22 @@ def as_kimi_linear(config, tensors):
     tensors = {name.replace("layers.0.block_sparse_moe.", "layers.0.mlp."): x for name, x in tensors.items()}
     decay = "model.layers.3.self_attn.A_log"  # as it is drawn at first: what is below 1 GGUF does not tell exactly
     tensors[decay] = torch.log(torch.empty(tensors[decay].shape).uniform_(3, 16, generator=torch.Generator().manual_seed(7)))
+    return config, tensors
+
+
+def as_ling(config, tensors):
+    """Ling 3 as it is published: its configuration says head_dim of the linear layers, and has keys of its own code."""
+    for key in ("layer_types", "mlp_layer_types", "qk_head_dim", "linear_num_heads", "linear_conv_kernel_dim",
+                "n_routed_experts", "rope_parameters"):
+        config.pop(key, None)
+    config["head_dim"] = config.pop("linear_head_dim")
+    config["architectures"] = ["BailingMoeV3ForCausalLM"]
+    for published, own in {"max_position_embeddings": "model_max_length", "norm_topk_prob": "moe_renormalize",
+                           "n_group": "num_expert_group", "num_experts_per_tok": "num_experts_per_token"}.items():
+        config[published] = config.pop(own)
+    config.update(no_kda_lora=True, gated_attention_proj_granularity_type="head_wise", score_function="sigmoid",
+                  moe_shared_expert_intermediate_size=config["moe_intermediate_size"], num_nextn_predict_layers=0,
+                  rope_theta=900.0, expert_swiglu_limit_list=[None, None, 7.0, 7.0])
     return config, tensors
 
 
@@ -210,6 +233,8 @@ def make(out, name):
         config, tensors = in_wrapper(config, tensors)
     if name == "kimi_vl_gguf":
         config, tensors = in_kimi_vl(config, tensors)
+    if name == "bailing_gguf":
+        config, tensors = as_ling(config, tensors)
     if name == "kimi_linear_gguf":
         config, tensors = as_kimi_linear(config, tensors)
     if name == "mistral_large_3_gguf":
@@ -229,6 +254,9 @@ def convert(llama_cpp, source, target):
         for _, cls in inspect.getmembers(importlib.import_module("conversion." + file[:-3]), inspect.isclass):
             if "set_vocab" in cls.__dict__:
                 cls.set_vocab = lambda self: self.gguf_writer.add_tokenizer_model("none")
+    if os.path.basename(source) in READ_AS_PUBLISHED:
+        import transformers
+        transformers.AutoConfig.from_pretrained = lambda *args, **kwargs: (_ for _ in ()).throw(ValueError("unknown"))
     # mistral_common reads Mistral's tokenizers alone.
     for module in ("conversion", "conversion.base"):
         sys.modules[module]._mistral_common_installed = True

@@ -4,7 +4,9 @@
 #include <larql/convert.hpp>
 #include <larql/detail/convert/gguf_rope_rows.hpp>
 #include <larql/detail/convert/gguf_sizes.hpp>
+#include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/row_makers.hpp>
+#include <larql/safetensors_writer.hpp>
 #include <larql/verify.hpp>
 
 #include <nlohmann/json.hpp>
@@ -115,6 +117,9 @@ TEST_CASE("gguf rules: experts are described where there are some, and no key of
     const fs::path few = changed_case(
         "glm4_moe_lite_gguf", folder / "few", [](json&) {}, {}, "layers.1.mlp.experts.0.up_proj.weight");
     CHECK(contains(refusal(few, folder / "none.gguf"), "experts"));
+    const fs::path uneven = changed_case("glm4_moe_lite_gguf", folder / "uneven", [](json&) {}, {}, "",
+                                         {{"layers.1.mlp.experts.1.up_proj.weight", {12, 32}}});
+    CHECK(contains(refusal(uneven, folder / "none.gguf"), "differ in their sizes"));
 }
 
 TEST_CASE("gguf rules: an absent eps is the class's, a tied output is the embedding, key lengths only if stated") {
@@ -129,6 +134,14 @@ TEST_CASE("gguf rules: an absent eps is the class's, a tied output is the embedd
     CHECK(tied.find_tensor("output.weight") == nullptr);
     const gguf_file stated = convert(data + "/hf/llama3", folder / "stated.gguf");
     CHECK(stated.get<int>("llama.attention.key_length") == 32);
+    const gguf_file implied =
+        convert(changed_case("llama3", folder / "implied", [](json& config) { config.erase("head_dim"); }, {}, "",
+                             {{"q_proj.weight", {64, 64}},
+                              {"k_proj.weight", {32, 64}},
+                              {"v_proj.weight", {32, 64}},
+                              {"o_proj.weight", {64, 64}}}),
+                folder / "implied.gguf");
+    CHECK(implied.find_value("llama.attention.key_length") == nullptr);
 }
 
 TEST_CASE("gguf rules: scaling of rotation is stated as it is, or refused by the key that GGUF lacks") {
@@ -199,6 +212,21 @@ TEST_CASE("gguf rules: what a file is called by its numbers goes by its matrices
     rows.push_back(row("b.weight", dtype::f32, {4996}));
     CHECK(larql::detail::file_type_of(rows) == 32);
     CHECK(larql::detail::size_label(rows) == "5.0K");
+    // So does the type of vectors where none is asked for.
+    const larql::testing::temporary_folder folder;
+    larql::testing::write_file(folder / "config.json", checkpoint::open(data + "/hf/youtu_gguf").config_json().dump());
+    larql::safetensors_writer writer(folder / "model.safetensors");
+    writer.add_tensor("a.weight", dtype::bf16, {2, 2});
+    writer.add_tensor("b.weight", dtype::f32, {64});
+    writer.write("a.weight", std::vector<std::byte>(8));
+    writer.write("b.weight", std::vector<std::byte>(256));
+    writer.commit();
+    CHECK(larql::detail::most_of_matrices(checkpoint::open(folder.path())) == dtype::bf16);
+    // A type that is read and not written becomes one that is.
+    const larql::detail::conversion_scope gguf{.kind = container::gguf};
+    CHECK(larql::detail::remade_type(gguf, true, dtype::q5_0, 64) == dtype::q8_0);
+    CHECK(larql::detail::remade_type(gguf, true, dtype::q4_0, 64) == dtype::q4_0);
+
     std::vector<std::byte> out(2);
     const std::array<float, 1> large{70000.0F};
     CHECK_THROWS_WITH_AS(larql::detail::encode_numbers(dtype::f16, large, out, "a.weight"),
@@ -237,6 +265,9 @@ TEST_CASE("gguf rules: prediction blocks that a family's files do not have are n
     CHECK(file.get<std::size_t>("deepseek2.block_count") == layers);
     CHECK(file.find_value("deepseek2.nextn_predict_layers") == nullptr);
     for (const larql::tensor_info& info : file.tensors()) CHECK(!contains(std::string(info.name), "nextn"));
+    const fs::path small = changed_case("glm_moe_dsa_gguf", folder / "small", [](json&) {}, {}, "",
+                                        {{"layers.3.self_attn.kv_b_proj.weight", {60, 12}}});
+    CHECK(contains(refusal(small, folder / "none.gguf"), "the model's blocks imply [72, 12], the tensor has [60, 12]"));
 }
 
 TEST_CASE("gguf rules: rates of forgetting agree but for the last bit of an exponential, and for no more") {

@@ -25,6 +25,15 @@ inline bool is_own(const checkpoint& model, const std::string& name, const match
     return what.role == tensor_role::output && model.tensor_name(what.role, what.layer, what.bias) == name;
 }
 
+/// What a claimed tensor is in its layer: some models call the gate of a layer with linear attention like that of
+/// attention.
+inline tensor_identity in_its_layer(const checkpoint& model, tensor_identity what) {
+    const bool linear = model.family().linear_layers && what.layer < model.config().num_hidden_layers;
+    if (what.role == tensor_role::gate && linear && !find_block(model.config(), what))
+        what.role = tensor_role::linear_gate_a;
+    return what;
+}
+
 /// The tower of a wrapper to which a tensor belongs, up to the word that says so ("vision_tower"), or "". What lies
 /// within the model's layers is none, whatever it is called.
 /// @param matched  what a row says of the name, if one does

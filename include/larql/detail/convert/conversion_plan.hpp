@@ -149,7 +149,7 @@ private:
         if (m_keeps_names) return plan_weight(name, name, m_source.weights().at(name));
         const auto matched = m_stored.match(name);
         if (!matched || !is_own(m_source, name, *matched)) return add_nameless(name);
-        plan_renamed(name, matched->identity);
+        plan_renamed(name, in_its_layer(m_source, matched->identity));
     }
 
     /// The numbers of a quantisation that concern activations; they go with it.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The metadata of a GGUF model: the key rows walked towards GGUF, and what llama.cpp's converter says beyond them.
-// Source: llama.cpp's conversion/base.py, conversion/deepseek.py, conversion/kimi_linear.py, conversion/llama.py.
+// Source: llama.cpp's conversion/base.py, conversion/bailingmoe3.py, conversion/deepseek.py,
+// conversion/kimi_linear.py, conversion/llama.py.
 #ifndef LARQL_DETAIL_CONVERT_GGUF_MODEL_METADATA_HPP
 #define LARQL_DETAIL_CONVERT_GGUF_MODEL_METADATA_HPP
 
@@ -188,35 +189,68 @@ private:
         return stated == value->value;
     }
 
-    /// Sizes of layers that larql does not compute.
+    /// What is stated of layers that larql does not compute.
     void state_carried() {
-        if (m_rule.sizes.empty()) return;
+        if (m_rule.carried.empty()) return;
         const nlohmann::json config = m_source.config_json();
         const nlohmann::json& text = *find_text_part(config).object;
-        for (const carried_size& size : m_rule.sizes) {
-            const auto refuse = [&](errc code, const std::string& problem) {
-                fail(code, problem, {.file = m_source.shard_path(0), .subject = std::string(size.name)});
-            };
-            const nlohmann::json* stated = find_member(text, size.name);
-            if (stated == nullptr) stated = find_member(text, size.another);
-            if (stated == nullptr) refuse(errc::missing_key, "required to describe the layers, and absent");
-            if (!stated->is_number_unsigned() || stated->get<std::uint64_t>() > UINT32_MAX)
-                refuse(errc::bad_value, "expected a size, got " + stated->dump());
-            const auto row = std::ranges::find(top_keys, size.gguf, [](const key_row& r) { return r.gguf.front(); });
-            if (row == std::end(top_keys))
-                set(size.gguf, stated->get<std::uint32_t>());
-            else if (m_values.top.size(row->key) != stated->get<std::uint64_t>())
-                refuse(errc::unsupported_architecture,
-                       "GGUF has one number for it and for " + std::string(row->hf.front()) + ", " +
-                           std::to_string(m_values.top.size(row->key)) + ", got " + stated->dump());
+        for (const carried_value& carried : m_rule.carried) {
+            const nlohmann::json* stated = find_member(text, carried.another);
+            if (stated == nullptr) stated = find_member(text, carried.name);
+            if (carried.kind != carried_kind::of_layers)
+                state_carried(carried, stated);
+            else if (stated != nullptr && !stated->is_null())
+                state_of_layers(carried, *stated);
         }
+    }
+    [[noreturn]] void refuse_carried(const carried_value& carried, errc code, const std::string& problem) const {
+        fail(code, problem, {.file = m_source.shard_path(0), .subject = std::string(carried.name)});
+    }
+    void state_carried(const carried_value& carried, const nlohmann::json* stated) {
+        if (stated == nullptr)
+            refuse_carried(carried, errc::missing_key, "required to describe the layers, and absent");
+        if (carried.kind == carried_kind::flag) {
+            if (!stated->is_boolean())
+                refuse_carried(carried, errc::bad_value, "expected true or false, got " + stated->dump());
+            return set(carried.gguf, stated->get<bool>());
+        }
+        if (carried.kind == carried_kind::number) {
+            if (!stated->is_number())
+                refuse_carried(carried, errc::bad_value, "expected a number, got " + stated->dump());
+            return set(carried.gguf, stated->get<float>());
+        }
+        if (!stated->is_number_unsigned() || stated->get<std::uint64_t>() > UINT32_MAX)
+            refuse_carried(carried, errc::bad_value, "expected a size, got " + stated->dump());
+        const auto row = std::ranges::find(top_keys, carried.gguf, [](const key_row& r) { return r.gguf.front(); });
+        if (row == std::end(top_keys))
+            set(carried.gguf, stated->get<std::uint32_t>());
+        else if (m_values.top.size(row->key) != stated->get<std::uint64_t>())
+            refuse_carried(carried, errc::unsupported_architecture,
+                           "GGUF has one number for it and for " + std::string(row->hf.front()) + ", " +
+                               std::to_string(m_values.top.size(row->key)) + ", got " + stated->dump());
+    }
+    void state_of_layers(const carried_value& carried, const nlohmann::json& stated) {
+        std::vector<float> numbers;
+        for (const nlohmann::json& one : stated) {
+            if (!one.is_null() && !one.is_number())
+                refuse_carried(carried, errc::bad_value, "expected numbers, got " + one.dump());
+            numbers.push_back(one.is_null() ? 0.0F : one.get<float>());
+        }
+        numbers.resize(written_blocks());
+        set(carried.gguf, numbers);
+    }
+
+    /// Blocks of the file: with those that predict further tokens, where it has them.
+    [[nodiscard]] std::size_t written_blocks() const {
+        const model_config& config = m_source.config();
+        return config.num_hidden_layers + (m_rule.keeps_predicting ? config.num_nextn_predict_layers : 0);
     }
 
     /// Blocks that predict further tokens follow those of the model, and count among them.
     void state_predicting() {
         const std::size_t predicting = m_source.config().num_nextn_predict_layers;
         if (!m_rule.keeps_predicting || predicting == 0) return;
-        set("block_count", static_cast<std::uint32_t>(m_source.config().num_hidden_layers + predicting));
+        set("block_count", static_cast<std::uint32_t>(written_blocks()));
         set("nextn_predict_layers", static_cast<std::uint32_t>(predicting));
     }
 
@@ -355,7 +389,8 @@ private:
     /// Key/value heads of each block: a number, or one for each layer, of which those without attention have none.
     void state_kv_heads(std::uint32_t heads) {
         if (!m_family.linear_layers) return set("attention.head_count_kv", heads);
-        std::vector<std::int32_t> of_layers(m_source.config().num_hidden_layers);
+        std::vector<std::int32_t> of_layers(written_blocks(), static_cast<std::int32_t>(heads));
+        std::fill_n(of_layers.begin(), m_source.config().num_hidden_layers, 0);
         for (const attention_spec& block : m_source.config().blocks)
             of_layers[block.layer] = static_cast<std::int32_t>(heads);
         set("attention.head_count_kv", of_layers);

@@ -204,6 +204,9 @@ inline void read_gguf_layer_types(const gguf_fields& fields, model_values& value
     }
     std::vector<std::string> types;
     for (const double count : *heads) types.emplace_back(count == 0.0 ? linear_layer : full_layer);
+    const std::uint64_t blocks = values.top.size(model_key::num_hidden_layers);
+    const std::uint64_t predicting = values.top.size(model_key::num_nextn_predict_layers);
+    if (predicting < blocks && types.size() == blocks) types.resize(static_cast<std::size_t>(blocks - predicting));
     values.top.set(model_key::layer_types, std::move(types), fields.key(name));
 }
 

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_MODEL_PRINT_HPP
 
 #include <larql/attention_spec.hpp>
+#include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/gguf.hpp>
@@ -182,12 +183,22 @@ inline void print_member(nlohmann::json& object, std::string_view name, nlohmann
         print_member(member, name.substr(dot + 1), std::move(value));
 }
 
-/// Sizes of layers that larql does not compute, as a GGUF file states them.
+/// What a GGUF file states of layers that larql does not compute.
 inline void print_carried(const model_family& family, const gguf_file& file, nlohmann::json& config) {
-    for (const carried_size& size : family.gguf_output.sizes)
-        if (const auto value =
-                file.find<std::uint64_t>(std::string(family.gguf_architecture) + "." + std::string(size.gguf)))
-            print_member(config, size.name, *value);
+    for (const carried_value& carried : family.gguf_output.carried) {
+        const std::string key = std::string(family.gguf_architecture) + "." + std::string(carried.gguf);
+        const auto print = [&](const auto& value) {
+            if (value) print_member(config, carried.name, *value);
+        };
+        switch (carried.kind) {
+            case carried_kind::size: print(file.find<std::uint64_t>(key)); break;
+            case carried_kind::flag: print(file.find<bool>(key)); break;
+            case carried_kind::of_layers: print(file.find<std::vector<double>>(key)); break;
+            case carried_kind::number:
+                if (const auto number = file.find<double>(key))
+                    print_member(config, carried.name, decimal_of_float(*number));
+        }
+    }
 }
 
 /// The whole configuration.
@@ -211,6 +222,8 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
              {.file = where.file, .subject = values.top.name(model_key::compress_ratios)});
     if (family.kind == attention_kind::mla && values.top.size(model_key::q_lora_rank) == 0)
         config["q_lora_rank"] = nullptr;
+    if (family.gguf_output.keeps_predicting && !values.top.stated(model_key::num_nextn_predict_layers))
+        config["num_nextn_predict_layers"] = 0;  // GGUF does not state it, and classes have one by default
     if (!values.ropes.empty()) {
         nlohmann::json dictionary = print_rope(rope, values.ropes.front().keys, where);
         print_temperature(values, dictionary, where);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Tensors whose numbers or shape GGUF has otherwise than safetensors.
-// Source: llama.cpp's conversion/kimi_linear.py (modify_tensors).
+// Source: llama.cpp's conversion/kimi_linear.py and conversion/bailingmoe3.py (modify_tensors).
 #ifndef LARQL_DETAIL_MODEL_STORED_OTHERWISE_HPP
 #define LARQL_DETAIL_MODEL_STORED_OTHERWISE_HPP
 
@@ -39,18 +39,33 @@ inline float logarithm_of_minus(float stored) {
     return nearest;
 }
 
+/// The same for a rate that GGUF has as it is.
+inline float exponential(float logarithm) { return -minus_exponential(logarithm); }
+inline float logarithm_of(float stored) { return logarithm_of_minus(-stored); }
+
+/// The shapes of a tensor in safetensors and in GGUF.
+enum class shapes_rule : std::uint8_t {
+    convolution,  ///< [channels, 1, kernel], and [1, channels, 1, kernel] in GGUF
+    four,         ///< [1, 1, heads, 1] in both
+    column,       ///< [heads], and [heads, 1] in GGUF
+};
+
 /// A role that the two containers store differently. All are few numbers, which llama.cpp has as float32.
 struct stored_otherwise_row {
     tensor_role role;
     float (*to_gguf)(float) = nullptr;    ///< null: the same numbers
     float (*from_gguf)(float) = nullptr;  ///< its inverse, as far as float32 has one
-    bool convolution = false;             ///< [channels, 1, kernel], and [1, channels, 1, kernel] in GGUF
+    shapes_rule shapes = shapes_rule::four;
 };
 inline constexpr stored_otherwise_row stored_otherwise_rows[] = {
-    {.role = tensor_role::linear_conv_q, .convolution = true},
-    {.role = tensor_role::linear_conv_k, .convolution = true},
-    {.role = tensor_role::linear_conv_v, .convolution = true},
+    {.role = tensor_role::linear_conv_q, .shapes = shapes_rule::convolution},
+    {.role = tensor_role::linear_conv_k, .shapes = shapes_rule::convolution},
+    {.role = tensor_role::linear_conv_v, .shapes = shapes_rule::convolution},
     {.role = tensor_role::linear_decay, .to_gguf = minus_exponential, .from_gguf = logarithm_of_minus},
+    {.role = tensor_role::linear_rate,
+     .to_gguf = exponential,
+     .from_gguf = logarithm_of,
+     .shapes = shapes_rule::column},
 };
 
 /// The row of a role, or null for one that both containers store alike.
@@ -62,8 +77,13 @@ inline const stored_otherwise_row* find_stored_otherwise(tensor_role role) {
 /// The shape of such a tensor in the other container. Quantised GGUF files drop extents of 1 at the outer end.
 inline std::vector<std::uint64_t> shape_otherwise(const stored_otherwise_row& row, bool to_gguf, std::uint64_t rows,
                                                   std::uint64_t columns) {
-    if (!row.convolution) return {1, 1, rows, columns};
-    return to_gguf ? std::vector<std::uint64_t>{1, rows, 1, columns} : std::vector<std::uint64_t>{rows, 1, columns};
+    using shape = std::vector<std::uint64_t>;
+    switch (row.shapes) {
+        case shapes_rule::convolution: return to_gguf ? shape{1, rows, 1, columns} : shape{rows, 1, columns};
+        case shapes_rule::column: return to_gguf ? shape{rows * columns, 1} : shape{rows * columns};
+        case shapes_rule::four: break;
+    }
+    return {1, 1, rows, columns};
 }
 
 }  // namespace larql::detail

@@ -87,7 +87,7 @@ private:
         if (is_inert(name)) return;
         const auto matched = m_matcher.match(name);
         if (!matched || !is_own(m_model, name, *matched)) return add_named(name);
-        const tensor_identity& what = matched->identity;
+        const tensor_identity what = in_its_layer(m_model, matched->identity);
         constexpr role_set consumed{tensor_role::inert, tensor_role::rope_divisors, tensor_role::rope_long_factors,
                                     tensor_role::rope_short_factors};  // by the configuration, if at all
         if (consumed.contains(what.role)) return;
@@ -245,11 +245,22 @@ inline compared_rows gguf_rows_of(const checkpoint& model, const stored_otherwis
     if (row == nullptr || row->to_gguf == nullptr || model.has_gguf_names()) return rows;
     rows.type = dtype::f32;
     rows.bytes = nullptr;
-    rows.read = [read = std::move(rows.read), to_gguf = row->to_gguf](std::uint64_t begin, std::uint64_t end,
-                                                                      std::span<float> out) {
+    const auto all = [read = std::move(rows.read), to_gguf = row->to_gguf](std::uint64_t begin, std::uint64_t end,
+                                                                           std::span<float> out) {
         read(begin, end, out);
         std::ranges::transform(out, out.begin(), to_gguf);
     };
+    rows.read = all;
+    if (row->shapes != shapes_rule::column) return rows;
+    // One row there, one column here.
+    rows.read = [all, count = rows.columns](std::uint64_t begin, std::uint64_t end, std::span<float> out) {
+        std::vector<float> values(static_cast<std::size_t>(count));
+        all(0, 1, values);
+        std::ranges::copy(
+            std::span(values).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+            out.begin());
+    };
+    rows.rows = std::exchange(rows.columns, 1);
     return rows;
 }
 
