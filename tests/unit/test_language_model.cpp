@@ -448,6 +448,7 @@ TEST_CASE("lifetimes: a handle that was moved from is still one; a configuration
     const checkpoint alone = checkpoint::open(folder.path());
     CHECK(alone.config().family == "llama");
     CHECK(alone.tensors().empty());
+    CHECK(alone.tensor_name(larql::tensor_role::q, 0) == "model.layers.0.self_attn.q_proj.weight");  // would be
     LARQL_CHECK_ERROR(alone.bytes(model.tensors()[0]), errc::missing_tensor, "the checkpoint has no tensors");
     LARQL_CHECK_ERROR(alone.weights(), errc::missing_tensor, "the checkpoint has no tensors");
     LARQL_CHECK_ERROR(alone.attention(0, attention_form::factored), errc::missing_tensor,

@@ -164,7 +164,7 @@ inline void checkpoint_state::read_json(const open_options& options) {
         fail(errc::missing_key, "no config.json beside the tensors says what the model is", {.file = files.path});
     read_config read = read_json_config(config_json, where, how);
     family = read.values.family;
-    if (reader) find_tensors(world);
+    find_tensors(world);
     if (reader && family->kind == attention_kind::mla && !read.values.top.stated(model_key::q_lora_rank)) {
         const auto rank = tensors.query_rank([&](const std::string& name) { return reader->at(name).rows(); });
         if (rank) read.values.top.set(model_key::q_lora_rank, *rank, "q_lora_rank");
@@ -173,7 +173,9 @@ inline void checkpoint_state::read_json(const open_options& options) {
     config = finish_json_config(std::move(read), where, how);
 }
 
-inline void checkpoint_state::find_tensors(naming names) { tensors = model_tensors(*family, names, reader->names()); }
+inline void checkpoint_state::find_tensors(naming names) {
+    tensors = model_tensors(*family, names, reader ? reader->names() : std::vector<std::string>());
+}
 
 /// Settles where the model's tensors lie, and refuses those of attention that nothing reads.
 inline void checkpoint_state::place_tensors(const open_options& options) {
