@@ -246,7 +246,7 @@ private:
     std::optional<name_matcher> m_matcher;
     std::vector<std::string> m_names;
     tensor_map m_map;
-    std::string m_prefix;
+    std::string m_prefix = "model.";  // until it is settled
 };
 
 }  // namespace larql::detail
