@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Attention over cached latents by way of each head's own keys and values: of many tokens, and of the factored form of
-// blocks that share latents. In the latent, a pair of token and key costs 2 R + P products; of keys and values that kv_b
-// makes of it N + P + V, a third in DeepSeek-V3. Making them costs R (N + V) for each key and head, once, whatever the
-// number of tokens: from about two hundred tokens on it pays.
+// blocks that share latents. In the latent, a pair of token and key costs 2 R + P products; of keys and values that
+// kv_b makes of it N + P + V, a third in DeepSeek-V3. Making them costs R (N + V) for each key and head, once, whatever
+// the number of tokens: from about two hundred tokens on it pays.
 #ifndef LARQL_DETAIL_MLA_EXPANDED_HPP
 #define LARQL_DETAIL_MLA_EXPANDED_HPP
 
