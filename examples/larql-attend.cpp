@@ -83,6 +83,13 @@ larql::key_selection read_selection(const std::string& path) {
     return selection;
 }
 
+/// Each token sees itself alone: for a block whose output nobody wants.
+larql::key_selection own_keys(std::size_t tokens) {
+    larql::key_selection selection;
+    for (std::uint32_t t = 0; t < tokens; ++t) selection.append({&t, 1});
+    return selection;
+}
+
 using layer_type = larql::attention_layer<float>;
 
 /// The block on the hidden states, alone, or on a cache that the block fills whose keys and values it shares. k and v
@@ -107,8 +114,16 @@ larql::attention_result<float> compute(const arguments& args, const larql::check
                                " tokens, as --hidden has, got " + std::to_string(kv_hidden.shape(0)),
                            {.file = args.kv_hidden, .subject = "hidden"});
     auto cache = other.make_cache(hidden.shape(0));
-    larql::attention_result<float> keys = other.forward(kv_hidden, cache, {.threads = options.threads});
-    larql::attention_result<float> result = layer.forward(hidden, cache, options);
+    // Its keys do not depend on which of them its tokens see.
+    const larql::key_selection any = other.spec().indexer.shared ? own_keys(hidden.shape(0)) : larql::key_selection{};
+    larql::attention_result<float> keys =
+        other.forward(kv_hidden, cache, {.selection = &any, .threads = options.threads});
+    const auto on_cache = [&] {
+        if (!layer.spec().indexer.own()) return layer.forward(hidden, cache, options);
+        auto index = layer.make_cache(hidden.shape(0));
+        return layer.forward(hidden, cache, index, options);
+    };
+    larql::attention_result<float> result = on_cache();
     result.k = std::move(keys.k);
     result.v = std::move(keys.v);
     return result;

@@ -59,6 +59,7 @@ inline nlohmann::ordered_json rope_json(const attention_spec& spec) {
         rope["high_freq_factor"] = config.high_freq_factor;
     }
     if (config.kind == rope_kind::proportional) rope["partial_rotary_factor"] = config.partial_rotary_factor;
+    if (config.learned) rope["learned"] = true;
     if (config.attention_factor) rope["attention_factor"] = *config.attention_factor;
     const std::vector<double>& f = table.frequencies;
     if (!f.empty()) rope["inv_freq"] = {f.front(), f[f.size() / 2], f.back()};
@@ -87,6 +88,9 @@ inline nlohmann::ordered_json indexer_json(const indexer_spec& indexer) {
                                   {"pairing", to_string(indexer.pairing)},
                                   {"k_norm", norm_json(indexer.k_norm)}};
     if (indexer.pool > 1) out["pool"] = indexer.pool;
+    if (indexer.from_input) out["from_input"] = true;
+    if (indexer.q_norm.kind != norm_kind::none) out["q_norm"] = norm_json(indexer.q_norm);
+    if (indexer.per_head) out["temperature"] = {{"per_head", true}};
     return out;
 }
 
@@ -136,6 +140,7 @@ inline nlohmann::ordered_json spec_json(const attention_spec& spec) {
         out["temperature"] = {{"scale", spec.temperature.scale},
                               {"length", spec.temperature.length},
                               {"offset", spec.temperature.offset}};
+    if (spec.temperature.per_head) out["temperature"] = {{"per_head", true}};
     if (spec.temperature.logarithmic) out["temperature"]["logarithmic"] = true;
     if (spec.indexer.any()) {
         out["indexer"] = indexer_json(spec.indexer);
@@ -146,6 +151,7 @@ inline nlohmann::ordered_json spec_json(const attention_spec& spec) {
     if (spec.v_norm.kind != norm_kind::none) out["v_norm"] = norm_json(spec.v_norm);
     if (spec.value_scale != 1.0) out["value_scale"] = spec.value_scale;
     if (spec.kv_layer) out["kv_layer"] = *spec.kv_layer;
+    if (spec.shares_latents) out["shares_latents"] = true;
     if (spec.value_is_key) out["value_is_key"] = true;
     if (spec.fused != qkv_order::in_turn) out["fused_qkv"] = to_string(spec.fused);
     for (std::size_t i = 0; i < tensor_role_count; ++i)

@@ -90,6 +90,21 @@ inline std::uint64_t indexer_flops_per_key(const indexer_spec& indexer) noexcept
     return (detail::saturating(indexer.heads) * (detail::saturating(indexer.head_dim) + 1) * 2 / indexer.pool).value();
 }
 
+/// The costs of the keys and values, or the latents, that a block attends to, as if they were its own: with its queries
+/// and its output. The factored form makes keys and values of shared latents at each call, which counts as attention.
+inline attention_cost keys_cost_of(const attention_spec& spec, attention_form form) noexcept {
+    using detail::saturating;
+    const mla_geometry& g = spec.geometry;
+    attention_cost cost = cost_of(g, form);
+    if (!spec.shares_latents || form != attention_form::factored) return cost;
+    const saturating rank = g.kv_lora_rank,
+                     made = saturating(g.kv_heads()) * (saturating(g.qk_nope_head_dim) + g.v_head_dim);
+    cost.cached_per_token = (rank + g.qk_rope_head_dim).value();
+    cost.flops_per_cached_token = (made * rank * 2 + cost.flops_per_cached_token).value();
+    cost.flops_per_token = ((saturating(cost.weights) - made * rank) * 2).value();
+    return cost;
+}
+
 /// The costs of a block in a form, with what its spec adds to the projections, and its indexer. A sliding window bounds
 /// the tokens that flops_per_cached_token counts, and so do an indexer's top_k but for its own scores, not the number
 /// for each: attention_plan.hpp counts them. A block that shares another's keys and values adds nothing to a cache.
@@ -97,18 +112,20 @@ inline attention_cost cost_of(const attention_spec& spec, attention_form form) n
     using detail::saturating;
     if (spec.kind == attention_kind::compressed) return compressed_cost_of(spec);
     const mla_geometry& g = spec.geometry;
-    attention_cost base = cost_of(g, form);
-    if (spec.kv_layer) {  // queries and the output alone: keys and values are projected, and cached, by another block
-        const saturating heads = g.num_heads, width = g.hidden_size;
-        const saturating weights = heads * (saturating(g.qk_head_dim()) + g.v_head_dim) * width;
-        base.weights = weights.value();
-        base.flops_per_token = (weights * 2).value();
+    attention_cost base = keys_cost_of(spec, form);
+    if (spec.kv_layer) {  // projected, and cached, by another block
+        const saturating own = spec.kind == attention_kind::gqa
+                                   ? saturating(g.kv_heads()) * (saturating(g.qk_head_dim()) + g.v_head_dim)
+                                   : saturating(g.kv_lora_rank) + g.qk_rope_head_dim;
+        base.weights = (saturating(base.weights) - own * g.hidden_size).value();
+        base.flops_per_token = (saturating(base.flops_per_token) - own * g.hidden_size * 2).value();
         base.cached_per_token = 0;
     }
     saturating added = 0, cached = base.cached_per_token, attention = base.flops_per_cached_token;
     if (const indexer_spec& indexer = spec.indexer; indexer.own()) {
         const saturating inputs = saturating(indexer.cached_size()) + indexer.heads;
-        added += saturating(indexer.heads) * indexer.head_dim * g.q_lora_rank + inputs * g.hidden_size;
+        added += saturating(indexer.heads) * indexer.head_dim * (indexer.from_input ? g.hidden_size : g.q_lora_rank) +
+                 inputs * g.hidden_size;
         cached += indexer.cached_size();
         attention += indexer_flops_per_key(indexer);
     }

@@ -41,9 +41,10 @@ class block_projection;
 template <class T>
 struct attention_result {
     tensor<T, 3> q{};  ///< [T, H, D], rotated; latent form: [T, H, R + P]
-    /// [T, G, D], rotated, without entries; latent form: [T, 1, R + P]; [0, G, D] if the block shares another's keys
+    /// [T, G, D], rotated, without entries; where latents are cached (caches_latents), [T, 1, R + P]. No tokens if the
+    /// block shares another's keys.
     tensor<T, 3> k{};
-    tensor<T, 3> v{};        ///< [T, G, V]; latent form: [T, 1, R]; [0, G, V] likewise
+    tensor<T, 3> v{};        ///< [T, G, V]; likewise [T, 1, R]
     tensor<T, 2> context{};  ///< [T, H*V], before the output projection
     tensor<T, 2> out{};      ///< [T, E]
     /// Of a sparse block: the keys that each token saw, which a block that shares them takes. Empty: all.
@@ -95,7 +96,8 @@ struct forward_options {
 /// A block that shares another's keys and values (`spec().kv_layer`) reads that block's cache, and has none. For each
 /// piece of a sequence the other block runs first, which puts the tokens' keys and values there; then this one, with
 /// the hidden states of the same tokens and the same cache, in which it changes nothing. drop_front comes after both.
-/// Which cache a block reads: model_config::kv_block.
+/// Which cache a block reads: model_config::kv_block. If it has an indexer of its own, `make_cache` gives a cache for
+/// the keys of that alone, and forward takes both.
 template <class T>
 class attention_layer {
 public:
@@ -109,7 +111,7 @@ public:
     /// @param  capacity  tokens; memory is touched as tokens arrive
     /// @param  rollback  tokens that `truncate` can always take back, such as a draft that is rejected; only compressed
     ///                   attention, which leaves its window behind, has a limit and takes memory for it
-    /// @throws error errc::bad_value for a block that shares the keys and values of another
+    /// @throws error errc::bad_value for a block that shares the keys and values of another and has no indexer
     template <class Storage = float>
     [[nodiscard]] kv_cache<Storage> make_cache(std::size_t capacity, std::size_t rollback = default_rollback) const;
 
@@ -149,6 +151,21 @@ public:
         return r;
     }
 
+    /// forward of a block that attends to keys of another and has an indexer of its own (Mistral-Large-4).
+    ///
+    /// @param cache  of the other block, as above
+    /// @param index  from make_cache: keys of this block's indexer, to which those of these tokens are appended
+    /// @throws error errc::shape_mismatch or errc::bad_value for an index that is not this block's, or holds other
+    ///         tokens than `cache` has before these; and as above
+    template <class Storage>
+    [[nodiscard]] attention_result<T> forward(const matrix_input<T>& x, kv_cache<Storage>& cache,
+                                              kv_cache<Storage>& index, const forward_options& given = {}) const {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        forward_into(x, cache, r, memory, given, &index);
+        return r;
+    }
+
     /// forward into a result and working memory of the caller's. When calls of the same number of tokens repeat,
     /// nothing is allocated, nor opened or read from a file, if: the weights are in memory (see weight_storage) in a
     /// type that products compute from (see matrix_of); there are at most 16 tokens, as `x` float in memory; an
@@ -157,9 +174,11 @@ public:
     ///
     /// @param r       what it holds is overwritten; its memory is used again where shapes agree
     /// @param memory  likewise; one call at a time
+    /// @param index   null, or as above
     template <class Storage>
     void forward_into(const matrix_input<T>& x, kv_cache<Storage>& cache, attention_result<T>& r,
-                      attention_workspace<T>& memory, const forward_options& given = {}) const;
+                      attention_workspace<T>& memory, const forward_options& given = {},
+                      kv_cache<Storage>* index = nullptr) const;
 
     /// forward of many sequences at once, each with a cache of its own: weights are read once for all their tokens, and
     /// threads share the attention of all. Rows are those of single calls, up to the rounding of products of another
@@ -170,8 +189,9 @@ public:
     ///                   sum to N; no cache twice
     /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above
     /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, errc::bad_value for a cache that is
-    ///         missing or given twice; errc::unsupported_architecture for sparse and compressed attention, whose
-    ///         sequences take forward one by one. What is thrown leaves all caches as they were.
+    ///         missing or given twice; errc::unsupported_architecture for sparse and compressed attention and the
+    ///         factored form of shared latents, whose sequences take forward one by one. What is thrown leaves all
+    ///         caches as they were.
     template <class Sequences>
     void forward_batch_into(const matrix_input<T>& x, const Sequences& sequences, attention_result<T>& r,
                             attention_workspace<T>& memory, executor* threads = nullptr) const {
@@ -198,7 +218,8 @@ public:
     ///                         Where keys are shared, k and v are empty: attention is to those of the other block
     /// @param sequence_length  that rotation follows, where it does (`dynamic`, `longrope`); 0: up to the last position
     /// @throws error errc::shape_mismatch for another number of positions; errc::unsupported_architecture for sparse
-    ///         and compressed attention, which is more than attention over all of these keys
+    ///         and compressed attention, which is more than attention over all of these keys, and for the factored form
+    ///         of shared latents
     void project_into(const matrix_input<T>& x, std::span<const std::size_t> positions, attention_result<T>& r,
                       attention_workspace<T>& memory, executor* threads = nullptr,
                       std::size_t sequence_length = 0) const;
@@ -282,6 +303,11 @@ private:
 
     template <class Storage>
     void require_own(const kv_cache<Storage>& cache) const;
+    /// Holds the cache of the indexer's keys against the block: whether it is wanted, its sizes and its tokens.
+    template <class Storage>
+    void require_index(const kv_cache<Storage>* index, std::size_t position) const;
+    /// Whether keys of the block's indexer have a cache of their own.
+    [[nodiscard]] bool keeps_index_apart() const noexcept { return m_spec.kv_layer && m_spec.indexer.own(); }
 
     void require_width(const matrix_input<T>& x) const;
 

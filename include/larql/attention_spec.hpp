@@ -51,13 +51,19 @@ struct norm_spec {
 
 /// A factor of the query that grows with its position p: 1 + scale * ln(1 + floor((p + offset) / length)).
 /// Or, `logarithmic`, a factor of scale * ln(p + 1) / ln(length) beyond that length, and 1 up to it (Qwen's logn).
+/// Or, `per_head`, one of each head's own, s * ln(p + 1) + b, with s and b [H] among the weights (temperature_scale,
+/// temperature_bias).
 /// @source transformers modeling_mistral4.py get_llama_4_attn_scale (offset 0), modeling_llama4.py (offset 1);
-///         llama.cpp deepseek2.cpp, `attention.temperature_*`; modeling_qwen.py, published with the models
+///         llama.cpp deepseek2.cpp, `attention.temperature_*`; modeling_qwen.py, published with the models;
+///         modeling_mistral_large4.py MistralLarge4TextSoftmaxScaling (per_head)
 struct query_temperature {
     double scale = 0.0;   ///< 0: the query keeps its length
     double length = 0.0;  ///< tokens from one step to the next; of training
     double offset = 0.0;
     bool logarithmic = false;
+    bool per_head = false;  ///< the other members are not read
+
+    [[nodiscard]] constexpr bool any() const noexcept { return per_head || scale != 0.0; }
 };
 
 /// A function, a sigmoid in most families, of a projection of the block's input that multiplies the heads' outputs
@@ -110,13 +116,14 @@ struct compression_spec {
 
 /// Sparse attention: an indexer scores every key that a token may see, and the token sees the top_k best alone.
 ///
-/// An indexer has Hi query heads of Di elements, made from the normed query latent, and one key of Di elements, made
-/// from the block's input, normed and cached. The score of a key is the sum over heads of w_h * max(0, q_h . k), with w
-/// [Hi] a projection of the input. transformers scales both factors by positive constants, which changes no order.
-/// Of keys with the same score the one at the lower position goes first: torch.topk leaves that open.
+/// An indexer has Hi query heads of Di elements, made from the normed query latent or the normed input, and one key of
+/// Di elements, made from the block's input, normed and cached. The score of a key is the sum over heads of w_h *
+/// max(0, q_h . k), with w [Hi] a projection of the input. transformers scales both factors by positive constants,
+/// which changes no order. Of keys with the same score the one at the lower position goes first: torch.topk leaves that
+/// open.
 ///
 /// @source arXiv 2512.02556 section 2.1; transformers modeling_deepseek_v32.py DeepseekV32Indexer,
-///         modeling_glm_moe_dsa.py (blocks that share a selection)
+///         modeling_glm_moe_dsa.py (blocks that share a selection), modeling_mistral_large4.py (from_input, per_head)
 struct indexer_spec {
     std::size_t top_k = 0;     ///< keys that a token sees at most; 0: no indexer, it sees all
     bool shared = false;       ///< no indexer of its own: takes the selection of the last block before that has one
@@ -125,6 +132,9 @@ struct indexer_spec {
     head_order order = head_order::rope_nope;         ///< of queries and the key
     rope_pairing pairing = rope_pairing::half_split;  ///< of the rotated rows
     norm_spec k_norm{};
+    bool from_input = false;  ///< queries are made from the block's input, normed by q_norm, not from a query latent
+    norm_spec q_norm{};       ///< of the input, for the queries alone; with `from_input`
+    bool per_head = false;    ///< queries have factors of their position, as query_temperature::per_head
 
     /// Keys that are scored and selected together: pool i is keys [i * pool, (i + 1) * pool), and has one key, in each
     /// element the mean of theirs weighted by the softmax of a projection of their inputs plus learned biases. A token
@@ -160,9 +170,14 @@ struct attention_spec {
 
     /// The decoder layer, as `layer` counts them, whose keys and values the block attends to in place of its own
     /// (Gemma 3n): a layer before it. Such a block makes queries alone. It has no k, no v and no norms of these, and no
-    /// cache: its calls read that of the other. None: it has its own.
-    /// @source transformers modeling_gemma3n.py, configuration_gemma3n.py kv_sharing_modes
+    /// cache: its calls read that of the other. None: it has its own. Of latent attention it is the latents that are
+    /// another's: such a block has no kv_a and no norm of it, but a kv_b of its own.
+    /// @source transformers modeling_gemma3n.py, configuration_gemma3n.py kv_sharing_modes; modeling_mistral_large4.py
     std::optional<std::size_t> kv_layer{};
+
+    /// The block's latents are another's, or other blocks attend to them: in every form they are what is cached, and
+    /// the factored form makes keys and values of all of them at each call. Latent attention alone.
+    bool shares_latents = false;
 
     /// Elements of the block's input; 0: the model's width. A draft head reads [embedding | hidden state] (EAGLE-3).
     std::size_t input_size = 0;
@@ -221,7 +236,15 @@ constexpr std::string_view why_not(const attention_spec& spec, attention_form fo
                "form but the factored one";
     if (spec.kind != attention_kind::mla) return "has no latent attention: only the factored form";
     if (spec.form != attention_form::factored) return "is stored in another form; only published factors make others";
+    if (spec.shares_latents && form == attention_form::dense)
+        return "has blocks that attend to the latents of others, which the dense form neither makes nor caches: it has "
+               "the factored and the latent form";
     return "";
+}
+
+/// Whether the cache of a block holds latents, and not keys and values of heads.
+constexpr bool caches_latents(const attention_spec& spec) noexcept {
+    return spec.form == attention_form::latent || spec.shares_latents;
 }
 
 /// The first rotated element of a query or key head.

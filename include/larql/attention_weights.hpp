@@ -100,7 +100,7 @@ attention_weights<T> to_attention_weights(latent_mla<T> layer, matrix_input<T> p
     if (layer.q_a.size() != 0) w[q_a] = std::move(layer.q_a);
     w.bias(q_a) = layer.q_a_bias;
     if (layer.q_b.size() != 0) w[q_b] = std::move(layer.q_b);
-    w[kv_a] = std::move(layer.kv_a);
+    if (layer.kv_a.size() != 0) w[kv_a] = std::move(layer.kv_a);
     w.bias(kv_a) = layer.kv_a_bias;
     w[k_b] = detail::flatten_heads(std::move(layer.k_b));
     w[v_b] = detail::flatten_heads(std::move(layer.v_b));
@@ -129,13 +129,53 @@ inline void require_valid_compressed(const attention_spec& spec) {
     require(g.order == head_order::nope_rope, "geometry", "heads whose last elements rotate");
     require(!depends_on_length(spec.rope), "rope", "frequencies that do not follow the sequence's length");
     require(spec.sliding_window != 0, "sliding_window", "a window");
-    require(spec.softcap == 0.0 && spec.gate == output_gate::none && spec.temperature.scale == 0.0, "softcap",
+    require(spec.softcap == 0.0 && spec.gate == output_gate::none && !spec.temperature.any(), "softcap",
             "no softcap, gate or temperature");
     require(spec.q_norm.kind == norm_kind::none || rms(spec.q_norm), "q_norm", "an RMSNorm of heads before rotation");
     require(spec.k_norm.kind == norm_kind::none || rms(spec.k_norm), "k_norm", "an RMSNorm of heads before rotation");
     require(c.ratio == 0 || rms(c.norm), "compression", "an RMSNorm of entries");
     require(c.index_heads == 0 || (c.ratio != 0 && c.index_top_k != 0 && c.index_head_dim >= g.qk_rope_head_dim),
             "compression", "an indexer with entries, a top_k, and heads at least as long as what rotates");
+}
+
+/// Blocks that attend to keys, values or latents of another, and those whose latents others attend to.
+inline void require_valid_sharing(const attention_spec& spec) {
+    const auto refuse = [](const char* member, const std::string& problem) {
+        fail(errc::bad_value, problem, {.subject = std::string("attention_spec::") + member});
+    };
+    const bool plain = spec.kind == attention_kind::gqa && !spec.value_is_key && spec.k_norm.kind == norm_kind::none &&
+                       spec.v_norm.kind == norm_kind::none;
+    const bool latent = spec.shares_latents && spec.k_rope_norm.kind == norm_kind::none;
+    if (spec.kv_layer && (!(plain || latent) || *spec.kv_layer >= spec.layer))
+        refuse("kv_layer",
+               "expected plain attention without norms of keys and values, or shared latents, and a layer before " +
+                   std::to_string(spec.layer) + ", got layer " + std::to_string(*spec.kv_layer));
+    if (spec.shares_latents && (spec.kind != attention_kind::mla || spec.form == attention_form::dense ||
+                                spec.geometry.num_heads != spec.geometry.kv_heads()))
+        refuse("shares_latents", "expected latent attention, not in its dense form, with as many kv heads as heads");
+}
+
+/// A sparse indexer.
+inline void require_valid_indexer(const attention_spec& spec) {
+    const auto refuse = [](const char* member, const std::string& problem) {
+        fail(errc::bad_value, problem, {.subject = std::string("attention_spec::") + member});
+    };
+    const indexer_spec& indexer = spec.indexer;
+    if (indexer.pool == 0 || indexer.top_k % indexer.pool != 0)
+        refuse("indexer", "expected top_k to be a multiple of the keys of a pool, got " +
+                              std::to_string(indexer.top_k) + " and " + std::to_string(indexer.pool));
+    if (!indexer.own()) return;
+    if (indexer.heads == 0 || indexer.head_dim < spec.rope.rotary_dim)
+        refuse("indexer", "expected heads of at least the " + std::to_string(spec.rope.rotary_dim) +
+                              " elements that rotate, got " + std::to_string(indexer.heads) + " of " +
+                              std::to_string(indexer.head_dim));
+    if (spec.kind != attention_kind::mla || (spec.geometry.q_lora_rank == 0 && !indexer.from_input))
+        refuse("indexer", "its queries are made from a query latent, which the block does not have");
+    if (indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
+        refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
+    if (indexer.q_norm.kind != norm_kind::none && !(indexer.q_norm.eps > 0.0 && indexer.from_input))
+        refuse("indexer.q_norm",
+               "expected queries made from the input and an eps above 0, got " + std::to_string(indexer.q_norm.eps));
 }
 
 /// Holds a spec's numbers against each other: one that was left at 0 would compute something else without a word.
@@ -164,23 +204,10 @@ inline void require_valid(const attention_spec& spec) {
          {spec.q_norm, spec.k_norm, spec.v_norm, spec.latent_norm, spec.k_rope_norm, spec.compression.norm})
         if (norm.kind != norm_kind::none && !(norm.eps > 0.0))
             refuse("norm_spec::eps", "expected a number above 0, got " + std::to_string(norm.eps));
-    if (const indexer_spec& indexer = spec.indexer; indexer.any()) {
-        if (indexer.own() && (indexer.heads == 0 || indexer.head_dim < spec.rope.rotary_dim))
-            refuse("indexer", "expected heads of at least the " + std::to_string(spec.rope.rotary_dim) +
-                                  " elements that rotate, got " + std::to_string(indexer.heads) + " of " +
-                                  std::to_string(indexer.head_dim));
-        if (indexer.own() && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
-            refuse("indexer", "its queries are made from a query latent, which the block does not have");
-        if (indexer.pool == 0 || indexer.top_k % indexer.pool != 0)
-            refuse("indexer", "expected top_k to be a multiple of the keys of a pool, got " +
-                                  std::to_string(indexer.top_k) + " and " + std::to_string(indexer.pool));
-        if (indexer.own() && indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
-            refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
-    }
-    if (spec.kv_layer && (spec.kind != attention_kind::gqa || *spec.kv_layer >= spec.layer || spec.value_is_key ||
-                          spec.k_norm.kind != norm_kind::none || spec.v_norm.kind != norm_kind::none))
-        refuse("kv_layer", "expected plain attention without norms of keys and values, and a layer before " +
-                               std::to_string(spec.layer) + ", got layer " + std::to_string(*spec.kv_layer));
+    if (spec.indexer.any()) require_valid_indexer(spec);
+    require_valid_sharing(spec);
+    if (spec.rope.learned && spec.rope.rotary_dim != 0 && spec.rope.multipliers.empty())
+        refuse("rope.multipliers", "expected what multiplies the frequencies, which are learned, got none");
     if (spec.raw_query_latent && (spec.kind != attention_kind::mla || g.q_lora_rank == 0))
         refuse("raw_query_latent", "the block has no query latent");
     if (spec.v_norm.kind != norm_kind::none && spec.v_norm.has_gain) refuse("v_norm", "no model has gains for it");

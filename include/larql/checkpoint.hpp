@@ -157,7 +157,7 @@ public:
     [[nodiscard]] std::string_view dialect() const;
     [[nodiscard]] std::string_view dialect(std::size_t block) const;
 
-    /// Whether blocks can be computed in a form.
+    /// Whether all blocks can be computed in a form; why_not says it of one.
     [[nodiscard]] bool supports(attention_form form) const;
 
     /// The weights of a block in the form in which they are stored. They read from the files as they are used.

@@ -76,11 +76,11 @@ public:
     /// A latent cache: rows of `latent_size` (R) values followed by `rope_size` (P) rotated key elements.
     /// @param index_size  elements of an indexer's key; 0: none
     [[nodiscard]] static kv_cache latent(std::size_t capacity, std::size_t latent_size, std::size_t rope_size,
-                                         std::size_t index_size = 0) {
+                                         std::size_t index_size = 0, std::optional<std::size_t> layer = {}) {
         kv_cache cache;
         if (rope_size > std::numeric_limits<std::size_t>::max() - latent_size)
             detail::fail(errc::limit_exceeded, "row size overflows", {.subject = "kv_cache"});
-        cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size, index_size};
+        cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size, index_size, layer};
         cache.m_keys = detail::allocate_cached<T>(capacity, 1, latent_size + rope_size);
         if (index_size != 0) cache.m_index = detail::allocate_cached<T>(capacity, 1, index_size);
         return cache;
@@ -171,7 +171,7 @@ public:
 
     /// As append, to a cache that has keys of an indexer.
     /// @param index     [N, 1, Di] or [N, Di], keys of the indexer
-    /// @param keys_etc  k and v, or the rows of a latent cache
+    /// @param keys_etc  k and v, or the rows of a latent cache; nothing if it has keys of an indexer alone, no kv_heads
     template <class I, class... K>
     void append_indexed(const I& index, const K&... keys_etc) {
         require_rows();
@@ -184,7 +184,9 @@ public:
         check_room(shape.tokens);
         const std::size_t first = m_size;
         detail::store_cached(index, shape, m_index.get() + first * m_shape.index_size);
-        if constexpr (sizeof...(K) == 1)
+        if constexpr (sizeof...(K) == 0)
+            m_size += m_shape.kv_heads == 0 ? shape.tokens : 0;
+        else if constexpr (sizeof...(K) == 1)
             append_latent(keys_etc...);
         else
             append_separate(keys_etc...);
@@ -227,9 +229,8 @@ public:
     /// prefix that another has computed. Positions are those of the rows: the prefix of an empty cache begins at 0.
     /// @param other  of the same sizes; not this one
     /// @throws error errc::shape_mismatch if its sizes are others or it is compressed; errc::limit_exceeded if the
-    /// tokens
-    ///         do not fit or `other` does not hold them; errc::bad_value unless the first of them has the position that
-    ///         is next here
+    ///         tokens do not fit or `other` does not hold them; errc::bad_value unless the first of them has the
+    ///         position that is next here
     void append_from(const kv_cache& other, std::size_t begin, std::size_t end) {
         require_rows();
         other.require_rows();
@@ -262,8 +263,7 @@ public:
     /// Forgets the oldest tokens; those that stay keep their positions and move to the front of the memory. For
     /// attention whose window has left them behind (attention_layer says how many: `unneeded`).
     /// @throws error errc::limit_exceeded if fewer are held; errc::shape_mismatch if the cache is compressed, which
-    /// does
-    ///         this by itself
+    ///         does this by itself
     void drop_front(std::size_t tokens) {
         require_rows();
         if (tokens > m_size)

@@ -34,7 +34,7 @@ struct mla_factors {
     vector_input<T> q_a_bias{};   ///< [Rq], or none; added before the norm
     vector_input<T> q_a_norm{};   ///< [Rq] gains; none for factors without a norm
     matrix_input<T> q_b{};        ///< [H*D, Rq]
-    matrix_input<T> kv_a{};       ///< [R + P, E]: the latent, then the shared key rows that rotate
+    matrix_input<T> kv_a{};       ///< [R + P, E]: the latent, then the shared key rows that rotate; see absorb_latent
     vector_input<T> kv_a_bias{};  ///< [R + P], or none
     vector_input<T> kv_a_norm{};  ///< [R] gains; none for factors without a norm
     matrix_input<T> kv_b{};       ///< [G*(N + V), R]: per head N key rows, then V value rows
@@ -74,7 +74,7 @@ struct latent_mla {
     tensor<T, 2> q_a{};  ///< [Rq, E]
     tensor<T, 1> q_a_bias{};
     tensor<T, 2> q_b{};   ///< [H*D, Rq], gains folded in
-    tensor<T, 2> kv_a{};  ///< [R + P, E]
+    tensor<T, 2> kv_a{};  ///< [R + P, E]; empty if another block makes the latents
     tensor<T, 1> kv_a_bias{};
     tensor<T, 3> k_b{};  ///< [G, R, N], gains folded in, transposed: the latent query of a head is k_b q_nope
     tensor<T, 3> v_b{};  ///< [G, V, R], gains folded in: a head's output is v_b times the weighted latent
@@ -151,12 +151,15 @@ auto absorb(const KvA& kv_a, const KvB& kv_b, const QA& q_a, const QB& q_b, cons
 
 /// Turns a layer into its latent form: no products, the gains folded into q_b, k_b and v_b.
 ///
+/// A block that attends to the latents of another (Mistral-Large-4) has no kv_a, and kv_a_norm is that of the other:
+/// the cached latents are without their gains, in that block's latent form as well.
+///
 /// @return  new tensors; rows of q (or q_b) and of the rotated part of kv_a in the order and pairing of the options
 /// @throws error as `absorb`; head_begin and head_end must select all heads
 template <class T>
 latent_mla<T> absorb_latent(const mla_factors<T>& factors, const mla_geometry& geometry,
                             const absorb_options& options = {}) {
-    const detail::head_range heads = detail::check_factors(factors, geometry, 0, geometry.num_heads);
+    const detail::head_range heads = detail::check_factors(factors, geometry, 0, geometry.num_heads, true);
     const detail::head_rows rows(geometry, options.order, options.pairing);
     const std::size_t width = geometry.hidden_size, head_dim = geometry.qk_head_dim();
     latent_mla<T> layer;
@@ -171,8 +174,10 @@ latent_mla<T> absorb_latent(const mla_factors<T>& factors, const mla_geometry& g
         layer.q = tensor<T, 2>::from_shape({heads.count() * head_dim, width});
         detail::copy_head_rows(factors.q, geometry, heads, rows, {}, layer.q.data());
     }
-    layer.kv_a = tensor<T, 2>::from_shape({geometry.kv_lora_rank + geometry.qk_rope_head_dim, width});
-    detail::copy_kv_a(factors.kv_a, geometry, rows, layer.kv_a.data());
+    if (!factors.kv_a.empty()) {
+        layer.kv_a = tensor<T, 2>::from_shape({geometry.kv_lora_rank + geometry.qk_rope_head_dim, width});
+        detail::copy_kv_a(factors.kv_a, geometry, rows, layer.kv_a.data());
+    }
     layer.kv_a_bias = detail::permute_kv_a_bias(factors.kv_a_bias, geometry, rows);
     layer.k_b = tensor<T, 3>::from_shape({geometry.kv_heads(), geometry.kv_lora_rank, geometry.qk_nope_head_dim});
     layer.v_b = tensor<T, 3>::from_shape({geometry.kv_heads(), geometry.v_head_dim, geometry.kv_lora_rank});

@@ -134,8 +134,11 @@ struct indexer_rule {
     /// Without `indexer_types`, block b is full if max(b + 1 - offset, 0) is a multiple of the period.
     std::size_t default_period = 1, default_offset = 2;
     std::size_t default_pool = 0;  ///< of index_kpool, which is read unless this is 0
-    bool by_switch = false;        ///< `use_dsa`, true if absent: blocks that see all keys are sparse
-    bool period_keys = false;      ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
+    bool from_input = false;       ///< of indexer_spec, and so are the next two
+    norm_spec q_norm{};            ///< eps 0: the configuration's rms_norm_eps
+    bool per_head = false;
+    bool by_switch = false;    ///< `use_dsa`, true if absent: blocks that see all keys are sparse
+    bool period_keys = false;  ///< index_topk_freq, index_skip_topk_offset and index_topk_pattern are read
 };
 
 /// How GGUF stores the rows of q and k.
@@ -237,12 +240,14 @@ struct model_family {
     double alibi = 0.0;                  ///< of attention_spec; 0: none
     bool softcap = false;                ///< `attn_logit_softcapping` is read
     bool temperature = false;            ///< `llama_4_scaling_beta` is read
+    bool temperature_per_head = false;   ///< each head's own scale and bias are tensors of the block
     bool temperature_unrotated = false;  ///< `attn_scale` and `floor_scale` are, for blocks that do not rotate
     bool partial_rotary = false;         ///< `partial_rotary_factor` is read
     bool dynamic_alpha = false;          ///< `alpha` of dynamic scaling is read
     longrope_rule longrope = longrope_rule::usual;
     dictionary_rule dictionaries = dictionary_rule::any;
     bool null_rope = false;              ///< a base, or the dictionary of a layer type, that is null: no rotation
+    bool learned_frequencies = false;    ///< what multiplies them is a tensor of the model
     bool backwards = false;              ///< heads turn by the negative of their angles
     bool share_of_proportional = false;  ///< `partial_rotary_factor` is read for that rope type alone
     bool rotary_dim_unread = false;      ///< `rotary_dim` must be the default share of a head
@@ -258,6 +263,9 @@ struct model_family {
     std::optional<double> default_rope_theta{};
     std::optional<double> default_rms_norm_eps{};
     std::optional<double> default_compress_rope_theta{};
+    /// The dictionary that the class makes where none is stated; without a type there is none.
+    std::string_view default_rope_type{};
+    std::span<const key_default> default_rope{};
     std::size_t default_head_dim = 0;                  ///< 0: hidden_size / num_attention_heads, as in most
     std::optional<std::size_t> default_q_lora_rank{};  ///< where no tensors settle it; 0: a single q_proj
     std::optional<std::size_t> default_sliding_window{};

@@ -33,6 +33,7 @@ enum class model_key : std::uint8_t {
     num_global_key_value_heads,
     attention_k_eq_v,
     num_kv_shared_layers,
+    kv_source_layers,
     bidirectional_attention,
     sliding_window,
     previous_tokens,

@@ -172,7 +172,8 @@ inline void require_usable(const rope_table& table) {
 /// @return                 rotary_dim / 2 frequencies and the magnitude of cos and sin
 /// @throws error errc::bad_value for an odd rotary_dim, or a parameter that is not finite and positive;
 ///               errc::shape_mismatch for a list of factors of the wrong length
-/// @source transformers modeling_rope_utils.py (every kind); ggml.c ggml_rope_yarn_corr_dims (the same ramp)
+/// @source transformers modeling_rope_utils.py (every kind), modeling_mistral_large4.py (multipliers); ggml.c
+///         ggml_rope_yarn_corr_dims (the same ramp)
 inline rope_table make_rope_table(const rope_config& rope, double sequence_length = 0.0) {
     if (rope.rotary_dim % 2 != 0)
         detail::fail(errc::bad_value,
@@ -212,6 +213,10 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
             for (std::size_t j = 0; j < divisors.size(); ++j) table.frequencies[j] /= divisors[j];
             break;
         }
+    }
+    if (!rope.multipliers.empty()) {
+        const auto& factors = detail::require_factors(rope.multipliers, table.frequencies.size(), "rope.multipliers");
+        for (std::size_t j = 0; j < factors.size(); ++j) table.frequencies[j] *= factors[j];
     }
     table.magnitude *= rope.magnitude_factor;
     detail::require_usable(table);

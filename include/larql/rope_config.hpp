@@ -91,6 +91,10 @@ struct rope_config {
     std::vector<double> divisors{};           ///< divisors: D/2 of them
     double partial_rotary_factor = 1.0;       ///< proportional: share of the D/2 frequencies that is not zero
     bool backwards = false;                   ///< any kind: heads turn by the negative of their angles (NanoChat)
+    /// Any kind: what multiplies each of the D/2 frequencies after everything else (Mistral-Large-4). Of a `learned`
+    /// embedding they are a tensor of the model, and empty where a configuration alone was read.
+    std::vector<double> multipliers{};
+    bool learned = false;
 
     friend bool operator==(const rope_config&, const rope_config&) = default;
 };

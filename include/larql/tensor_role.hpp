@@ -36,7 +36,7 @@ enum class tensor_role : std::uint8_t {
     q_b_raw,              ///< [H*D, Rq] what queries take of the query latent before its norm
     gate,                 ///< [H, E] or [H*V, E] gate of the heads' outputs
     sinks,                ///< [H] one logit per head that takes part in the softmax
-    indexer_q_b,          ///< [Hi*Di, Rq] queries of the indexer, from the normed query latent
+    indexer_q_b,          ///< [Hi*Di, Rq] queries of the indexer, from the normed query latent, or [Hi*Di, E]
     indexer_k,            ///< [Di, E] the indexer's key
     indexer_k_norm,       ///< [Di] gains of the norm of the indexer's key
     indexer_k_norm_bias,  ///< [Di] its biases
@@ -46,6 +46,14 @@ enum class tensor_role : std::uint8_t {
     o,                    ///< [E, H*V] output projection
     o_a,                  ///< [Go*Ro, H*V / Go] first factor of a grouped output projection
     o_b,                  ///< [E, Go*Ro] its second factor
+
+    // Factors of queries that follow positions, and an indexer whose queries are made from the input.
+    temperature_scale,          ///< [H] of each head, what multiplies the logarithm of the position in that factor
+    temperature_bias,           ///< [H] what is added to it
+    indexer_q_norm,             ///< [E] gains of the norm of the input that the indexer's queries are made from
+    indexer_q_norm_bias,        ///< [E] its biases
+    indexer_temperature_scale,  ///< [Hi] as temperature_scale, of the indexer's heads
+    indexer_temperature_bias,   ///< [Hi]
 
     // Compressed attention: m tokens an entry; c is 2 where entries overlap, else 1.
     compressor_kv,                ///< [c*D, E] rows that entries are made of
@@ -98,12 +106,13 @@ enum class tensor_role : std::uint8_t {
     linear_gate_b,      ///< [Hl*Dl, Dl] its second factor
     linear_norm,        ///< [Dl] gains of the output's norm
 
-    rope_divisors,       ///< one divisor for each frequency
-    rope_long_factors,   ///< longrope's divisors beyond the original context
-    rope_short_factors,  ///< and up to it
+    rope_divisors,         ///< one divisor for each frequency
+    rope_long_factors,     ///< longrope's divisors beyond the original context
+    rope_short_factors,    ///< and up to it
+    rope_log_multipliers,  ///< [P/2] logarithms of what multiplies each frequency
 };
 
-inline constexpr std::size_t tensor_role_count = static_cast<std::size_t>(tensor_role::rope_short_factors) + 1;
+inline constexpr std::size_t tensor_role_count = static_cast<std::size_t>(tensor_role::rope_log_multipliers) + 1;
 
 /// The role's name, as in the enumeration.
 constexpr std::string_view to_string(tensor_role role) noexcept {
@@ -139,6 +148,12 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "o",
         "o_a",
         "o_b",
+        "temperature_scale",
+        "temperature_bias",
+        "indexer_q_norm",
+        "indexer_q_norm_bias",
+        "indexer_temperature_scale",
+        "indexer_temperature_bias",
         "compressor_kv",
         "compressor_gate",
         "compressor_position",
@@ -186,6 +201,7 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "rope_divisors",
         "rope_long_factors",
         "rope_short_factors",
+        "rope_log_multipliers",
     };
     static_assert(std::size(names) == tensor_role_count, "one name per role");
     return names[static_cast<std::size_t>(role)];

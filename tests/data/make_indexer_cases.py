@@ -20,6 +20,14 @@ BASE = dict(vocab_size=16, hidden_size=24, intermediate_size=16, moe_intermediat
             first_k_dense_replace=99, q_lora_rank=12, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=6,
             max_position_embeddings=128, rms_norm_eps=1e-3, index_n_heads=5, index_head_dim=20, index_topk=6,
             pad_token_id=0, bos_token_id=1, eos_token_id=2)
+LARGE4 = dict(num_attention_heads=3, num_key_value_heads=3, q_lora_rank=None, kv_lora_rank=16, qk_nope_head_dim=6, v_head_dim=10,
+              index_head_dim=12, index_topk=7)
+UNSTATED = {"mistral_large4__unstated": ("rope_parameters", "no_rope_layers", "kv_source_layers", "indexer_types", "q_lora_rank")}
+# Cases whose files are those of the multimodal model: by transformers' names, or the published ones for what is beside layers.
+WRAPPED = {"mistral_large4__unstated": "MistralLarge4ForConditionalGeneration"}
+PUBLISHED = {"mistral_large4": {"rotary_emb.alpha": "lerope.alpha", ".o_proj.": ".wo."}}
+# A layer whose input is as small as the eps of the norms that read it, so that these show.
+SMALL = {"mistral_large4": 8}
 CASES = {
     "deepseek_v32_yarn": ("DeepseekV32", dict(num_hidden_layers=3, rope_parameters=dict(
         rope_type="yarn", rope_theta=10000.0, factor=8.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0,
@@ -35,10 +43,18 @@ CASES = {
     "glm5_next": ("Glm5NextText", dict(num_hidden_layers=4, layer_types=["indexed_attention", "linear_attention", "indexed_attention", "indexed_attention"],
                                        indexer_types=["full", "full", "full", "shared"], index_topk=8, index_kpool=4, qk_rope_head_dim=0, head_dim=0,
                                        linear_head_dim=4, linear_num_heads=2, hc_mult=2)),
+    # Latents: layers 0, 1 and 5 are read by others, layers 3 and 4 have an indexer and take another's latents, 7 and 8 share nothing.
+    "mistral_large4": ("MistralLarge4Text", dict(num_hidden_layers=9, kv_source_layers=[0, 1, 0, 1, 0, 5, 5, 7, 8],
+                       no_rope_layers=[1, 0, 1, 0, 1, 1, 1, 0, 1],
+                       indexer_types=["full", "full", "shared", "full", "full", "shared", "shared", "full", "full"], **LARGE4,
+                       rope_parameters=dict(rope_type="yarn", rope_theta=1000.0, factor=8.0, original_max_position_embeddings=16,
+                                            beta_fast=8.0, beta_slow=1.0, attention_factor=1.25, mscale_all_dim=0.7))),
+    # What its configuration class says where nothing is stated: every fourth layer does not rotate, the others by YaRN.
+    "mistral_large4__unstated": ("MistralLarge4Text", dict(num_hidden_layers=4, attention_bias=True, **LARGE4)),
 }
 
 
-def randomise(model, seed):
+def randomise(model, seed, small=None):
     generator = torch.Generator().manual_seed(seed)
     normal = lambda p, std, mean=0.0: p.copy_(torch.randn(p.shape, generator=generator) * std + mean)
     with torch.no_grad():
@@ -49,10 +65,15 @@ def randomise(model, seed):
                 normal(p, 0.4, 1.0)
             elif name.endswith("bias") or name.endswith("sinks"):
                 normal(p, 0.5)
-            elif name.endswith("compress_gate"):
+            elif name.endswith("compress_gate") or name.endswith("softmax_scaling.scale"):
                 normal(p, 0.3)
             else:
                 normal(p, 1.5 / p.shape[-1] ** 0.5)
+            if f"layers.{small}." in name:
+                if "input_layernorm" in name:
+                    p.mul_(1e-3)
+                elif any(word in name for word in ("q_proj", "kv_a_proj", "indexer.wk", "weights_proj")):
+                    p.mul_(1e3)
             p.copy_(p.to(torch.bfloat16).float())
 
 
@@ -93,7 +114,7 @@ def record(model, ids):
     torch.Tensor.topk = measured
     hooks, number = [], {}
     text = getattr(model, "model", model)
-    for layer in (l for l in text.layers if getattr(l.self_attn, "q_b_proj", None) is not None):
+    for layer in (l for l in text.layers if getattr(l.self_attn, "kv_b_proj", None) is not None):
         hooks += [layer.self_attn.register_forward_pre_hook(before, with_kwargs=True), layer.self_attn.register_forward_hook(after)]
         number[layer.self_attn.layer_idx] = i = len(number)
         hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(
@@ -165,7 +186,7 @@ def make(name, out):
         torch.manual_seed(seed)
         head = getattr(transformers, family + "ForCausalLM", None) or getattr(transformers, family + "Model")
         model = head(config).float().eval()
-        randomise(model, seed)
+        randomise(model, seed, SMALL.get(name))
         ids = torch.randint(3, config.vocab_size, (1, TOKENS), generator=torch.Generator().manual_seed(seed))
         reference, gap = record(model, ids)
         if gap > 2e-5:
@@ -177,15 +198,22 @@ def make(name, out):
     names = [n for n in ("generation_config.json",) if (folder / n).exists()]
     for other in names:
         (folder / other).unlink()
-    kept = ("self_attn", "input_layernorm", "embed_tokens")
-    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if any(word in k for word in kept)}
+    kept = ("self_attn", "attention", "input_layernorm", "embed_tokens", "alpha")
+    stored = load_file(folder / "model.safetensors")
+    if name in WRAPPED:  # as transformers calls them
+        stored = {"model.language_model." + k: v for k, v in model.state_dict().items()}
+    weights = {k: v.contiguous() for k, v in stored.items() if any(word in k for word in kept) and "post_attention" not in k}
+    for old, new in PUBLISHED.get(name, {}).items():
+        weights = {k.replace(old, new): v for k, v in weights.items()}
     save_file(weights, folder / "model.safetensors")
     save_file({k: v.contiguous() for k, v in reference.items()} | {"input_ids": ids[0]}, folder / "reference.safetensors")
     config.architectures = [type(model).__name__]
     text = json.loads(config.to_json_string(use_diff=False))
-    keep = {k: v for k, v in text.items() if k in BASE or k in own or k in
+    keep = {k: v for k, v in text.items() if k not in UNSTATED.get(name, ()) and (k in BASE or k in own or k in
             ("architectures", "model_type", "layer_types", "mlp_layer_types", "indexer_types", "attention_bias", "rope_parameters", "head_dim",
-             "qk_head_dim", "hc_eps", "learnable_sink_init", "index_kpool_always_select_tail", "transformers_version")}
+             "qk_head_dim", "no_rope_layers", "kv_source_layers", "final_logit_softcapping", "hc_eps", "learnable_sink_init", "index_kpool_always_select_tail", "transformers_version"))}
+    if name in WRAPPED:
+        keep = {"architectures": [WRAPPED[name]], "model_type": keep["model_type"].removesuffix("_text"), "text_config": keep}
     (folder / "config.json").write_text(json.dumps(keep, indent=1, sort_keys=True) + "\n")
     (out / "gguf").mkdir(exist_ok=True)
     if family in ("DeepseekV32", "GlmMoeDsa"):

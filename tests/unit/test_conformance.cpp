@@ -44,6 +44,7 @@ std::string notes_of(const model_family& f) {
     const auto add = [&](const std::string& note) { text += (text.empty() ? "" : "; ") + note; };
     if (f.indexer.blocks != larql::indexer_blocks::none) add("sparse: keys are chosen by an indexer");
     if (f.linear_layers) add("only the layers that have attention");
+    if (f.lists(larql::model_key::kv_source_layers)) add("layers that share latents have no dense form");
     if (f.gguf_output.written) add("written as GGUF `" + std::string(f.gguf_architecture) + "`, too");
     if (!f.gguf_loses.empty()) add("GGUF cannot hold " + std::string(f.gguf_loses));
     return text;

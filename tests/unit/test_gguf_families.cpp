@@ -240,7 +240,7 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
         config["linear_attn_config"]["num_heads"] = 2;
     });
     CHECK(contains(refusal(other_heads, out), "one number for it and for num_attention_heads, 3, got 2"));
-    for (const char* name : {"longcat_flash_b", "axk1_b", "axk2_b", "hy_v4_vl"})
+    for (const char* name : {"longcat_flash_b", "axk1_b", "axk2_b", "hy_v4_vl", "mistral_large4"})
         CHECK(contains(refusal(data + "/hf/" + name, out), "llama.cpp has no architecture for it"));
     for (const auto& [name, architecture] : {std::pair{"glm5_next", "\"glm5-next\""}, std::pair{"hy_v4", "\"hy_v4\""},
                                              std::pair{"dots3_note_b", "\"dots3note\""}})

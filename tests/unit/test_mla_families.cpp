@@ -427,8 +427,8 @@ TEST_CASE("families that larql knows and does not compute are refused with the r
         return larql::testing::error_of([&] { return parse_model_config(config); });
     };
     LARQL_CHECK_ERROR_TEXT(problem("deepseek_v41"), errc::unsupported_architecture, "layers share compressors");
-    LARQL_CHECK_ERROR_TEXT(problem("mistral_large4_text"), errc::unsupported_architecture,
-                           "larql does not implement \"mistral_large4_text\": its frequencies are learned");
+    LARQL_CHECK_ERROR_TEXT(problem("minimax_m3_vl_text"), errc::unsupported_architecture,
+                           "larql does not implement \"minimax_m3_vl_text\": its indexer chooses blocks");
     for (const larql::model_family& row : larql::detail::refused_families) {
         CHECK_FALSE(row.refused.empty());
         CHECK(problem(std::string(row.model_types.front()).c_str()).find(row.refused) != std::string::npos);

@@ -122,13 +122,16 @@ inline block_plan plan_compressed(const attention_spec& spec, std::uint64_t cont
 
 inline block_plan plan_block(const attention_spec& spec, attention_form form, std::uint64_t context) {
     if (spec.kind == attention_kind::compressed) return plan_compressed(spec, context);
-    const attention_cost cost = cost_of(spec, form), bare = cost_of(spec.geometry, form);
+    const attention_cost cost = cost_of(spec, form), bare = keys_cost_of(spec, form);
     const indexer_spec& indexer = spec.indexer;
     const std::uint64_t index_size = indexer.own() ? indexer.cached_size() : 0;
     // Scores are computed, and index keys read, once there is something to choose.
     const bool scores = indexer.own() && indexer.selects(as_size(context));
     const saturating score = scores ? indexer_flops_per_key(indexer) : 0;
     const std::uint64_t seen = keys_of_last(spec, context);
+    // Keys and values of shared latents are made at each call of all that is cached, of a prompt once.
+    const saturating pair = cost_of(spec.geometry, form).flops_per_cached_token;
+    const saturating made = saturating(bare.flops_per_cached_token) - pair;
     // Of a window or chunk the rest is gone for good; an indexer may come back to any key.
     attention_spec without_indexer = spec;
     without_indexer.indexer = {};
@@ -137,14 +140,12 @@ inline block_plan plan_block(const attention_spec& spec, attention_form form, st
     out.seen_numbers =
         saturating(keys_of_last(without_indexer, context)) * bare.cached_per_token + saturating(context) * index_size;
     if (spec.kv_layer) {
-        out.seen_numbers = 0;
+        out.seen_numbers = saturating(context) * index_size;
         out.shared_numbers = saturating(bare.cached_per_token) * context;
     }
     out.read_numbers = saturating(seen) * bare.cached_per_token + saturating(scores ? context : 0) * index_size;
-    out.decode_flops =
-        saturating(cost.flops_per_token) + saturating(seen) * bare.flops_per_cached_token + score * context;
-    out.prefill_flops = saturating(cost.flops_per_token) +
-                        mean_of(keys_of_all(spec, context), context, bare.flops_per_cached_token) +
+    out.decode_flops = saturating(cost.flops_per_token) + saturating(seen) * pair + (made + score) * context;
+    out.prefill_flops = saturating(cost.flops_per_token) + made + mean_of(keys_of_all(spec, context), context, pair) +
                         mean_of(sum_up_to(context, 0), context, score);
     return out;
 }

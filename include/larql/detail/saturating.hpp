@@ -23,6 +23,10 @@ public:
     friend constexpr saturating operator*(saturating a, saturating b) noexcept {
         return b.m_count != 0 && a.m_count > most / b.m_count ? most : a.m_count * b.m_count;
     }
+    /// A part of a sum. What was too large stays so.
+    friend constexpr saturating operator-(saturating a, saturating b) noexcept {
+        return a.is_exact() ? saturating(a.m_count - b.m_count) : a;
+    }
     /// By a number above 0. What was too large stays so.
     friend constexpr saturating operator/(saturating a, std::uint64_t b) noexcept {
         return a.is_exact() ? saturating(a.m_count / b) : a;

@@ -46,13 +46,15 @@ attention_layer<T>::attention_layer(attention_spec spec, attention_weights<T> we
 template <class T>
 template <class Storage>
 kv_cache<Storage> attention_layer<T>::make_cache(std::size_t capacity, std::size_t rollback) const {
+    if (keeps_index_apart())
+        return kv_cache<Storage>(kv_cache_shape{.capacity = capacity, .index_size = m_spec.indexer.cached_size()});
     require_own_keys("make_cache");
     if (m_spec.kind == attention_kind::compressed)
         return kv_cache<Storage>::compressed(compressed_cache_shape_of(m_spec, capacity, rollback));
     const kv_cache_shape shape = cache_shape(capacity);
-    if (m_spec.form == attention_form::latent)
+    if (caches_latents(m_spec))
         return kv_cache<Storage>::latent(capacity, shape.value_size, shape.key_size - shape.value_size,
-                                         shape.index_size);
+                                         shape.index_size, shape.layer);
     return kv_cache<Storage>(shape);
 }
 
@@ -81,18 +83,27 @@ attention_result<T> attention_layer<T>::forward(const matrix_input<T>& x, const 
 template <class T>
 template <class Storage>
 void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage>& cache, attention_result<T>& r,
-                                      attention_workspace<T>& memory, const forward_options& given) const {
+                                      attention_workspace<T>& memory, const forward_options& given,
+                                      kv_cache<Storage>* index) const {
     require_own(cache);
-    if (m_spec.kind == attention_kind::compressed) return run_compressed(x, cache.compressed_state(), given.threads, r);
+    if (m_spec.kind == attention_kind::compressed) {
+        require_index(index, 0);
+        return run_compressed(x, cache.compressed_state(), given.threads, r);
+    }
     const std::size_t held = cache.size(), position = first_new(cache, x.rows());
     require_needed(cache, position);
+    require_index(index, position);
     require_one_call(position, std::max(cache.longest(), position + x.rows()));
     try {
         run(
             x, position, cache.first_position(), given, r, memory,
             [&](tensor<T, 3>&& index_keys) {
+                if (index != nullptr) {
+                    index->append_indexed(index_keys);
+                    return detail::rows_of_cached<T>(index->index_keys());
+                }
                 if (m_spec.kv_layer) return matrix_input<T>();
-                const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
+                const bool latent = caches_latents(m_spec), indexed = m_spec.indexer.own();
                 if (latent && indexed)
                     cache.append_indexed(index_keys, r.k);
                 else if (latent)
@@ -109,6 +120,7 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
             [&](T* rows) { detail::copy_rows_of(cache, rows); });
     } catch (...) {
         if (!m_spec.kv_layer) cache.truncate(held);
+        if (index != nullptr) index->truncate(position);
         throw;
     }
 }
@@ -117,8 +129,8 @@ template <class T>
 kv_cache_shape attention_layer<T>::cache_shape(std::size_t capacity) const {
     const mla_geometry& g = m_spec.geometry;
     const std::size_t index_size = m_spec.indexer.own() ? m_spec.indexer.cached_size() : 0;
-    if (m_spec.form == attention_form::latent)
-        return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank, index_size};
+    if (caches_latents(m_spec))
+        return {capacity, 1, g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank, index_size, m_spec.layer};
     return {capacity, g.kv_heads(), g.qk_head_dim(), g.v_head_dim, index_size, m_spec.layer};
 }
 
@@ -144,9 +156,9 @@ void attention_layer<T>::require_own(const kv_cache<Storage>& cache) const {
                std::to_string(s.value_size) +
                (s.index_size == 0 ? "" : " and an indexer's key of " + std::to_string(s.index_size));
     };
-    const bool is_latent = m_spec.form == attention_form::latent;
+    const bool is_latent = caches_latents(m_spec);
     if (got.kv_heads != want.kv_heads || got.key_size != want.key_size || got.value_size != want.value_size ||
-        got.index_size != want.index_size || cache.is_latent() != is_latent)
+        (!m_spec.kv_layer && got.index_size != want.index_size) || cache.is_latent() != is_latent)
         detail::fail(errc::shape_mismatch,
                      "the layer caches " + text(want) + (is_latent ? ", latent" : "") + ", the cache holds " +
                          text(got) + (cache.is_latent() ? ", latent" : ""),
@@ -156,6 +168,32 @@ void attention_layer<T>::require_own(const kv_cache<Storage>& cache) const {
                      "the block attends to keys and values of layer " + std::to_string(*m_spec.kv_layer) +
                          ", and this is the cache of layer " + std::to_string(*got.layer),
                      {.subject = "cache"});
+}
+
+template <class T>
+template <class Storage>
+void attention_layer<T>::require_index(const kv_cache<Storage>* index, std::size_t position) const {
+    const error_where where{.subject = "index"};
+    if (keeps_index_apart() && index == nullptr)
+        detail::fail(errc::bad_value,
+                     "required and not given: the block has an indexer of its own, and attends to keys of layer " +
+                         std::to_string(*m_spec.kv_layer) + ", whose cache has no place for the indexer's",
+                     where);
+    if (index == nullptr) return;
+    if (!keeps_index_apart()) detail::fail(errc::bad_value, "is given, and the block has no use for it", where);
+    const std::size_t size = m_spec.indexer.cached_size();
+    if (index->shape().index_size != size || index->shape().kv_heads != 0)
+        detail::fail(errc::shape_mismatch,
+                     "expected a cache for keys of an indexer alone, of " + std::to_string(size) + " elements, got " +
+                         std::to_string(index->shape().index_size) + ", and " +
+                         std::to_string(index->shape().kv_heads) + " key/value heads",
+                     where);
+    if (index->first_position() != 0 || index->next_position() != position)
+        detail::fail(errc::bad_value,
+                     "holds tokens " + std::to_string(index->first_position()) + " to " +
+                         std::to_string(index->next_position()) + ", and the first new one is at " +
+                         std::to_string(position),
+                     where);
 }
 
 template <class T>
@@ -246,7 +284,8 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
         const detail::block_projection<T> project(m_spec, rope, m_weights, memory.projections(), threads);
         const bool selects = m_spec.indexer.own() && m_spec.indexer.selects(first_position + x.rows());
         tensor<T, 2> query_latent;
-        project.query_key_value(x, {.first = first_position}, r, selects ? &query_latent : nullptr);
+        const bool reads_latent = selects && !m_spec.indexer.from_input;
+        project.query_key_value(x, {.first = first_position}, r, reads_latent ? &query_latent : nullptr);
         r.selection = {};
         if (m_spec.indexer.own()) {
             const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
@@ -261,10 +300,13 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
         options.first_key_position = dropped;
         options.key_lists = r.selection.view();
         options.threads = &threads;
-        if (r.selection.empty() && detail::expanded_attention<T>::pays(m_spec, x.rows(), keys)) {
+        using expanded = detail::expanded_attention<T>;
+        if (expanded::is_needed(m_spec) || (r.selection.empty() && expanded::pays(m_spec, x.rows(), keys))) {
+            const bool latent = m_spec.form == attention_form::latent;
             detail::fit(r.context, x.rows(), g.num_heads * g.v_head_dim);
-            detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
-                .run(memory.projections().query, 0, x.rows(), keys, latents, options, memory.scratch(), r.context);
+            expanded(m_spec, m_weights, memory.expanded(), threads)
+                .run(latent ? memory.projections().query : r.q, 0, x.rows(), keys, latents, options, memory.scratch(),
+                     r.context);
         } else if (m_spec.form == attention_form::latent) {
             detail::fit(memory.attended(), x.rows(), g.num_heads, g.kv_lora_rank);
             attend(memory.attended(), options);
@@ -287,10 +329,14 @@ bool attention_layer<T>::worth_threads(std::size_t tokens) const noexcept {
 template <class T>
 void attention_layer<T>::require_plain(const char* call) const {
     const bool compressed = m_spec.kind == attention_kind::compressed;
-    if (!compressed && !m_spec.indexer.any()) return;
+    const bool expands = detail::expanded_attention<T>::is_needed(m_spec);
+    if (!compressed && !m_spec.indexer.any() && !expands) return;
     detail::fail(errc::unsupported_architecture,
                  std::string("is for attention to keys of each token, and that of this block is ") +
-                     (compressed ? "compressed" : "sparse") + ": forward is for it",
+                     (compressed             ? "compressed"
+                      : m_spec.indexer.any() ? "sparse"
+                                             : "to heads made of shared latents, in its factored form") +
+                     ": forward is for it",
                  {.subject = call});
 }
 
@@ -311,7 +357,8 @@ void attention_layer<T>::require_needed(const kv_cache<Storage>& cache, std::siz
 #define LARQL_LAYER(T, Storage)                                                                                      \
     template kv_cache<Storage> attention_layer<T>::make_cache<Storage>(std::size_t, std::size_t) const;              \
     template void attention_layer<T>::forward_into(const matrix_input<T>&, kv_cache<Storage>&, attention_result<T>&, \
-                                                   attention_workspace<T>&, const forward_options&) const;           \
+                                                   attention_workspace<T>&, const forward_options&,                  \
+                                                   kv_cache<Storage>*) const;                                        \
     template void attention_layer<T>::run_batch(const matrix_input<T>&, std::span<const cached_sequence<Storage>>,   \
                                                 attention_result<T>&, attention_workspace<T>&, executor*) const;
 template class attention_layer<float>;

@@ -200,9 +200,10 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
                 const auto rows = [&](const tensor<T, 3>& all) {
                     return detail::rows_from<const T>(all.data(), all.shape(1), all.shape(2), row, s.tokens);
                 };
+                if (m_spec.kv_layer) continue;
                 if (m_spec.form == attention_form::latent)
                     s.cache->append(rows(r.k));
-                else if (!m_spec.kv_layer)
+                else
                     s.cache->append(rows(r.k), rows(r.v));
                 row += s.tokens;
             }

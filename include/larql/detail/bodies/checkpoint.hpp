@@ -142,7 +142,7 @@ LARQL_INLINE std::optional<tensor_recipe> checkpoint::locate(tensor_role role, s
 }
 
 LARQL_INLINE bool checkpoint::supports(attention_form form) const {
-    return std::ranges::any_of(config().blocks,
+    return std::ranges::all_of(config().blocks,
                                [&](const attention_spec& block) { return why_not(block, form).empty(); });
 }
 

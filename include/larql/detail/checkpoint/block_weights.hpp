@@ -15,11 +15,13 @@
 #include <larql/matrix_input.hpp>
 #include <larql/mla_absorb.hpp>
 #include <larql/model_config.hpp>
+#include <larql/rope.hpp>
 #include <larql/tensor_recipe.hpp>
 #include <larql/weight_reader.hpp>
 #include <larql/weight_storage.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -104,6 +106,28 @@ inline vector_input<float> checkpoint_state::vector(const std::string& name, std
     for (std::size_t run = 0; run < runs; ++run)
         for (std::size_t i = begin; i < end; ++i) chosen.push_back(elements[run * (length / runs) + i]);
     return chosen;
+}
+
+/// Sets what multiplies frequencies, where that is learned: a tensor of logarithms for all blocks.
+inline void checkpoint_state::read_frequencies() {
+    for (attention_spec& block : config->blocks) {
+        if (!block.rope.learned || block.rope.rotary_dim == 0) continue;
+        const tensor_identity what{tensor_role::rope_log_multipliers};
+        const std::string* const stored = tensors.find(what);
+        if (stored == nullptr)
+            fail(errc::missing_tensor, "required and absent: what multiplies the frequencies is learned",
+                 {.file = files.path, .subject = tensors.name_of(what)});
+        const std::size_t length = block.rope.rotary_dim / 2;
+        block.rope.multipliers.clear();
+        const vector_input<float> logarithms = vector(*stored, length, 0, length);
+        for (const float logarithm : logarithms.values())
+            block.rope.multipliers.push_back(std::exp(static_cast<double>(logarithm)));
+        try {
+            (void)make_rope_table(block.rope, block.rope.max_position);
+        } catch (const error& e) {
+            fail(e.code(), std::string(e.problem()), {.file = files.path, .subject = *stored});
+        }
+    }
 }
 
 /// The bias of a projection: stored by itself, or as a part of a fused one.

@@ -63,6 +63,7 @@ struct checkpoint_state {
     void read_json(const open_options& options);
     void find_tensors(naming names);
     void place_tensors(const open_options& options);
+    void read_frequencies();
 
     [[nodiscard]] const weight_reader& weights() const {
         if (!reader) fail(errc::missing_tensor, "the checkpoint has no tensors", {.file = files.path});
@@ -180,6 +181,7 @@ inline void checkpoint_state::find_tensors(naming names) {
 /// Settles where the model's tensors lie, and refuses those of attention that nothing reads.
 inline void checkpoint_state::place_tensors(const open_options& options) {
     tensors.choose_prefix(*config, files.path);
+    read_frequencies();
     for (std::size_t block = config->block_begin; block < config->block_end; ++block) {
         attention_spec& block_spec = config->blocks[block];
         for (const role_row& row : attention_roles)

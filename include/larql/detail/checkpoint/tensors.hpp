@@ -226,7 +226,7 @@ private:
         // Published files have keys and values of blocks that share another's, and transformers drops them unread
         // (modeling_gemma3n.py, _keys_to_ignore_on_load_unexpected).
         constexpr role_set of_keys{tensor_role::k, tensor_role::v, tensor_role::k_norm};
-        if (spec.kv_layer && of_keys.contains(what.role)) return "";
+        if (spec.kv_layer && plain(spec) && of_keys.contains(what.role)) return "";
         const auto needed = [&](tensor_role role) {
             const role_row* row = find_role(role);
             return row != nullptr && row->needed(spec, spec.form);

@@ -46,8 +46,8 @@ public:
         const attention_spec& spec = m_source.spec(block);
         require_form(m_source.config(), spec, m_scope.form, m_source.shard_path(0));
         require_writable(spec);
-        const attention_weights<float> stored = m_source.stored_weights(block);
         const bool changes = m_scope.form != spec.form;
+        const attention_weights<float> stored = weights_of(block, changes);
         const attention_weights<float> weights = changes ? beside_products(spec, stored) : published(spec, stored);
 
         std::map<tensor_role, std::size_t> made;  // by one piece of work: which of its tensors
@@ -198,6 +198,17 @@ private:
 
     // --- the weights of a form ---
 
+    /// Stored weights of a block. One that attends to another's latents has no norm of them: where gains are folded
+    /// into its up-projection, they are those of the other.
+    [[nodiscard]] attention_weights<float> weights_of(std::size_t block, bool folds_gains) const {
+        attention_weights<float> weights = m_source.stored_weights(block);
+        const attention_spec& spec = m_source.spec(block);
+        if (!folds_gains || !spec.shares_latents || !spec.kv_layer) return weights;
+        attention_weights<float> other = m_source.stored_weights(m_source.config().kv_block(block));
+        weights.vector(tensor_role::kv_a_norm) = std::move(other.vector(tensor_role::kv_a_norm));
+        return weights;
+    }
+
     /// The rows of each head of q and k in the output's order, or nothing where it is the stored one.
     [[nodiscard]] std::vector<std::size_t> order_of(tensor_role role, const attention_spec& spec) const {
         if (spec.kind != attention_kind::gqa || m_scope.form != spec.form) return {};
@@ -290,7 +301,7 @@ private:
         const bool direct = g.q_lora_rank == 0;
         const tensor<float, 2>& query = direct ? layer.q : layer.q_b;
         sink.rows(made.at(direct ? q : q_b), 0, {query.data(), query.size()}, threads);
-        sink.rows(made.at(kv_a), 0, {layer.kv_a.data(), layer.kv_a.size()}, threads);
+        if (made.contains(kv_a)) sink.rows(made.at(kv_a), 0, {layer.kv_a.data(), layer.kv_a.size()}, threads);
         sink.rows(made.at(k_b), 0, {layer.k_b.data(), layer.k_b.size()}, threads);
         sink.rows(made.at(v_b), 0, {layer.v_b.data(), layer.v_b.size()}, threads);
     }

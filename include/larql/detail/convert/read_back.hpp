@@ -53,7 +53,7 @@ inline bool same_rotation(const rope_config& a, const rope_config& b) {
 /// What differs between two descriptions of one block, or "". Orders of rows and stored forms do not count.
 inline std::string_view difference(const attention_spec& a, const attention_spec& b) {
     const mla_geometry &g = a.geometry, &h = b.geometry;
-    if (a.kv_layer != b.kv_layer) return "keys of another block";
+    if (a.kv_layer != b.kv_layer || a.shares_latents != b.shares_latents) return "keys of another block";
     if (a.kind != b.kind || a.layer != b.layer || a.part != b.part) return "kind or place";
     if (g.hidden_size != h.hidden_size || a.input_width() != b.input_width() || g.num_heads != h.num_heads ||
         g.kv_heads() != h.kv_heads() || g.q_lora_rank != h.q_lora_rank || g.kv_lora_rank != h.kv_lora_rank ||
@@ -69,6 +69,7 @@ inline std::string_view difference(const attention_spec& a, const attention_spec
     if (a.sinks != b.sinks || a.gate != b.gate || a.gated_by != b.gated_by || a.value_is_key != b.value_is_key)
         return "sinks, gate or values";
     if (!nearly(a.temperature.scale, b.temperature.scale) || a.temperature.logarithmic != b.temperature.logarithmic ||
+        a.temperature.per_head != b.temperature.per_head ||
         (a.temperature.scale != 0.0 &&
          (!nearly(a.temperature.length, b.temperature.length) || !nearly(a.temperature.offset, b.temperature.offset))))
         return "temperature of queries";
@@ -78,7 +79,8 @@ inline std::string_view difference(const attention_spec& a, const attention_spec
     if (!nearly(a.q_latent_scale, b.q_latent_scale) || !nearly(a.kv_latent_scale, b.kv_latent_scale))
         return "scales of latents";
     if (a.indexer.top_k != b.indexer.top_k || a.indexer.heads != b.indexer.heads || a.indexer.pool != b.indexer.pool ||
-        a.indexer.head_dim != b.indexer.head_dim || a.indexer.shared != b.indexer.shared)
+        a.indexer.head_dim != b.indexer.head_dim || a.indexer.shared != b.indexer.shared ||
+        a.indexer.from_input != b.indexer.from_input || a.indexer.per_head != b.indexer.per_head)
         return "indexer";
     return "";
 }

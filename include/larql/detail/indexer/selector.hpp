@@ -10,6 +10,8 @@
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/top_k.hpp>
 #include <larql/detail/mla/norm.hpp>
+#include <larql/detail/mla/temperature.hpp>
+#include <larql/detail/model/roles.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
@@ -24,6 +26,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace larql::detail {
@@ -60,7 +63,7 @@ public:
     /// The keys that new tokens see: all, up to top_k; the best top_k, of those that a token may see, beyond. Of pools,
     /// the best top_k / pool and what lies behind the last whole one.
     /// @param x       [T, E]   the block's input
-    /// @param latent  [T, Rq]  its normed query latent
+    /// @param latent  [T, Rq]  its normed query latent; unread where queries are made from the input
     /// @param cached  [S, Di or 2*Di]  `keys` of all tokens, the new ones included
     /// @throws error limit_exceeded for more keys than positions of 32 bits
     [[nodiscard]] key_selection select(const matrix_input<T>& x, const matrix_input<T>& latent,
@@ -79,8 +82,7 @@ public:
         }
         out.keys.resize(out.begins.back());
 
-        tensor<T, 3> queries = heads(latent, tensor_role::indexer_q_b, spec.heads);
-        rotate(queries, first_position);
+        const tensor<T, 3> queries = query_heads(spec.from_input ? normed(x) : latent, first_position);
         const tensor<T, 3> weights = heads(x, tensor_role::indexer_weights, 1);
         const matrix_input<T> pools = spec.pool > 1 ? matrix_input<T>(pooled(cached)) : cached;
         const std::size_t step = std::clamp<std::size_t>(most_products / (spec.heads * key_block), 1, 64);
@@ -108,6 +110,25 @@ private:
         gemm_nt<T>(
             x.source(), w.source(), [&](std::size_t i) { return y.data() + i * w.rows(); }, m_threads);
         return y;
+    }
+
+    /// What queries are made from, where that is the input: its norm, [T, E].
+    [[nodiscard]] matrix_input<T> normed(const matrix_input<T>& x) const {
+        if (!norms_index_input(m_spec)) return x;
+        tensor<T, 2> rows = x.to_tensor();
+        normalise_rows(rows.data(), rows.shape(0), rows.shape(1), m_spec.indexer.q_norm,
+                       m_w.vector(tensor_role::indexer_q_norm), m_w.vector(tensor_role::indexer_q_norm_bias));
+        return matrix_input<T>(std::move(rows));
+    }
+
+    /// Queries, rotated, [T, Hi, Di].
+    [[nodiscard]] tensor<T, 3> query_heads(const matrix_input<T>& from, std::size_t first_position) const {
+        tensor<T, 3> made = heads(from, tensor_role::indexer_q_b, m_spec.indexer.heads);
+        rotate(made, first_position);
+        if (m_spec.indexer.per_head)
+            apply_head_temperatures(made, m_w.vector(tensor_role::indexer_temperature_scale),
+                                    m_w.vector(tensor_role::indexer_temperature_bias), {.first = first_position});
+        return made;
     }
 
     void rotate(tensor<T, 3>& x, std::size_t first_position) const {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Latent attention of many tokens by way of each head's own keys and values. In the latent, a pair of token and key
-// costs 2 R + P products; of keys and values that kv_b makes of it N + P + V, a third in DeepSeek-V3. Making them costs
-// R (N + V) for each key and head, once, whatever the number of tokens: from about two hundred tokens on it pays.
+// Attention over cached latents by way of each head's own keys and values: of many tokens, and of the factored form of
+// blocks that share latents. In the latent, a pair of token and key costs 2 R + P products; of keys and values that
+// kv_b makes of it N + P + V, a third in DeepSeek-V3. Making them costs R (N + V) for each key and head, once, whatever
+// the number of tokens: from about two hundred tokens on it pays.
 #ifndef LARQL_DETAIL_MLA_EXPANDED_HPP
 #define LARQL_DETAIL_MLA_EXPANDED_HPP
 
@@ -27,7 +28,16 @@ class expanded_attention {
 public:
     expanded_attention(const attention_spec& spec, const attention_weights<T>& weights, expanded_buffers<T>& buffers,
                        executor& threads)
-        : m_spec(spec), m_g(spec.geometry), m_w(weights), m_buffers(buffers), m_threads(threads) {}
+        : m_whole(spec.form == attention_form::factored || spec.latent_from == latent_factors::kv_b),
+          m_g(spec.geometry),
+          m_w(weights),
+          m_buffers(buffers),
+          m_threads(threads) {}
+
+    /// Whether the block has no other way.
+    [[nodiscard]] static bool is_needed(const attention_spec& spec) {
+        return spec.shares_latents && spec.form == attention_form::factored;
+    }
 
     /// Whether `tokens` new ones, the last of `keys`, are attended to faster so, within its memory.
     [[nodiscard]] static bool pays(const attention_spec& spec, std::size_t tokens, std::size_t keys) {
@@ -54,7 +64,7 @@ public:
         const std::size_t heads = m_g.num_heads, dim = m_g.qk_head_dim(), value = m_g.v_head_dim;
         fit(m_buffers.latents, keys, m_g.kv_lora_rank + m_g.qk_rope_head_dim);
         latents(m_buffers.latents.data());
-        const std::size_t at_once = heads_at_once(m_g, keys);
+        const std::size_t at_once = std::max<std::size_t>(heads_at_once(m_g, keys), 1);
         for (std::size_t head = 0; head < heads; head += at_once) {
             const std::size_t count = std::min(at_once, heads - head);
             fit(m_buffers.keys, keys, count, dim);
@@ -90,10 +100,9 @@ private:
         tensor<T, 3>& keys = m_buffers.keys;
         const std::size_t dim = keys.shape(2), nope = m_g.qk_nope_head_dim, rank = m_g.kv_lora_rank;
         const std::size_t width = m_buffers.latents.shape(1), rotated = rope_begin(m_g);
-        const bool whole = m_spec.latent_from == latent_factors::kv_b;
-        const std::size_t head_rows = whole ? nope + m_g.v_head_dim : rank;
-        multiply_heads<T>({.weight = m_w[whole ? tensor_role::kv_b : tensor_role::k_b].source(),
-                           .rows = whole ? nope : rank,
+        const std::size_t head_rows = m_whole ? nope + m_g.v_head_dim : rank;
+        multiply_heads<T>({.weight = m_w[m_whole ? tensor_role::kv_b : tensor_role::k_b].source(),
+                           .rows = m_whole ? nope : rank,
                            .tokens = keys.shape(0),
                            .x = m_buffers.latents.data(),
                            .x_token = width,
@@ -103,7 +112,7 @@ private:
                            .head_rows = head_rows,
                            .first_row = head * head_rows,
                            .out_head = dim,
-                           .role = whole ? row_role::column : row_role::depth},
+                           .role = m_whole ? row_role::column : row_role::depth},
                           m_threads);
         for (std::size_t s = 0; s < keys.shape(0); ++s)
             for (std::size_t h = 0; h < count; ++h)
@@ -114,9 +123,8 @@ private:
     void make_values(std::size_t head, std::size_t count) const {
         tensor<T, 3>& values = m_buffers.values;
         const std::size_t value = m_g.v_head_dim;
-        const bool whole = m_spec.latent_from == latent_factors::kv_b;
-        const std::size_t head_rows = whole ? m_g.qk_nope_head_dim + value : value;
-        multiply_heads<T>({.weight = m_w[whole ? tensor_role::kv_b : tensor_role::v_b].source(),
+        const std::size_t head_rows = m_whole ? m_g.qk_nope_head_dim + value : value;
+        multiply_heads<T>({.weight = m_w[m_whole ? tensor_role::kv_b : tensor_role::v_b].source(),
                            .rows = value,
                            .tokens = values.shape(0),
                            .x = m_buffers.latents.data(),
@@ -125,12 +133,12 @@ private:
                            .out_token = count * value,
                            .heads = count,
                            .head_rows = head_rows,
-                           .first_row = head * head_rows + (whole ? m_g.qk_nope_head_dim : 0),
+                           .first_row = head * head_rows + (m_whole ? m_g.qk_nope_head_dim : 0),
                            .out_head = value},
                           m_threads);
     }
 
-    const attention_spec& m_spec;
+    const bool m_whole;  // k_b and v_b are rows of kv_b
     const mla_geometry& m_g;
     const attention_weights<T>& m_w;
     expanded_buffers<T>& m_buffers;

@@ -37,10 +37,10 @@ template <class T>
 void fit_no_tokens(const attention_spec& spec, attention_result<T>& r) {
     constexpr std::size_t none = 0;
     const mla_geometry& g = spec.geometry;
-    const bool latent = spec.form == attention_form::latent;
-    const std::size_t key = latent ? g.kv_lora_rank + g.qk_rope_head_dim : g.qk_head_dim();
+    const bool latent = caches_latents(spec);
+    const std::size_t row = g.kv_lora_rank + g.qk_rope_head_dim, key = latent ? row : g.qk_head_dim();
     const std::size_t kv_heads = latent ? 1 : g.kv_heads();
-    fit(r.q, none, g.num_heads, key);
+    fit(r.q, none, g.num_heads, spec.form == attention_form::latent ? row : g.qk_head_dim());
     fit(r.k, none, kv_heads, key);
     fit(r.v, none, kv_heads, latent ? g.kv_lora_rank : g.v_head_dim);
     fit(r.context, none, g.num_heads * g.v_head_dim);

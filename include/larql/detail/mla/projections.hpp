@@ -12,6 +12,7 @@
 #include <larql/detail/mla/norm.hpp>
 #include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/detail/mla/rows.hpp>
+#include <larql/detail/mla/temperature.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/executor.hpp>
 #include <larql/matrix_input.hpp>
@@ -61,10 +62,10 @@ public:
             factored_key_value(x, r);
         }
         apply_rope(q, rope_begin(m_g), m_rope, m_g.pairing, at);
-        apply_temperature(q, at);
-        if (m_form == attention_form::latent) {
+        set_temperature(q, at);
+        if (m_form == attention_form::latent) to_latent(q, r.q);
+        if (caches_latents(m_spec)) {
             apply_rope(r.k, m_g.kv_lora_rank, m_rope, m_g.pairing, at);
-            to_latent(q, r.q);
             leading_columns(r.k, m_g.kv_lora_rank, r.v);
         } else if (m_form == attention_form::factored) {
             spread_rotated(r.k, at);
@@ -251,7 +252,7 @@ private:
         clip(r.v);
         if (m_spec.value_scale != 1.0)
             for (std::size_t i = 0; i < r.v.size(); ++i) r.v.data()[i] *= static_cast<T>(m_spec.value_scale);
-        apply_temperature(r.q, at);
+        set_temperature(r.q, at);
     }
 
     void clip(tensor<T, 3>& x) const {
@@ -269,21 +270,9 @@ private:
     }
 
     /// Multiplies the queries of a token by the factor of its position.
-    void apply_temperature(tensor<T, 3>& q, const token_places& at) const {
-        const query_temperature& rule = m_spec.temperature;
-        if (rule.scale == 0.0) return;
-        const std::size_t width = q.shape(1) * q.shape(2);
-        for (std::size_t t = 0; t < q.shape(0); ++t) {
-            if (rule.logarithmic) {
-                const double logarithm = std::log(static_cast<double>(at[t] + 1)) / std::log(rule.length);
-                const T factor = static_cast<T>(logarithm > 1.0 ? rule.scale * logarithm : 1.0);
-                for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;
-                continue;
-            }
-            const double steps = std::floor((static_cast<double>(at[t]) + rule.offset) / rule.length);
-            const T factor = static_cast<T>(1.0 + rule.scale * std::log1p(steps));
-            for (std::size_t i = 0; i < width; ++i) q.data()[t * width + i] *= factor;
-        }
+    void set_temperature(tensor<T, 3>& q, const token_places& at) const {
+        apply_temperature(q, m_spec.temperature, m_w.vector(tensor_role::temperature_scale),
+                          m_w.vector(tensor_role::temperature_bias), at);
     }
 
     /// Dense: the scalar of a token multiplies its values and the unrotated part of its keys, not the rotated part.
@@ -313,15 +302,16 @@ private:
     }
 
     /// Factored: the normed latent goes through kv_b; the shared rotated part is put into every head afterwards.
-    /// Latent: the normed latent and the shared part are the key.
+    /// Where latents are cached: the normed latent and the shared part are the key; none if they are another block's.
     void factored_key_value(const matrix_input<T>& x, attention_result<T>& r) const {
         const std::size_t rank = m_g.kv_lora_rank, rope = m_g.qk_rope_head_dim, nope = m_g.qk_nope_head_dim;
         const std::size_t value = m_g.v_head_dim, heads = m_g.kv_heads(), tokens = x.rows();
+        if (m_spec.kv_layer) return fit(r.k, std::size_t{0}, std::size_t{1}, rank + rope);
         tensor<T, 2>& latent = m_buffers.key_latent;
         linear(x, tensor_role::kv_a, latent);
         normalise(latent, rank, m_spec.kv_latent_scale, gains(tensor_role::kv_a_norm));
         normalise_rotated(latent.data() + rank, tokens, rank + rope);
-        if (m_form == attention_form::latent) {
+        if (caches_latents(m_spec)) {
             fit(r.k, tokens, std::size_t{1}, rank + rope);
             std::copy_n(latent.data(), latent.size(), r.k.data());
             return;

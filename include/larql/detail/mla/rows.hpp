@@ -78,9 +78,10 @@ struct head_range {
 };
 
 /// Checks every factor against the geometry and turns the caller's heads into a range.
+/// @param others_latent  kv_a may be absent: another block makes the latents
 template <class T>
 head_range check_factors(const mla_factors<T>& factors, const mla_geometry& g, std::size_t head_begin,
-                         std::size_t head_end) {
+                         std::size_t head_end, bool others_latent = false) {
     const std::size_t kv_heads = g.kv_heads();
     if (g.num_heads == 0 || kv_heads == 0 || g.num_heads % kv_heads != 0)
         fail(errc::shape_mismatch,
@@ -94,7 +95,8 @@ head_range check_factors(const mla_factors<T>& factors, const mla_geometry& g, s
         require_shape(factors.q_a, g.q_lora_rank, g.hidden_size, "q_a");
         require_shape(factors.q_b, query_rows, g.q_lora_rank, "q_b");
     }
-    require_shape(factors.kv_a, g.kv_lora_rank + g.qk_rope_head_dim, g.hidden_size, "kv_a");
+    if (!others_latent || !factors.kv_a.empty())
+        require_shape(factors.kv_a, g.kv_lora_rank + g.qk_rope_head_dim, g.hidden_size, "kv_a");
     require_shape(factors.kv_b, kv_heads * (g.qk_nope_head_dim + g.v_head_dim), g.kv_lora_rank, "kv_b");
     require_length(factors.q_a_norm, g.q_lora_rank, "q_a_norm");
     require_length(factors.q_a_bias, g.q_lora_rank, "q_a_bias");

@@ -27,9 +27,10 @@ public:
     /// @param layers       of the model, some of which may have no block
     /// @param layer_types  what the configuration calls each layer, or empty
     /// @param k_norm       of the keys, with its eps
+    /// @param q_norm       of what queries are made from, likewise
     void set(std::vector<attention_spec>& blocks, std::size_t layers, const std::vector<std::string>& layer_types,
-             const norm_spec& k_norm) {
-        const indexer_spec base = common(k_norm);
+             const norm_spec& k_norm, const norm_spec& q_norm) {
+        const indexer_spec base = common(k_norm, q_norm);
         std::vector<std::string> types;
         if (m_rule.blocks == indexer_blocks::indexer_types) types = indexer_types(layers);
         bool first = true;
@@ -56,7 +57,7 @@ private:
         return top().stated(key) ? top().size(key) : otherwise;
     }
 
-    indexer_spec common(const norm_spec& k_norm) {
+    indexer_spec common(const norm_spec& k_norm, const norm_spec& q_norm) {
         const auto interleave = top().find<bool>(model_key::indexer_rope_interleave);
         if (interleave && *interleave != (m_rule.pairing == rope_pairing::interleaved))
             m_not_understood.push_back(top().name(model_key::indexer_rope_interleave) + " is " +
@@ -72,6 +73,9 @@ private:
                 .order = m_rule.order,
                 .pairing = m_rule.pairing,
                 .k_norm = k_norm,
+                .from_input = m_rule.from_input,
+                .q_norm = q_norm,
+                .per_head = m_rule.per_head,
                 .pool = std::max<std::size_t>(size(model_key::index_kpool, m_rule.default_pool), 1)};
     }
 
@@ -91,7 +95,7 @@ private:
             m_problems.add(errc::bad_value, top().name(model_key::index_head_dim, m_values.where + "index_head_dim"),
                            "expected at least the " + std::to_string(spec.rope.rotary_dim) +
                                " elements that rotate, got " + std::to_string(spec.indexer.head_dim));
-        if (spec.geometry.q_lora_rank == 0)
+        if (spec.geometry.q_lora_rank == 0 && !m_rule.from_input)
             m_problems.add(errc::bad_value, top().name(model_key::q_lora_rank, m_values.where + "q_lora_rank"),
                            "is null or 0, and the indexer's queries are made from that latent");
     }

@@ -247,7 +247,10 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
                             model_values& values) {
     const auto dictionary = [&](const char* name) -> const nlohmann::json* {
         const auto at = text.find(name);
-        if (at == text.end() || says_none(*at)) return nullptr;
+        // An empty dictionary is none, but not where the class makes one instead of none.
+        const bool says_plain = at != text.end() && at->is_object() && !values.family->default_rope_type.empty();
+        if (at == text.end() || (says_none(*at) && !(says_plain && name == std::string_view("rope_parameters"))))
+            return nullptr;
         if (at->is_object()) return &*at;
         problems.add(errc::wrong_type, path + name, "expected an object, got " + shown(*at));
         return nullptr;
@@ -256,8 +259,9 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
     const std::string name = path + (scaling != nullptr ? "rope_scaling" : "rope_parameters");
     if (scaling == nullptr) scaling = dictionary("rope_parameters");
     if (scaling == nullptr) return;
-    const bool by_layer_type =
-        std::ranges::all_of(*scaling, [](const nlohmann::json& v) { return v.is_object() || v.is_null(); });
+    const bool by_layer_type = !scaling->empty() && std::ranges::all_of(*scaling, [](const nlohmann::json& v) {
+        return v.is_object() || v.is_null();
+    });
     const dictionary_rule rule = values.family->dictionaries;
     if (rule == dictionary_rule::none || (rule == dictionary_rule::by_layer_type && !by_layer_type)) {
         values.not_understood.push_back(name + " is " + shown(*scaling) + ", and \"" +

@@ -134,6 +134,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::num_global_key_value_heads, value_type::integer, 1,          max_dimension,  {"num_global_key_value_heads"},       {},                                   lists<model_key::global_head_dim>},
     {model_key::attention_k_eq_v,           value_type::flag,    0,          1,              {"attention_k_eq_v"},                 {},                                   lists<model_key::global_head_dim>},
     {model_key::num_kv_shared_layers,       value_type::integer, 0,          max_layers,     {"num_kv_shared_layers"},             {"attention.shared_kv_layers"},       lists<model_key::num_kv_shared_layers>},
+    {model_key::kv_source_layers,           value_type::numbers, 0,          max_layers,     {"kv_source_layers"},                 {},                                   lists<model_key::kv_source_layers>},  // for each layer one before it, or itself
     {model_key::bidirectional_attention,    value_type::text,    0,          0,              {"use_bidirectional_attention"},      {},                                   lists<model_key::bidirectional_attention>},
     {model_key::sliding_window,             value_type::integer, 0,          max_length,     {"sliding_window"},                   {"attention.sliding_window"},         reads_window},
     {model_key::previous_tokens,            value_type::integer, 1,          max_length,     {},                                   {},                                   lists<model_key::previous_tokens>},  // that a token sees beside itself; by the aliases of a row

@@ -66,9 +66,10 @@ public:
         if (all.empty() && !plans.empty())
             m_problems.add(errc::unsupported_architecture, "configuration", "no layer has attention");
         share_keys(m_values, types, all, m_problems);
+        share_latents(m_values, m_layers, all, m_problems);
         if (reads_indexer(m_family))
             indexer_resolver(m_values, m_problems, m_not_understood)
-                .set(all, m_layers, types, with_eps(m_family.indexer.k_norm));
+                .set(all, m_layers, types, with_eps(m_family.indexer.k_norm), with_eps(m_family.indexer.q_norm));
         return all;
     }
 
@@ -305,6 +306,8 @@ private:
     // --- what multiplies queries ---
 
     void set_temperature(attention_spec& spec) {
+        spec.temperature.per_head = m_family.temperature_per_head;
+        if (m_family.temperature_per_head) return;
         if (m_family.temperature_unrotated) {
             if (!m_values.flag_or_default(model_key::temperature_tuning)) return;
             spec.temperature = {m_values.number_or_default(model_key::temperature_scale).value_or(0.0),

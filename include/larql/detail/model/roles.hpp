@@ -40,6 +40,7 @@ enum class extent : std::uint8_t {
     q_normed,        ///< D or H*D
     k_normed,        ///< D or G*D
     indexer_q_rows,  ///< Hi*Di
+    indexer_q_cols,  ///< Rq, or E where the indexer reads the input
     indexer_dim,     ///< Di
     indexer_heads,   ///< Hi
     indexer_pool,    ///< keys of a pool
@@ -90,6 +91,7 @@ constexpr std::size_t size_of(extent e, const attention_spec& spec) noexcept {
         case extent::indexer_q_rows:
             return spec.indexer.heads * spec.indexer.head_dim +
                    spec.compression.index_heads * spec.compression.index_head_dim;
+        case extent::indexer_q_cols: return spec.indexer.from_input ? g.hidden_size : g.q_lora_rank;
         case extent::indexer_dim: return spec.indexer.head_dim;
         case extent::indexer_heads: return spec.indexer.heads + spec.compression.index_heads;
         case extent::indexer_pool: return spec.indexer.pool;
@@ -119,6 +121,10 @@ constexpr bool plain(const attention_spec& s) noexcept { return s.kind == attent
 /// Whether the block makes the keys and values that it attends to.
 constexpr bool own_keys(const attention_spec& s) noexcept { return !s.kv_layer.has_value(); }
 constexpr bool query_latent(const attention_spec& s) noexcept { return !plain(s) && s.geometry.q_lora_rank != 0; }
+/// Whether the block has an indexer that norms the input for its queries.
+constexpr bool norms_index_input(const attention_spec& s) noexcept {
+    return s.indexer.own() && s.indexer.from_input && s.indexer.q_norm.kind != norm_kind::none;
+}
 constexpr bool grouped_output(const attention_spec& s) noexcept { return s.output_groups != 0; }
 constexpr bool has_entries(const attention_spec& s) noexcept {
     return s.kind == attention_kind::compressed && s.compression.ratio != 0;
@@ -129,13 +135,13 @@ constexpr bool has_index(const attention_spec& s) noexcept { return has_entries(
 inline constexpr role_row attention_roles[] = {
     {tensor_role::q,           extent::q_rows,    extent::input,   [](const attention_spec& s, attention_form f) { return !query_latent(s) || f == attention_form::dense; }},
     {tensor_role::q_a,         extent::q_rank,    extent::width,   [](const attention_spec& s, attention_form) { return query_latent(s); }},
-    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || s.indexer.own() || s.raw_query_latent) && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::q_a_norm,    extent::one,       extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && (f == attention_form::factored || (s.indexer.own() && !s.indexer.from_input) || s.raw_query_latent) && s.latent_norm.kind != norm_kind::none; }},
     {tensor_role::q_b,         extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form f) { return query_latent(s) && f != attention_form::dense; }},
     {tensor_role::q_norm,      extent::one,       extent::q_normed, [](const attention_spec& s, attention_form) { return s.q_norm.kind != norm_kind::none && s.q_norm.has_gain; }},
-    {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f != attention_form::dense; }},
-    {tensor_role::kv_a_latent, extent::kv_rank,   extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::dense; }},
-    {tensor_role::kv_a_norm,   extent::one,       extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
-    {tensor_role::k_rope_norm, extent::one,       extent::rope,    [](const attention_spec& s, attention_form) { return latent(s) && s.k_rope_norm.kind != norm_kind::none && s.k_rope_norm.has_gain; }},
+    {tensor_role::kv_a,        extent::kv_a_rows, extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && own_keys(s) && f != attention_form::dense; }},
+    {tensor_role::kv_a_latent, extent::kv_rank,   extent::width,   [](const attention_spec& s, attention_form f) { return latent(s) && own_keys(s) && f == attention_form::dense; }},
+    {tensor_role::kv_a_norm,   extent::one,       extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && own_keys(s) && f == attention_form::factored && s.latent_norm.kind != norm_kind::none; }},
+    {tensor_role::k_rope_norm, extent::one,       extent::rope,    [](const attention_spec& s, attention_form) { return latent(s) && own_keys(s) && s.k_rope_norm.kind != norm_kind::none && s.k_rope_norm.has_gain; }},
     {tensor_role::kv_b,        extent::kv_b_rows, extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::factored; }},
     {tensor_role::k_b,         extent::k_b_rows,  extent::nope,    [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
     {tensor_role::v_b,         extent::v_rows,    extent::kv_rank, [](const attention_spec& s, attention_form f) { return latent(s) && f == attention_form::latent; }, true},
@@ -148,7 +154,13 @@ inline constexpr role_row attention_roles[] = {
     {tensor_role::q_b_raw,     extent::q_rows,    extent::q_rank,  [](const attention_spec& s, attention_form) { return s.raw_query_latent; }},
     {tensor_role::gate,        extent::gate_rows, extent::gate_cols,   [](const attention_spec& s, attention_form) { return s.gate != output_gate::none; }},
     {tensor_role::sinks,       extent::one,       extent::heads,   [](const attention_spec& s, attention_form) { return s.sinks; }},
-    {tensor_role::indexer_q_b, extent::indexer_q_rows, extent::q_rank, [](const attention_spec& s, attention_form) { return s.indexer.own() || has_index(s); }},
+    {tensor_role::temperature_scale, extent::one, extent::heads,   [](const attention_spec& s, attention_form) { return s.temperature.per_head; }},
+    {tensor_role::temperature_bias, extent::one,  extent::heads,   [](const attention_spec& s, attention_form) { return s.temperature.per_head; }},
+    {tensor_role::indexer_q_b, extent::indexer_q_rows, extent::indexer_q_cols, [](const attention_spec& s, attention_form) { return s.indexer.own() || has_index(s); }},
+    {tensor_role::indexer_q_norm, extent::one,    extent::width,   [](const attention_spec& s, attention_form) { return norms_index_input(s) && s.indexer.q_norm.has_gain; }},
+    {tensor_role::indexer_q_norm_bias, extent::one, extent::width, [](const attention_spec& s, attention_form) { return norms_index_input(s) && s.indexer.q_norm.has_bias; }},
+    {tensor_role::indexer_temperature_scale, extent::one, extent::indexer_heads, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.per_head; }},
+    {tensor_role::indexer_temperature_bias, extent::one, extent::indexer_heads, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.per_head; }},
     {tensor_role::indexer_k,   extent::indexer_dim, extent::width, [](const attention_spec& s, attention_form) { return s.indexer.own(); }},
     {tensor_role::indexer_k_norm, extent::one,    extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_gain; }},
     {tensor_role::indexer_k_norm_bias, extent::one, extent::indexer_dim, [](const attention_spec& s, attention_form) { return s.indexer.own() && s.indexer.k_norm.kind != norm_kind::none && s.indexer.k_norm.has_bias; }},

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <variant>
@@ -57,7 +58,7 @@ public:
         if (keys == nullptr && m_family.rope_required && m_reported.insert("rope_parameters"))
             m_problems.add(errc::missing_key, m_values.where + "rope_parameters",
                            "required and absent: transformers would assume a scaling");
-        set(spec, keys != nullptr ? *keys : nothing);
+        set(spec, keys != nullptr ? *keys : m_values.ropes.empty() ? of_class() : nothing);
     }
 
     /// Sets the embedding that a dictionary states, with what stands around it.
@@ -73,6 +74,7 @@ public:
             return;
         }
         rope.backwards = m_family.backwards;
+        rope.learned = m_family.learned_frequencies;
         rope.kind = kind(keys);
         require_read(keys, rope.kind);
         rope.rotary_dim = whole;
@@ -129,6 +131,20 @@ private:
         };
         const config_value* inner = keys.value(model_key::rope_theta);
         return is_null(inner != nullptr ? inner : top().value(model_key::rope_theta));
+    }
+
+    /// The dictionary that the family's class makes where none is stated.
+    [[nodiscard]] key_values of_class() const {
+        key_values keys;
+        if (m_family.default_rope_type.empty() || !m_values.class_defaults) return keys;
+        keys.set(model_key::rope_type, std::string(m_family.default_rope_type), m_values.where + "rope_parameters");
+        for (const auto& [key, value] : m_family.default_rope) {
+            const auto row = std::ranges::find(rope_keys, key, &key_row::key);
+            const bool whole = row != std::end(rope_keys) && row->type == value_type::integer;
+            keys.set(key, whole ? config_value(static_cast<std::uint64_t>(value)) : config_value(value),
+                     m_values.where + "rope_parameters");
+        }
+        return keys;
     }
 
     /// The part of a head that rotates if nothing says so.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Blocks that attend to keys and values of another block: the last ones of a model, whose number a key states.
+// Blocks that attend to keys and values, or latents, of another block: the last ones of a model, whose number a key
+// states, or those for which a list names another.
 #ifndef LARQL_DETAIL_MODEL_SHARED_KEYS_HPP
 #define LARQL_DETAIL_MODEL_SHARED_KEYS_HPP
 
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,6 +65,71 @@ inline void share_keys(const model_values& values, const std::vector<std::string
         spec.k_norm = spec.v_norm = norm_spec{};
         spec.value_is_key = false;
         for (const tensor_role role : {tensor_role::k, tensor_role::v, tensor_role::k_norm}) spec.biases.erase(role);
+    }
+}
+
+/// The layers whose latents each layer attends to, its own or another's, as a list states them; nothing if there is
+/// none or it cannot be, which is reported.
+inline std::optional<std::vector<std::size_t>> latent_sources(const model_values& values, std::size_t layers,
+                                                              config_problems& problems) {
+    constexpr model_key key = model_key::kv_source_layers;
+    const auto stated = values.top.find<std::vector<double>>(key);
+    if (!values.family->lists(key) || !stated || layers == 0) return std::nullopt;
+    const std::string name = values.top.name(key);
+    if (stated->size() != layers) {
+        problems.add(errc::bad_value, name,
+                     "expected " + std::to_string(layers) + " entries, got " + std::to_string(stated->size()));
+        return std::nullopt;
+    }
+    std::vector<std::size_t> sources;
+    for (const double number : *stated) {
+        const auto source = static_cast<std::size_t>(number);
+        const std::size_t layer = sources.size();
+        sources.push_back(source);
+        if (source <= layer && static_cast<double>(source) == number && sources[source] == source) continue;
+        problems.add(errc::bad_value, name,
+                     "layer " + std::to_string(layer) +
+                         " is to take the latents of an earlier layer that has its own, or to have its own; got " +
+                         std::to_string(number));
+        return std::nullopt;
+    }
+    return sources;
+}
+
+/// Lets layers attend to latents of others, by the list that names these.
+///
+/// transformers' code does not go by the number in that list: it hands on the latents of the last layer that is named
+/// for any other, one for layers that rotate and one for those that do not. Lists for which that is another layer than
+/// the one they name are refused.
+/// @param all  a block for each layer
+/// @source transformers configuration_mistral_large4.py kv_sharing_modes, modeling_mistral_large4.py shared_kv_states
+inline void share_latents(const model_values& values, std::size_t layers, std::vector<attention_spec>& all,
+                          config_problems& problems) {
+    const auto sources = latent_sources(values, layers, problems);
+    if (!sources || all.size() != layers) return;
+    for (std::size_t layer = 0; layer < layers; ++layer) {
+        const std::size_t source = (*sources)[layer];
+        if (source == layer) continue;
+        attention_spec& spec = all[layer];
+        spec.kv_layer = source;
+        spec.shares_latents = all[source].shares_latents = true;
+        spec.k_rope_norm = {};
+        spec.biases.erase(tensor_role::kv_a);
+    }
+    for (const attention_spec& spec : all) {
+        if (!spec.kv_layer) continue;
+        std::size_t handed = layers;  // none
+        for (const attention_spec& other : all)
+            if (other.layer < spec.layer && other.shares_latents && !other.kv_layer &&
+                other.geometry.qk_rope_head_dim == spec.geometry.qk_rope_head_dim)
+                handed = other.layer;
+        if (handed == *spec.kv_layer) continue;
+        problems.add(errc::bad_value, values.top.name(model_key::kv_source_layers),
+                     "layer " + std::to_string(spec.layer) + " is to take the latents of layer " +
+                         std::to_string(*spec.kv_layer) +
+                         ", which is not the last before it whose latents are shared and that rotates, or does not, "
+                         "as it does: transformers would take those of " +
+                         (handed == layers ? "none" : "layer " + std::to_string(handed)));
     }
 }
 

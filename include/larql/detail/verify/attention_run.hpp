@@ -95,6 +95,35 @@ inline kv_cache<float> random_keys(const attention_spec& spec, std::size_t token
     return cache;
 }
 
+/// What a block that attends to another's latents is given: a cache of those that the other makes of random hidden
+/// states. Forms differ in what of a norm is in a latent, so that no random ones are the same on both sides.
+inline kv_cache<float> latents_of(const checkpoint& model, std::size_t block, std::size_t tokens, executor* threads) {
+    const attention_spec& spec = model.spec(block);
+    const attention_layer<float> layer =
+        model.attention(block, spec.form, {.storage = weight_storage::from_file, .threads = threads});
+    key_selection given;
+    if (spec.indexer.shared) given = random_selection(tokens, spec.indexer.top_k, block + 1);
+    kv_cache<float> cache = layer.make_cache(tokens);
+    (void)layer.forward(random_hidden(tokens, spec.input_width(), block + 1), cache,
+                        {.selection = &given, .threads = threads});
+    return cache;
+}
+
+/// A block on hidden states, alone, or on the keys of the block whose keys it shares.
+inline attention_result<float> run_block(const checkpoint& model, std::size_t block,
+                                         const attention_layer<float>& layer, const tensor<float, 2>& hidden,
+                                         const forward_options& options) {
+    const attention_spec& spec = layer.spec();
+    if (!spec.kv_layer) return layer.forward(hidden, options);
+    const std::size_t tokens = hidden.shape(0);
+    kv_cache<float> keys = spec.shares_latents
+                               ? latents_of(model, model.config().kv_block(block), tokens, options.threads)
+                               : random_keys(spec, tokens, block + 1);
+    if (!spec.indexer.own()) return layer.forward(hidden, keys, options);
+    kv_cache<float> index = layer.make_cache(tokens);
+    return layer.forward(hidden, keys, index, options);
+}
+
 /// The largest difference over the largest magnitude of the first; NaN and infinities count as infinite.
 inline double relative_difference(std::span<const float> a, std::span<const float> b) noexcept {
     constexpr double infinite = std::numeric_limits<double>::infinity();
@@ -152,9 +181,7 @@ inline void run_attention(const checkpoint& a, const checkpoint& b, double toler
     const auto compute = [&](const checkpoint& model) {
         const attention_layer<float> layer = model.attention(
             check.block, model.spec(check.block).form, {.storage = weight_storage::from_file, .threads = threads});
-        if (!layer.spec().kv_layer) return layer.forward(hidden, options);
-        kv_cache<float> keys = random_keys(layer.spec(), tokens, check.block + 1);
-        return layer.forward(hidden, keys, options);
+        return run_block(model, check.block, layer, hidden, options);
     };
     const attention_result<float> x = compute(a);
     attention_result<float> y = compute(b);
@@ -162,7 +189,8 @@ inline void run_attention(const checkpoint& a, const checkpoint& b, double toler
         check.selected = x.selection.keys.size();
         check.chosen_otherwise = chosen_otherwise(x.selection, y.selection);
         if (check.chosen_otherwise != 0)
-            y = without_indexer(b, check.block).forward(hidden, {.selection = &x.selection, .threads = threads});
+            y = run_block(b, check.block, without_indexer(b, check.block), hidden,
+                          {.selection = &x.selection, .threads = threads});
     }
     const auto all = [](const tensor<float, 2>& t) { return std::span<const float>(t.data(), t.size()); };
     check.error =

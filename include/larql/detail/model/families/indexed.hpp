@@ -121,6 +121,39 @@ constexpr model_family dots3(model_family row) {
     return row;
 }
 
+// clang-format off
+// modeling_mistral_large4.py, and the names of the published files (conversion_mapping.py).
+inline constexpr name_row mistral_large4_own_names[] = {
+    {tensor_role::rope_log_multipliers, "rotary_emb.alpha"},
+    {tensor_role::rope_log_multipliers, "lerope.alpha"},
+    {tensor_role::temperature_scale,   "layers.{}.self_attn.softmax_scaling.scale"},
+    {tensor_role::temperature_scale,   "layers.{}.attention.ssmax_scaling.s"},
+    {tensor_role::temperature_bias,    "layers.{}.self_attn.softmax_scaling.bias"},
+    {tensor_role::temperature_bias,    "layers.{}.attention.ssmax_scaling.b"},
+    {tensor_role::indexer_q_norm,      "layers.{}.self_attn.indexer.q_input_norm.weight"},
+    {tensor_role::indexer_q_norm_bias, "layers.{}.self_attn.indexer.q_input_norm.bias"},
+    {tensor_role::indexer_temperature_scale, "layers.{}.self_attn.indexer.softmax_scaling.scale"},
+    {tensor_role::indexer_temperature_bias,  "layers.{}.self_attn.indexer.softmax_scaling.bias"},
+    {tensor_role::o,                   "layers.{}.attention.o_proj.weight"},
+    {tensor_role::indexer_q_b,         "layers.{}.attention.indexer.wq_b.weight"},
+    {tensor_role::indexer_q_norm,      "layers.{}.attention.indexer.q_input_norm.weight"},
+    {tensor_role::indexer_q_norm_bias, "layers.{}.attention.indexer.q_input_norm.bias"},
+    {tensor_role::indexer_k,           "layers.{}.attention.indexer.wk.weight"},
+    {tensor_role::indexer_k_norm,      "layers.{}.attention.indexer.k_norm.weight"},
+    {tensor_role::indexer_k_norm_bias, "layers.{}.attention.indexer.k_norm.bias"},
+    {tensor_role::indexer_weights,     "layers.{}.attention.indexer.weights_proj.weight"},
+    {tensor_role::indexer_temperature_scale, "layers.{}.attention.indexer.ssmax_scaling.s"},
+    {tensor_role::indexer_temperature_bias,  "layers.{}.attention.indexer.ssmax_scaling.b"},
+};
+// clang-format on
+inline constexpr auto mistral_large4_names = joined(mistral4_names, indexer_names, mistral_large4_own_names,
+                                                    params_names_around_attention, mistral_large_3_attention_names);
+// configuration_mistral_large4.py: what its class makes where no dictionary is stated
+inline constexpr key_default mistral_large4_rope[] = {
+    {model_key::rope_theta, 10000.0},  {model_key::rope_factor, 2048.0}, {model_key::rope_original_max_position, 512.0},
+    {model_key::rope_beta_fast, 32.0}, {model_key::rope_beta_slow, 1.0}, {model_key::rope_attention_factor, 1.0}};
+inline constexpr std::string_view mistral_large4_inert[] = {"final_logit_softcapping"};  // of the logits
+
 inline constexpr model_family indexed_families[] = {
     deepseek_indexed(
         {.name = "deepseek_v32",
@@ -180,6 +213,32 @@ inline constexpr model_family indexed_families[] = {
          .indexer = {.blocks = indexer_blocks::every_block, .k_norm = indexer_k_norm, .default_heads = 16},
          .gguf_output = {.why_not = no_architecture},
          .inert_keys = axk2_inert}),
+    latent_attention(
+        {.name = "mistral_large4",
+         .model_types = {"mistral_large4", "mistral_large4_text"},
+         .classes = {"MistralLarge4ForConditionalGeneration", "MistralLarge4Model", "MistralLarge4TextModel"},
+         .names = mistral_large4_names,
+         .pairing = rope_pairing::interleaved,
+         .latent_eps = 0.0,
+         .nope = nope_rule::listed,
+         .indexer = {.blocks = indexer_blocks::indexer_types,
+                     .pairing = rope_pairing::interleaved,
+                     .k_norm = indexer_k_norm,
+                     .default_heads = 32,
+                     .from_input = true,
+                     .q_norm = indexer_k_norm,
+                     .per_head = true,
+                     .period_keys = true},
+         .temperature_per_head = true,
+         .learned_frequencies = true,
+         .reads = {model_key::kv_source_layers},
+         .default_rms_norm_eps = 1e-5,
+         .default_rope_type = "yarn",
+         .default_rope = mistral_large4_rope,
+         .default_q_lora_rank = 0,
+         .defaults = {{{model_key::no_rope_layer_interval, 4.0}}},
+         .gguf_output = {.why_not = no_architecture},
+         .inert_keys = mistral_large4_inert}),
     dots3({.name = "dots3_note",
            .model_types = {"dots3_note", "dots3_note_text"},
            .classes = {"Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM",

@@ -10,10 +10,6 @@ namespace larql::detail {
 
 // Source: transformers 5.24's modeling code; of models that it does not have, the code published with them.
 inline constexpr model_family refused_families[] = {
-    {.name = "mistral_large4",
-     .model_types = {"mistral_large4", "mistral_large4_text"},
-     .refused = "its frequencies are learned, its layers share latents of keys and values, and its heads scale queries "
-                "by the logarithm of the position"},
     {.name = "gigachat35", .model_types = {"gigachat35"}, .refused = "the norms of its latents have gates"},
     {.name = "motif3", .model_types = {"motif3"}, .refused = "its attention is the difference of two softmaxes"},
     {.name = "qwen4_exp",
