@@ -9,6 +9,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
+#include <larql/detail/convert/gguf_carried_values.hpp>
 #include <larql/detail/convert/gguf_sizes.hpp>
 #include <larql/detail/convert/gguf_tokenizer.hpp>
 #include <larql/detail/convert/number_formats.hpp>
@@ -108,7 +109,7 @@ private:
         state_temperature();
         state_indexer();
         state_experts();
-        state_carried();
+        gguf_carried_values(m_source, m_values.top, written_blocks(), m_out).state();
         m_out.set("general.file_type", file_type_of(m_rows));
         m_out.set("general.quantization_version", std::uint32_t{2});
         if (const std::string files = add_tokenizer(m_source, m_out); !files.empty())
@@ -187,57 +188,6 @@ private:
         const double stated = row.type == value_type::flag ? (m_values.flag_or_default(row.key) ? 1.0 : 0.0)
                                                            : static_cast<double>(m_values.top.size(row.key));
         return stated == value->value;
-    }
-
-    /// What is stated of layers that larql does not compute.
-    void state_carried() {
-        if (m_rule.carried.empty()) return;
-        const nlohmann::json config = m_source.config_json();
-        const nlohmann::json& text = *find_text_part(config).object;
-        for (const carried_value& carried : m_rule.carried) {
-            const nlohmann::json* stated = find_member(text, carried.another);
-            if (stated == nullptr) stated = find_member(text, carried.name);
-            if (carried.kind != carried_kind::of_layers)
-                state_carried(carried, stated);
-            else if (stated != nullptr && !stated->is_null())
-                state_of_layers(carried, *stated);
-        }
-    }
-    [[noreturn]] void refuse_carried(const carried_value& carried, errc code, const std::string& problem) const {
-        fail(code, problem, {.file = m_source.shard_path(0), .subject = std::string(carried.name)});
-    }
-    void state_carried(const carried_value& carried, const nlohmann::json* stated) {
-        if (stated == nullptr)
-            refuse_carried(carried, errc::missing_key, "required to describe the layers, and absent");
-        if (carried.kind == carried_kind::flag) {
-            if (!stated->is_boolean())
-                refuse_carried(carried, errc::bad_value, "expected true or false, got " + stated->dump());
-            return set(carried.gguf, stated->get<bool>());
-        }
-        if (carried.kind == carried_kind::number) {
-            if (!stated->is_number())
-                refuse_carried(carried, errc::bad_value, "expected a number, got " + stated->dump());
-            return set(carried.gguf, stated->get<float>());
-        }
-        if (!stated->is_number_unsigned() || stated->get<std::uint64_t>() > UINT32_MAX)
-            refuse_carried(carried, errc::bad_value, "expected a size, got " + stated->dump());
-        const auto row = std::ranges::find(top_keys, carried.gguf, [](const key_row& r) { return r.gguf.front(); });
-        if (row == std::end(top_keys))
-            set(carried.gguf, stated->get<std::uint32_t>());
-        else if (m_values.top.size(row->key) != stated->get<std::uint64_t>())
-            refuse_carried(carried, errc::unsupported_architecture,
-                           "GGUF has one number for it and for " + std::string(row->hf.front()) + ", " +
-                               std::to_string(m_values.top.size(row->key)) + ", got " + stated->dump());
-    }
-    void state_of_layers(const carried_value& carried, const nlohmann::json& stated) {
-        std::vector<float> numbers;
-        for (const nlohmann::json& one : stated) {
-            if (!one.is_null() && !one.is_number())
-                refuse_carried(carried, errc::bad_value, "expected numbers, got " + one.dump());
-            numbers.push_back(one.is_null() ? 0.0F : one.get<float>());
-        }
-        numbers.resize(written_blocks());
-        set(carried.gguf, numbers);
     }
 
     /// Blocks of the file: with those that predict further tokens, where it has them.

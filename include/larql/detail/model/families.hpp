@@ -8,12 +8,13 @@
 #include <larql/detail/model/families/gqa.hpp>
 #include <larql/detail/model/families/indexed.hpp>
 #include <larql/detail/model/families/mla.hpp>
+#include <larql/detail/model/families/mla_hybrid.hpp>
 #include <larql/detail/model/families/refused.hpp>
 
 namespace larql::detail {
 
 inline constexpr auto families =
-    joined(gqa_families, mla_families, indexed_families, compressed_families, refused_families);
+    joined(gqa_families, mla_families, mla_hybrid_families, indexed_families, compressed_families, refused_families);
 
 }  // namespace larql::detail
 
