@@ -4,6 +4,7 @@
 #include <larql/attention_cost.hpp>
 #include <larql/attention_layer.hpp>
 #include <larql/detail/compressed/choice.hpp>
+#include <support/failing_executor.hpp>
 #include <support/files.hpp>
 #include <support/reference_compressed.hpp>
 
@@ -26,6 +27,7 @@ using larql::tensor;
 using larql::tensor_role;
 using larql::testing::compressed_reference;
 using larql::testing::compressed_tensors;
+using larql::testing::failing_executor;
 using larql::testing::matrix;
 using larql::testing::random_compressed;
 using larql::testing::relative_error;
@@ -86,20 +88,6 @@ std::vector<T> through_cache(const attention_layer<T>& layer, larql::kv_cache<St
     }
     return out;
 }
-
-/// Fails the n-th call of run.
-class failing_executor final : public larql::executor {
-public:
-    explicit failing_executor(std::size_t good) : m_good(good) {}
-    [[nodiscard]] std::size_t concurrency() const noexcept override { return 1; }
-    void run(std::size_t count, larql::task_ref task) override {
-        if (m_good-- == 0) throw std::runtime_error("no more");
-        for (std::size_t i = 0; i < count; ++i) task(i);
-    }
-
-private:
-    std::size_t m_good;
-};
 
 }  // namespace
 

@@ -14,6 +14,7 @@
 #include <larql/verify.hpp>
 
 #include <nlohmann/json.hpp>
+#include <support/failing_executor.hpp>
 #include <support/files.hpp>
 #include <support/tiny_model.hpp>
 
@@ -42,6 +43,7 @@ using larql::key_selection;
 using larql::kv_cache;
 using larql::parse_model_config;
 using larql::tensor;
+using larql::testing::failing_executor;
 using larql::testing::relative_error;
 using nlohmann::json;
 
@@ -132,20 +134,6 @@ double worst_error(const checkpoint& model, const std::string& name, attention_f
     }
     return worst;
 }
-
-/// Fails the n-th call of run.
-class failing_executor final : public larql::executor {
-public:
-    explicit failing_executor(std::size_t good) : m_good(good) {}
-    [[nodiscard]] std::size_t concurrency() const noexcept override { return 1; }
-    void run(std::size_t count, larql::task_ref task) override {
-        if (m_good-- == 0) throw std::runtime_error("no more");
-        for (std::size_t i = 0; i < count; ++i) task(i);
-    }
-
-private:
-    std::size_t m_good;
-};
 
 }  // namespace
 
