@@ -73,6 +73,7 @@ enum class carried_kind : std::uint8_t {
     number,
     flag,
     of_layers,  ///< a number for each layer, 0 for none; such a list may be absent
+    repeated,   ///< a number, which GGUF repeats for each layer; it may be absent
 };
 
 /// A value of config.json, beside attention, that GGUF states by a key of its own.
@@ -188,6 +189,7 @@ struct gguf_output_rule {
     std::span<const fixed_number> constants{};  ///< numbers and flags that its programs have instead of a key
     std::span<const key_default> unstated{};    ///< keys that are left out where they have this value
     std::span<const carried_value> carried{};   ///< of layers that larql does not compute
+    std::span<const fixed_number> stated{};     ///< GGUF's keys of numbers that config.json's class has as they are
     bool head_dim_as_value_length = false;      ///< value_length is what config.json calls head_dim, whatever that is
     bool sizes_in_both_dialects = false;        ///< files with kv_b have the sizes of heads, too
 };
@@ -216,6 +218,7 @@ struct model_family {
     norm_spec k_rope_norm{};         ///< of the shared rotated part of the keys; eps as above
     bool head_sized_values = false;  ///< an absent v_head_dim is hidden_size / num_attention_heads
     bool block_configs = false;      ///< `block_configs` has groups of its own for each layer, or no attention
+    bool dense_by_list = false;      ///< transformers knows layers without experts by `mlp_layer_types` alone
     bool linear_layers = false;      ///< some layers have linear attention, which larql does not compute: no block
     bool cyclic_types = false;       ///< `layer_types` is repeated until all layers have a type
     bool counts_types = false;       ///< an absent `num_hidden_layers` is the number of `layer_types`

@@ -92,6 +92,14 @@ enum class tensor_role : std::uint8_t {
     predict_output_norm,
     predict_output,
 
+    // Hyper-connections: how a layer's parts read and write its m streams of hidden states; c is (2 + m)*m.
+    hyper_attention_mix,    ///< [c, m*E] of attention
+    hyper_attention_bias,   ///< [c]
+    hyper_attention_scale,  ///< [3]
+    hyper_ffn_mix,          ///< the same of the feed-forward part
+    hyper_ffn_bias,
+    hyper_ffn_scale,
+
     // What a layer with linear attention (Kimi Delta Attention; Hl heads of Dl) has beside q, k, v and o.
     linear_conv_q,      ///< [Hl*Dl, 1, kernel] short convolution of the queries
     linear_conv_k,      ///< the same of the keys
@@ -100,7 +108,7 @@ enum class tensor_role : std::uint8_t {
     linear_decay_a,     ///< [Dl, E] first factor of what is forgotten, or [Hl*Dl, E] the whole of it
     linear_decay_b,     ///< [Hl*Dl, Dl] its second factor
     linear_decay_bias,  ///< [Hl*Dl] its biases
-    linear_decay,       ///< [1, 1, Hl, 1] logarithm of the rate of forgetting; in GGUF minus the rate itself
+    linear_decay,       ///< [1, 1, Hl, 1] or [Hl], logarithm of the rate of forgetting; in GGUF minus the rate itself
     linear_rate,        ///< [Hl] the same logarithm; in GGUF [Hl, 1] the rate itself
     linear_gate_a,      ///< [Dl, E] first factor of the output's gate, or [Hl*Dl, E] the whole of it
     linear_gate_b,      ///< [Hl*Dl, Dl] its second factor
@@ -186,6 +194,12 @@ constexpr std::string_view to_string(tensor_role role) noexcept {
         "predict_projection",
         "predict_output_norm",
         "predict_output",
+        "hyper_attention_mix",
+        "hyper_attention_bias",
+        "hyper_attention_scale",
+        "hyper_ffn_mix",
+        "hyper_ffn_bias",
+        "hyper_ffn_scale",
         "linear_conv_q",
         "linear_conv_k",
         "linear_conv_v",

@@ -53,6 +53,11 @@ CASES = {
     "bailing_gguf": ("BailingHybrid", sizes(32, 3, None, 12, 10, 6, 14, layers=4, **{**EXPERTS, "n_group": 2}, num_experts=4,
                      head_dim=8, layer_group_size=2, short_conv_kernel_size=4,
                      rope_parameters=dict(rope_type="default", rope_theta=900.0)), 0),
+    "glm5_next_gguf": ("Glm5NextText", sizes(32, 3, 20, 12, 10, 0, 14, layers=4, **EXPERTS, index_topk=8, index_kpool=4,
+                       index_head_dim=10, index_n_heads=5, linear_head_dim=8, linear_num_heads=3, head_dim=0,
+                       layer_types=["indexed_attention", "indexed_attention", "linear_attention", "indexed_attention"],
+                       indexer_types=["full", "shared", "shared", "full"],
+                       mlp_layer_types=["dense", "sparse", "sparse", "sparse"]), 1),
     "kimi_vl_gguf": ("DeepseekV3", sizes(32, 3, None, 12, 10, 6, 14, **EXPERTS,
                      rope_parameters=dict(rope_type="default", rope_theta=500.0)), 0),
 }
@@ -70,7 +75,7 @@ def add_predicting(tensors, config, count):
     """Blocks after the model's, each with what the last block has and what joins it to the model."""
     hidden, last, first = config["hidden_size"], config["num_hidden_layers"] - 1, config["num_hidden_layers"]
     for block in range(first, first + count):
-        for name in [one for one in tensors if one.startswith(f"model.layers.{last}.")]:
+        for name in [one for one in tensors if one.startswith(f"model.layers.{last}.") and ".hc_" not in one]:
             tensors[name.replace(f".{last}.", f".{block}.", 1)] = random(tensors[name].shape, len(tensors))
         for name, shape in {"embed_tokens": [config["vocab_size"], hidden], "enorm": [hidden], "hnorm": [hidden],
                             "eh_proj": [hidden, 2 * hidden], "shared_head.norm": [hidden],
@@ -142,6 +147,27 @@ def as_ling(config, tensors):
                   moe_shared_expert_intermediate_size=config["moe_intermediate_size"], num_nextn_predict_layers=0,
                   rope_theta=900.0, expert_swiglu_limit_list=[None, None, 7.0, 7.0])
     return config, tensors
+
+
+def as_glm5_next(config, tensors):
+    """GLM-5.3-Flash as it is published: within a multimodal model, beside a tower that sees."""
+    for key in ("mlp_layer_types", "qk_head_dim", "head_dim", "num_local_experts", "router_aux_loss_coef"):
+        config.pop(key, None)
+    config["layer_types"] = [kind.replace("indexed", "full") for kind in config["layer_types"]]
+    config["linear_attn_config"] = {
+        "head_dim": config.pop("linear_head_dim"), "num_heads": config.pop("linear_num_heads"),
+        "short_conv_kernel_size": config.pop("linear_conv_kernel_dim"), "gate_lower_bound": config.pop("linear_lower_bound"),
+        "safe_gate": True}
+    config.update(mla_use_nope=True, mhc=True, scoring_func="sigmoid", topk_method="noaux_tc", first_k_dense_replace=1)
+    tensors = {name.replace("model.", "model.language_model.", 1): x for name, x in tensors.items()}
+    tensors["lm_head.weight"] = random([config["vocab_size"], config["hidden_size"]], 3)
+    tensors["model.visual.patch_embed.proj.weight"] = random([4, 3, 2, 2], 1)
+    text = {key: value for key, value in config.items() if key not in ("architectures", "transformers_version", "dtype")}
+    outer = dict(architectures=["Glm5NextForConditionalGeneration"], model_type="glm5_next", dtype="bfloat16",
+                 image_token_id=5, text_config=text, tie_word_embeddings=False,
+                 vision_config=dict(model_type="glm5_next_vision", depth=1, hidden_size=8, intermediate_size=8, num_heads=2),
+                 transformers_version=config["transformers_version"])
+    return outer, tensors
 
 
 def as_params_json(config, tensors):
@@ -226,6 +252,8 @@ def make(out, name):
     model.bfloat16().save_pretrained(folder)
     config, tensors = json.load(open(f"{folder}/config.json")), load_file(f"{folder}/model.safetensors")
     shutil.rmtree(folder)
+    if name == "glm5_next_gguf":  # the model alone, as transformers has it
+        tensors = {"model." + one: x for one, x in tensors.items()}
     if predicting:
         add_predicting(tensors, config, predicting)
         config["num_nextn_predict_layers"] = predicting
@@ -235,6 +263,8 @@ def make(out, name):
         config, tensors = in_kimi_vl(config, tensors)
     if name == "bailing_gguf":
         config, tensors = as_ling(config, tensors)
+    if name == "glm5_next_gguf":
+        config, tensors = as_glm5_next(config, tensors)
     if name == "kimi_linear_gguf":
         config, tensors = as_kimi_linear(config, tensors)
     if name == "mistral_large_3_gguf":

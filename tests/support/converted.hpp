@@ -22,9 +22,14 @@ inline double error_against(const std::string& reference_case, const checkpoint&
     const safetensors_file reference =
         safetensors_file::open(std::string(LARQL_TEST_DATA) + "/hf/" + reference_case + "/reference.safetensors");
     double worst = 0.0;
+    larql::key_selection selected;
     for (std::size_t block = 0; block < model.attention_blocks(); ++block) {
         const std::string layer = "layer" + std::to_string(block) + ".";
-        const auto result = model.attention(block, form).forward(reference.read<2>(layer + "hidden"));
+        const auto attention = model.attention(block, form);
+        const auto result = attention.forward(
+            reference.read<2>(layer + "hidden"),
+            larql::forward_options{.selection = attention.spec().indexer.shared ? &selected : nullptr});
+        selected = result.selection;
         for (const double e : {relative_error(result.context, reference.read<2>(layer + "context")),
                                relative_error(result.out, reference.read<2>(layer + "out"))})
             if (!(e <= worst)) worst = e;

@@ -68,12 +68,17 @@ std::string without_wrapper(std::string name) {
     return name.starts_with(beside) ? name.substr(beside.size()) : name;
 }
 
+/// Whether a name is of what sees beside the language model.
+bool is_of_tower(const std::string& name) {
+    return contains(name, "vision") || contains(name, "visual") || contains(name, "projector");
+}
+
 /// Every tensor of the language model, in name, type, shape and bits.
 void check_came_back(const checkpoint& back, const checkpoint& published) {
     std::size_t carried = 0;
     for (const larql::tensor_info& info : published.tensors()) {
         const std::string name = without_wrapper(std::string(info.name));
-        if (contains(name, "vision") || contains(name, "projector")) continue;
+        if (is_of_tower(name)) continue;
         CAPTURE(name);
         const larql::tensor_info& same = back.safetensors()->at_tensor(name);
         CHECK(same.type == info.type);
@@ -106,6 +111,7 @@ const gguf_case cases[] = {
     {"kimi_linear_gguf", "kimi_linear"},
     {"kimi_vl_gguf", "deepseek_v3"},
     {"bailing_gguf", "bailing_hybrid"},
+    {"glm5_next_gguf", "glm5_next"},
 };
 
 }  // namespace
@@ -132,8 +138,7 @@ TEST_CASE("gguf families: the file is what llama.cpp's converter writes, and the
         CHECK(report.holds());
         const bool is_wrapper = published.name_prefix() != "model." && !published.family().params_json;
         CHECK(report.towers.empty() != is_wrapper);
-        for (const std::string& tower : report.towers)
-            CHECK((contains(tower, "vision") || contains(tower, "projector")));
+        for (const std::string& tower : report.towers) CHECK(is_of_tower(tower));
         if (!one.returns) {
             CHECK_THROWS_WITH_AS(convert(made, folder.path() / one.name, {.form = attention_form::factored}),
                                  doctest::Contains("temperature_scale"), larql::error);
@@ -154,7 +159,7 @@ TEST_CASE("gguf families: the older dialect holds the same, in prediction blocks
     conversion_options whole = to_gguf;
     whole.split_kv_b = false;
     for (const std::string name : {"glm_moe_dsa_gguf", "glm4_moe_lite_gguf", "mistral4_gguf", "minicpm3_gguf",
-                                   "kimi_linear_gguf", "youtu_gguf", "bailing_gguf"}) {
+                                   "kimi_linear_gguf", "youtu_gguf", "bailing_gguf", "glm5_next_gguf"}) {
         CAPTURE(name);
         const fs::path old = folder.path() / (name + "-old.gguf"), current = folder.path() / (name + ".gguf");
         const fs::path again = folder.path() / (name + "-again.gguf"), direct = folder.path() / (name + "-direct.gguf");
@@ -236,14 +241,27 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
                                            [&](nlohmann::json& config) { config["linear_attn_config"].erase(size); });
         CHECK(contains(refusal(from, out), std::string("linear_attn_config.") + size));
     }
+    const auto of_text = [&](const char* key, const nlohmann::json& value) {
+        return refusal(changed_case("glm5_next_gguf", folder / (std::string("text") + key),
+                                    [&](nlohmann::json& config) { config["text_config"][key] = value; }),
+                       out);
+    };
+    CHECK(contains(of_text("linear_lower_bound", nullptr), "gate_lower_bound: expected a number, got null"));
+    CHECK(contains(of_text("linear_num_heads", 2), "one number for it and for num_attention_heads, 3, got 2"));
+    CHECK(contains(of_text("hidden_act", "gelu"), "hidden_act"));
+    for (const char* key : {"hc_mult", "hc_sinkhorn_iters", "hc_eps"}) {
+        const fs::path from = changed_case("glm5_next_gguf", folder / key,
+                                           [&](nlohmann::json& config) { config["text_config"].erase(key); });
+        CHECK(contains(refusal(from, out), std::string(key) + ": required to describe the layers"));
+    }
     const fs::path other_heads = changed_case("kimi_linear_gguf", folder / "heads", [](nlohmann::json& config) {
         config["linear_attn_config"]["num_heads"] = 2;
     });
     CHECK(contains(refusal(other_heads, out), "one number for it and for num_attention_heads, 3, got 2"));
     for (const char* name : {"longcat_flash_b", "axk1_b", "axk2_b", "hy_v4_vl", "mistral_large4"})
         CHECK(contains(refusal(data + "/hf/" + name, out), "llama.cpp has no architecture for it"));
-    for (const auto& [name, architecture] : {std::pair{"glm5_next", "\"glm5-next\""}, std::pair{"hy_v4", "\"hy_v4\""},
-                                             std::pair{"dots3_note_b", "\"dots3note\""}})
+    for (const auto& [name, architecture] :
+         {std::pair{"hy_v4", "\"hy_v4\""}, std::pair{"dots3_note_b", "\"dots3note\""}})
         CHECK(contains(refusal(data + "/hf/" + name, out), std::string("llama.cpp's ") + architecture));
     CHECK(contains(refusal(data + "/hf/axk1_b", out), "no place for its norms after experts"));
 }

@@ -59,6 +59,15 @@ std::string refusal(const fs::path& from, const fs::path& to) {
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
 
+/// A copy of a file with a float so many bytes behind a metadata key.
+void copy_with_float(const fs::path& from, const fs::path& to, std::string_view key, std::size_t behind, float value) {
+    std::string bytes = larql::testing::read_file(from);
+    const std::size_t at = bytes.find(key);
+    REQUIRE(at != bytes.npos);
+    std::memcpy(bytes.data() + at + key.size() + behind, &value, sizeof value);
+    larql::testing::write_file(to, bytes);
+}
+
 /// Numbers as a converter's row gives them.
 std::vector<float> floats_of(const larql::detail::conversion_row& row) {
     std::vector<std::byte> bytes(static_cast<std::size_t>(row.tensors.front().size_bytes()));
@@ -287,4 +296,79 @@ TEST_CASE("gguf rules: rates of forgetting agree but for the last bit of an expo
     out.write(reinterpret_cast<const char*>(&bits), sizeof bits);
     out.close();
     CHECK(!larql::verify(published, checkpoint::open(changed)).holds());
+}
+
+TEST_CASE("gguf rules: a number for all layers is repeated in GGUF, and one that differs does not come back") {
+    const larql::testing::temporary_folder folder;
+    const gguf_file file = convert(data + "/hf/glm5_next_gguf", folder / "out.gguf");
+    CHECK(file.get<std::vector<float>>("glm5-next.swiglu_clamp_exp") == std::vector<float>(5, 10.0F));
+    const fs::path none = changed_case("glm5_next_gguf", folder / "none",
+                                       [](json& config) { config["text_config"].erase("swiglu_limit"); });
+    const gguf_file without = convert(none, folder / "none.gguf");
+    CHECK(without.find_value("glm5-next.swiglu_clamp_exp") == nullptr);
+    const fs::path text = changed_case("glm5_next_gguf", folder / "text",
+                                       [](json& config) { config["text_config"]["swiglu_limit"] = "10"; });
+    CHECK(contains(refusal(text, folder / "text.gguf"), "swiglu_limit: expected a number, got \"10\""));
+    constexpr std::size_t first = 16;  // after the types and the number of elements
+    for (const char* key : {"glm5-next.swiglu_clamp_exp", "glm5-next.swiglu_clamp_shexp"})
+        for (const std::size_t element : {std::size_t{0}, std::size_t{4}}) {
+            const fs::path changed = folder / "changed.gguf";
+            copy_with_float(folder / "out.gguf", changed, key, first + element * sizeof(float), 7.0F);
+            CHECK_THROWS_WITH_AS(
+                conversion(checkpoint::open(changed), folder / "back", {.form = attention_form::factored}).run(),
+                doctest::Contains("transformers has one number for all layers"), larql::error);
+        }
+}
+
+TEST_CASE("gguf rules: a number that files state and no configuration does must be the family's") {
+    const larql::testing::temporary_folder folder;
+    convert(data + "/hf/glm5_next_gguf", folder / "out.gguf");
+    copy_with_float(folder / "out.gguf", folder / "changed.gguf", "glm5-next.attention.layer_norm_epsilon",
+                    sizeof(std::uint32_t), 1e-5F);
+    CHECK_THROWS_WITH_AS((void)checkpoint::open(folder / "changed.gguf").config(),
+                         doctest::Contains("attention.layer_norm_epsilon is 1e-05, and \"glm5_next\" has 1e-06"),
+                         larql::error);
+}
+
+TEST_CASE("gguf rules: which layers have no experts is told by tensors, and by lists where a class reads only these") {
+    const larql::testing::temporary_folder folder;
+    // As transformers saves it, with the list alone.
+    const fs::path listed = changed_case("glm4_moe_lite_gguf", folder / "listed", [](json& config) {
+        config.erase("first_k_dense_replace");
+        config["mlp_layer_types"] = {"dense", "sparse"};
+    });
+    const gguf_file file = convert(listed, folder / "listed.gguf");
+    CHECK(file.get<int>("deepseek2.leading_dense_block_count") == 1);
+    convert(data + "/hf/glm5_next_gguf", folder / "whole.gguf");
+    conversion(checkpoint::open(folder / "whole.gguf"), folder / "back", {.form = attention_form::factored}).run();
+    CHECK(checkpoint::open(folder / "back").config_json().at("mlp_layer_types") ==
+          json({"dense", "sparse", "sparse", "sparse"}));
+    const fs::path two =
+        changed_case("glm4_moe_lite_gguf", folder / "two", [](json& config) { config["first_k_dense_replace"] = 2; });
+    CHECK(contains(refusal(two, folder / "two.gguf"),
+                   "first_k_dense_replace: is 2, and the first layer with the tensors of experts is 1"));
+    const fs::path gap = changed_case(
+        "glm5_next_gguf", folder / "gap", [](json&) {}, {}, "layers.2.mlp.gate.weight");
+    CHECK(contains(refusal(gap, folder / "gap.gguf"), "and here one follows"));
+}
+
+TEST_CASE("gguf rules: layers with linear attention say of the indexer what the configuration says of them") {
+    const larql::testing::temporary_folder folder;
+    constexpr const char* key = "glm5-next.attention.indexer.types";
+    for (const bool full : {true, false}) {
+        const fs::path from = changed_case("glm5_next_gguf", folder / (full ? "full" : "shared"), [&](json& config) {
+            config["text_config"]["indexer_types"] = {"full", "shared", full ? "full" : "shared", "full"};
+        });
+        const fs::path out = folder / (full ? "full.gguf" : "shared.gguf");
+        CHECK(convert(from, out).get<std::vector<bool>>(key) == std::vector<bool>{true, false, full, true});
+        CHECK(checkpoint::open(out).config().blocks[1].indexer.shared);
+    }
+    // By a period and by a pattern, too: layers 0 and 3 are full.
+    const fs::path period = changed_case("glm5_next_gguf", folder / "period", [](json& config) {
+        config["text_config"].erase("indexer_types");
+        config["text_config"]["index_topk_freq"] = 3;
+        config["text_config"]["index_skip_topk_offset"] = 1;
+    });
+    CHECK(convert(period, folder / "period.gguf").get<std::vector<bool>>(key) ==
+          std::vector<bool>{true, false, true, true});
 }

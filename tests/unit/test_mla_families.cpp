@@ -429,8 +429,18 @@ TEST_CASE("families that larql knows and does not compute are refused with the r
     LARQL_CHECK_ERROR_TEXT(problem("deepseek_v41"), errc::unsupported_architecture, "layers share compressors");
     LARQL_CHECK_ERROR_TEXT(problem("minimax_m3_vl_text"), errc::unsupported_architecture,
                            "larql does not implement \"minimax_m3_vl_text\": its indexer chooses blocks");
+    const larql::testing::temporary_folder folder;
     for (const larql::model_family& row : larql::detail::refused_families) {
+        CAPTURE(row.name);
         CHECK_FALSE(row.refused.empty());
+        if (!row.gguf_architecture.empty()) {
+            using larql::testing::gguf_builder;
+            gguf_builder b;
+            b.kv_string("general.architecture", std::string(row.gguf_architecture));
+            const auto file = larql::gguf_file::open(larql::testing::write_file(folder / "m.gguf", b.build()));
+            LARQL_CHECK_ERROR(larql::read_model_config(file), errc::unsupported_architecture, std::string(row.refused));
+            continue;
+        }
         CHECK(problem(std::string(row.model_types.front()).c_str()).find(row.refused) != std::string::npos);
     }
 }

@@ -129,8 +129,7 @@ private:
         if (!name) return plan_fused(row, block, weights, rows);
         if (row.is_vector()) return plan_vector(*name, weights.vector(row.role), stored_type(row.role, block), rows);
         const attention_spec& spec = m_source.spec(block);
-        // llama.cpp keeps the few weights of an indexer's heads as it keeps vectors.
-        if (row.role == tensor_role::indexer_weights && (m_scope.published_gguf() || m_source.has_gguf_names())) {
+        if (float32_matrices.contains(row.role) && (m_scope.published_gguf() || m_source.has_gguf_names())) {
             const tensor<float, 2> numbers = weights[row.role].to_tensor();
             std::vector<float> values(numbers.begin(), numbers.end());
             const dtype type = small_type(m_scope, true, stored_type(row.role, block), values);

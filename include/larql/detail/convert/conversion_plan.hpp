@@ -225,8 +225,9 @@ private:
         const auto change = m_from_gguf ? row.from_gguf : row.to_gguf;
         if (change != nullptr) std::ranges::transform(values, values.begin(), change);
         const dtype type = small_type(m_scope, false, stored.type(), values);
-        m_plan.rows.push_back(small_row(name, type, shape_otherwise(row, !m_from_gguf, stored.rows(), stored.columns()),
-                                        std::move(values)));
+        m_plan.rows.push_back(
+            small_row(name, type, shape_otherwise(row, !m_from_gguf, stored.shape(), stored.rows(), stored.columns()),
+                      std::move(values)));
     }
 
     [[nodiscard]] static bool is_expert_role(tensor_role role) noexcept {
@@ -289,7 +290,7 @@ private:
                                }});
     }
 
-    /// @param source_name  what the source calls it, which says in both worlds whether it is a router
+    /// @param source_name  what the source calls it, which says in both worlds what it is
     void plan_weight(const std::string& name, const std::string& source_name, const weight& stored) {
         if (is_small(source_name, stored))
             plan_small(name, stored);
@@ -297,15 +298,13 @@ private:
             plan_rows(name, stored, 0, stored.rows(), {stored.shape().begin(), stored.shape().end()});
     }
 
-    /// Vectors, routers and weights of an indexer's heads, which llama.cpp stores as float32 whatever the model's type
-    /// is.
+    /// Vectors, and the matrices that llama.cpp stores like them.
     [[nodiscard]] bool is_small(const std::string& name, const weight& stored) const {
         if (traits_of(stored.type()).kind != dtype_kind::floating) return false;
         if (stored.shape().size() < 2) return true;
         if (!m_scope.published_gguf() && !m_from_gguf) return false;
         const auto matched = m_stored.match(name);
-        constexpr role_set routers{tensor_role::router, tensor_role::indexer_weights};
-        return matched && routers.contains(matched->identity.role);
+        return matched && float32_matrices.contains(matched->identity.role);
     }
     void plan_small(const std::string& name, const weight& stored) {
         std::vector<std::uint64_t> shape(stored.shape().begin(), stored.shape().end());

@@ -43,10 +43,13 @@ public:
         for (const carried_value& carried : rows) {
             const nlohmann::json* stated = find_member(text, carried.another);
             if (stated == nullptr) stated = find_member(text, carried.name);
-            if (carried.kind != carried_kind::of_layers)
+            const bool may_be_absent =
+                carried.kind == carried_kind::of_layers || carried.kind == carried_kind::repeated;
+            if (!may_be_absent)
                 state_one(carried, stated);
             else if (stated != nullptr && !stated->is_null())
-                state_of_layers(carried, *stated);
+                carried.kind == carried_kind::repeated ? state_repeated(carried, *stated)
+                                                       : state_of_layers(carried, *stated);
         }
     }
 
@@ -61,10 +64,7 @@ private:
                 refuse(carried, errc::bad_value, "expected true or false, got " + stated->dump());
             return set(carried.gguf, stated->get<bool>());
         }
-        if (carried.kind == carried_kind::number) {
-            if (!stated->is_number()) refuse(carried, errc::bad_value, "expected a number, got " + stated->dump());
-            return set(carried.gguf, stated->get<float>());
-        }
+        if (carried.kind == carried_kind::number) return set(carried.gguf, number_of(carried, *stated));
         if (!stated->is_number_unsigned() || stated->get<std::uint64_t>() > UINT32_MAX)
             refuse(carried, errc::bad_value, "expected a size, got " + stated->dump());
         const auto row = std::ranges::find(top_keys, carried.gguf, [](const key_row& r) { return r.gguf.front(); });
@@ -74,6 +74,13 @@ private:
             refuse(carried, errc::unsupported_architecture,
                    "GGUF has one number for it and for " + std::string(row->hf.front()) + ", " +
                        std::to_string(m_top.size(row->key)) + ", got " + stated->dump());
+    }
+    [[nodiscard]] float number_of(const carried_value& carried, const nlohmann::json& stated) const {
+        if (!stated.is_number()) refuse(carried, errc::bad_value, "expected a number, got " + stated.dump());
+        return stated.get<float>();
+    }
+    void state_repeated(const carried_value& carried, const nlohmann::json& stated) {
+        set(carried.gguf, std::vector<float>(m_blocks, number_of(carried, stated)));
     }
     void state_of_layers(const carried_value& carried, const nlohmann::json& stated) {
         std::vector<float> numbers;

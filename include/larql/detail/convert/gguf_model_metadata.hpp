@@ -18,8 +18,10 @@
 #include <larql/detail/model/json_value.hpp>
 #include <larql/detail/model/json_wrapper.hpp>
 #include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/names.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>
+#include <larql/tensor_role.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -110,6 +112,7 @@ private:
         state_indexer();
         state_experts();
         gguf_carried_values(m_source, m_values.top, written_blocks(), m_out).state();
+        for (const fixed_number& fixed : m_rule.stated) set(fixed.name, static_cast<float>(fixed.value));
         m_out.set("general.file_type", file_type_of(m_rows));
         m_out.set("general.quantization_version", std::uint32_t{2});
         if (const std::string files = add_tokenizer(m_source, m_out); !files.empty())
@@ -156,7 +159,7 @@ private:
         constexpr std::array apart{
             model_key::head_dim,       model_key::num_key_value_heads, model_key::num_nextn_predict_layers,
             model_key::sliding_window, model_key::index_topk,          model_key::index_n_heads,
-            model_key::index_head_dim};
+            model_key::index_head_dim, model_key::index_kpool,         model_key::index_kpool_always_select_tail};
         if (row.gguf.front().empty() || std::ranges::find(apart, row.key) != apart.end() || is_unstated(row)) return;
         const config_value* value = m_values.top.value(row.key);
         const auto absent = m_family.default_of(row.key);
@@ -168,6 +171,8 @@ private:
                 return;
             }
             case value_type::number: {
+                if (row.key == model_key::rope_theta && value == nullptr && m_family.pairing == rope_pairing::none)
+                    return;  // nothing rotates
                 auto number = value != nullptr ? m_values.top.find<double>(row.key) : absent;
                 if (!number && row.key == model_key::rms_norm_eps) number = m_source.config().rms_norm_eps;
                 if (!number && row.key == model_key::rope_theta) number = m_spec.rope.theta;
@@ -212,9 +217,16 @@ private:
         set("attention.indexer.key_length", number(indexer.head_dim));
         set("attention.indexer.top_k", number(indexer.top_k));
         if (m_family.indexer.blocks != indexer_blocks::indexer_types) return;
-        std::vector<bool> own;
-        for (const attention_spec& block : m_source.config().blocks) own.push_back(block.indexer.own());
+        // Of layers without such attention: what the configuration says, or that they share nothing.
+        const auto stated = m_values.top.find<std::vector<std::string>>(model_key::indexer_types);
+        std::vector<bool> own(m_source.config().num_hidden_layers, true);
+        for (std::size_t layer = 0; stated && layer < std::min(own.size(), stated->size()); ++layer)
+            own[layer] = (*stated)[layer] == "full";
+        for (const attention_spec& block : m_source.config().blocks) own[block.layer] = block.indexer.own();
         set("attention.indexer.types", own);
+        if (!reads_indexer_pool(m_family)) return;
+        set("attention.indexer.kpool", number(indexer.pool));
+        set("attention.indexer.kpool_select_tail", true);
     }
 
     void state_heads() {
@@ -277,14 +289,13 @@ private:
 
     void state_experts() {
         if (m_values.top.size(model_key::n_routed_experts) == 0) return state_no_experts();
-        const auto scores = [](const conversion_row& row) {
-            return row.tensors.front().name.find("ffn_gate_inp.") != std::string::npos;
-        };
-        if (std::ranges::none_of(m_rows, scores)) return;  // keys of another model's experts
+        const std::vector<bool> with_experts = layers_with_experts();
+        if (std::ranges::find(with_experts, true) == with_experts.end()) return;  // keys of another model's experts
+        state_dense_layers(with_experts);
         std::string missing;
         for (const model_key key :
-             {model_key::num_experts_per_tok, model_key::moe_intermediate_size, model_key::first_k_dense_replace,
-              model_key::n_shared_experts, model_key::routed_scaling_factor, model_key::norm_topk_prob})
+             {model_key::num_experts_per_tok, model_key::moe_intermediate_size, model_key::n_shared_experts,
+              model_key::routed_scaling_factor, model_key::norm_topk_prob})
             if (!m_values.top.stated(key) && !m_family.default_of(key))
                 missing += (missing.empty() ? "" : ", ") +
                            std::string(std::ranges::find(top_keys, key, &key_row::key)->hf.front());
@@ -300,6 +311,36 @@ private:
             fail(errc::unsupported_architecture, "GGUF has no scoring of experts by \"" + scoring + "\" here",
                  {.file = m_source.shard_path(0), .subject = "scoring_func"});
         set("expert_gating_func", std::uint32_t{scoring == "sigmoid" ? 2U : 1U});
+    }
+
+    /// By the model's layers, whether the file has a router there.
+    [[nodiscard]] std::vector<bool> layers_with_experts() const {
+        const name_matcher names(m_family.names, naming::gguf);
+        std::vector<bool> with_experts(m_source.config().num_hidden_layers);
+        for (const conversion_row& row : m_rows) {
+            const auto matched = names.match(row.tensors.front().name);
+            if (matched && matched->identity.role == tensor_role::router &&
+                matched->identity.layer < with_experts.size())
+                with_experts[matched->identity.layer] = true;
+        }
+        return with_experts;
+    }
+
+    /// The number of layers before those with experts, by the tensors: configurations have other words for it, too.
+    void state_dense_layers(const std::vector<bool>& with_experts) {
+        const auto first = std::ranges::find(with_experts, true);
+        const auto dense = static_cast<std::size_t>(first - with_experts.begin());
+        const error_where where{.file = m_source.shard_path(0), .subject = "first_k_dense_replace"};
+        if (std::find(first, with_experts.end(), false) != with_experts.end())
+            fail(errc::unsupported_architecture,
+                 "GGUF has layers without experts before all others alone, and here one follows", where);
+        if (m_values.top.stated(model_key::first_k_dense_replace) &&
+            m_values.top.size(model_key::first_k_dense_replace) != dense)
+            fail(errc::shape_mismatch,
+                 "is " + std::to_string(m_values.top.size(model_key::first_k_dense_replace)) +
+                     ", and the first layer with the tensors of experts is " + std::to_string(dense),
+                 where);
+        set("leading_dense_block_count", static_cast<std::uint32_t>(dense));
     }
 
     /// llama.cpp's programs for models with experts ask for these keys.

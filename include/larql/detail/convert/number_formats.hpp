@@ -10,6 +10,7 @@
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 #include <larql/ggml_blocks.hpp>
+#include <larql/tensor_role.hpp>
 #include <larql/weight_reader.hpp>
 
 #include <algorithm>
@@ -44,6 +45,14 @@ struct conversion_scope {
         return kind == container::gguf && form == attention_form::factored && whole;
     }
 };
+
+/// Small matrices that llama.cpp has as float32, as it has vectors, whatever the model's type is.
+inline constexpr role_set float32_matrices{tensor_role::router,
+                                           tensor_role::indexer_weights,
+                                           tensor_role::indexer_pool_gate,
+                                           tensor_role::indexer_pool_bias,
+                                           tensor_role::hyper_attention_mix,
+                                           tensor_role::hyper_ffn_mix};
 
 /// The type that most bytes of a checkpoint's matrices have: F16, BF16, or F32 for all others.
 inline dtype most_of_matrices(const checkpoint& source) {

@@ -46,7 +46,8 @@ inline std::vector<std::string> stated_gguf_indexer_types(const gguf_fields& fie
 }
 
 /// States `indexer_types` for families whose blocks may share a selection. Files may leave the metadata out; tensors
-/// that contradict it are an error. Without either, every block has an indexer of its own, as in llama.cpp.
+/// that contradict it are an error. Without either, every block has an indexer of its own, as in llama.cpp. Of layers
+/// without attention that selects, the metadata may say either.
 inline void read_gguf_indexer_types(const gguf_file& file, const gguf_fields& fields, const name_matcher& names,
                                     key_values& top) {
     const std::size_t blocks = std::min<std::size_t>(top.size(model_key::num_hidden_layers), 4096);
@@ -59,6 +60,8 @@ inline void read_gguf_indexer_types(const gguf_file& file, const gguf_fields& fi
         }
     if (!any) types = stated.empty() ? std::vector<std::string>(blocks, "full") : stated;
     if (stated.size() > blocks) stated.resize(blocks);  // with prediction blocks
+    for (std::size_t b = 0; b < stated.size(); ++b)
+        if (gguf_block(file, names, b).find(tensor_role::kv_a) == nullptr) types[b] = stated[b];
     if (!stated.empty() && stated != types)
         fields.problems().add(errc::shape_mismatch, fields.key("attention.indexer.types"),
                               "metadata and tensors disagree about which blocks have an indexer");

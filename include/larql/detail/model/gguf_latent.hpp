@@ -45,11 +45,12 @@ public:
     }
 
     /// The sizes that the tensors imply; a contradiction between them is an error.
-    [[nodiscard]] latent_sizes sizes(std::uint64_t heads) const {
+    /// @param rotates  whether the family does; without, there may be no rows that would
+    [[nodiscard]] latent_sizes sizes(std::uint64_t heads, bool rotates) const {
         latent_sizes s;
         s.kv_rank = vector(tensor_role::kv_a_norm).element_count();
         const tensor_info& kv_a = matrix(tensor_role::kv_a);
-        s.rope = subtract(kv_a, kv_a.shape[0], s.kv_rank);
+        if (rotates || kv_a.shape[0] != s.kv_rank) s.rope = subtract(kv_a, kv_a.shape[0], s.kv_rank);
         const bool factored_q = find(tensor_role::q_a) != nullptr;
         if (factored_q) s.q_rank = matrix(tensor_role::q_a).shape[0];
         const tensor_info& q = matrix(factored_q ? tensor_role::q_b : tensor_role::q);
@@ -109,7 +110,7 @@ inline void read_gguf_latent_sizes(const gguf_file& file, const gguf_fields& fie
     const auto block = first_block_with(file, names, std::min<std::uint64_t>(blocks, 4096), tensor_role::kv_a);
     latent_sizes s;
     if (block) {
-        s = block->sizes(heads);
+        s = block->sizes(heads, values.family->pairing != rope_pairing::none);
         const std::string_view dialect = block->dialect();
         const std::uint64_t key = s.nope + s.rope;
         fields.cross_check("attention.q_lora_rank", {s.q_rank}, dialect);

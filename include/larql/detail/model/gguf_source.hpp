@@ -227,6 +227,14 @@ inline void read_gguf_windows(const gguf_fields& fields, model_values& values) {
     values.top.set(model_key::layer_types, std::move(types), fields.key(gguf_windows));
 }
 
+/// Numbers that files of a family state and config.json does not: another would be another model.
+inline void check_gguf_constants(const gguf_fields& fields, model_values& values) {
+    for (const fixed_number& fixed : values.family->gguf_output.stated)
+        if (const auto stated = fields.number(fixed.name); stated && *stated != fixed.value)
+            values.not_understood.push_back(fields.key(fixed.name) + " is " + shown(*stated) + ", and \"" +
+                                            std::string(values.family->name) + "\" has " + shown(fixed.value));
+}
+
 /// Reads a GGUF file's metadata.
 inline void read_gguf_values(const gguf_file& file, std::string_view architecture, config_problems& problems,
                              model_values& values) {
@@ -257,6 +265,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
                                         " is stated, and no key says from which block on");
     read_gguf_rope(file, fields, reader, names, values);
     read_gguf_temperature(fields, values);
+    check_gguf_constants(fields, values);
 
     // What config.json says in words, GGUF says by having it.
     values.top.set(model_key::attention_bias, has_biases(file, names, values), "attention biases");

@@ -183,6 +183,19 @@ inline void print_member(nlohmann::json& object, std::string_view name, nlohmann
         print_member(member, name.substr(dot + 1), std::move(value));
 }
 
+/// One number for what GGUF says of each layer.
+/// @throws error unsupported_architecture if layers, or two such lists, differ
+inline void print_repeated(const carried_value& carried, const std::optional<std::vector<double>>& stated,
+                           nlohmann::json& config) {
+    if (!stated || stated->empty()) return;
+    const double number = decimal_of_float(stated->front());
+    const bool same = std::ranges::all_of(*stated, [&](double one) { return one == stated->front(); });
+    if (!same || config.value(std::string(carried.name), number) != number)
+        fail(errc::unsupported_architecture, "transformers has one number for all layers, and these differ",
+             {.subject = std::string(carried.gguf)});
+    print_member(config, carried.name, number);
+}
+
 /// What a GGUF file states of layers that larql does not compute.
 inline void print_carried(const model_family& family, const gguf_file& file, nlohmann::json& config) {
     for (const carried_value& carried : family.gguf_output.carried) {
@@ -194,11 +207,23 @@ inline void print_carried(const model_family& family, const gguf_file& file, nlo
             case carried_kind::size: print(file.find<std::uint64_t>(key)); break;
             case carried_kind::flag: print(file.find<bool>(key)); break;
             case carried_kind::of_layers: print(file.find<std::vector<double>>(key)); break;
+            case carried_kind::repeated: print_repeated(carried, file.find<std::vector<double>>(key), config); break;
             case carried_kind::number:
                 if (const auto number = file.find<double>(key))
                     print_member(config, carried.name, decimal_of_float(*number));
         }
     }
+}
+
+/// Which layers have no experts, for classes that do not read `first_k_dense_replace`.
+inline void print_dense_layers(const model_values& values, nlohmann::json& config) {
+    const std::size_t layers = values.top.size(model_key::num_hidden_layers);
+    const std::size_t dense = values.top.size(model_key::n_routed_experts) == 0
+                                  ? layers
+                                  : std::min(values.top.size(model_key::first_k_dense_replace), layers);
+    std::vector<std::string> types(dense, "dense");
+    types.resize(layers, "sparse");
+    config["mlp_layer_types"] = types;
 }
 
 /// The whole configuration.
@@ -224,6 +249,8 @@ inline nlohmann::json print_config(const model_values& values, const rope_config
         config["q_lora_rank"] = nullptr;
     if (family.gguf_output.keeps_predicting && !values.top.stated(model_key::num_nextn_predict_layers))
         config["num_nextn_predict_layers"] = 0;  // GGUF does not state it, and classes have one by default
+    if (reads_nope(family)) config["mla_use_nope"] = true;
+    if (family.dense_by_list) print_dense_layers(values, config);
     if (!values.ropes.empty()) {
         nlohmann::json dictionary = print_rope(rope, values.ropes.front().keys, where);
         print_temperature(values, dictionary, where);

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdint>
 #include <iterator>
+#include <span>
 #include <vector>
 
 namespace larql::detail {
@@ -46,7 +47,7 @@ inline float logarithm_of(float stored) { return logarithm_of_minus(-stored); }
 /// The shapes of a tensor in safetensors and in GGUF.
 enum class shapes_rule : std::uint8_t {
     convolution,  ///< [channels, 1, kernel], and [1, channels, 1, kernel] in GGUF
-    four,         ///< [1, 1, heads, 1] in both
+    kept,         ///< [1, 1, heads, 1] or [heads], in both the same
     column,       ///< [heads], and [heads, 1] in GGUF
 };
 
@@ -55,7 +56,7 @@ struct stored_otherwise_row {
     tensor_role role;
     float (*to_gguf)(float) = nullptr;    ///< null: the same numbers
     float (*from_gguf)(float) = nullptr;  ///< its inverse, as far as float32 has one
-    shapes_rule shapes = shapes_rule::four;
+    shapes_rule shapes = shapes_rule::kept;
 };
 inline constexpr stored_otherwise_row stored_otherwise_rows[] = {
     {.role = tensor_role::linear_conv_q, .shapes = shapes_rule::convolution},
@@ -75,15 +76,16 @@ inline const stored_otherwise_row* find_stored_otherwise(tensor_role role) {
 }
 
 /// The shape of such a tensor in the other container. Quantised GGUF files drop extents of 1 at the outer end.
-inline std::vector<std::uint64_t> shape_otherwise(const stored_otherwise_row& row, bool to_gguf, std::uint64_t rows,
+inline std::vector<std::uint64_t> shape_otherwise(const stored_otherwise_row& row, bool to_gguf,
+                                                  std::span<const std::uint64_t> stored, std::uint64_t rows,
                                                   std::uint64_t columns) {
     using shape = std::vector<std::uint64_t>;
     switch (row.shapes) {
         case shapes_rule::convolution: return to_gguf ? shape{1, rows, 1, columns} : shape{rows, 1, columns};
         case shapes_rule::column: return to_gguf ? shape{rows * columns, 1} : shape{rows * columns};
-        case shapes_rule::four: break;
+        case shapes_rule::kept: break;
     }
-    return {1, 1, rows, columns};
+    return stored.size() == 1 ? shape{stored.front()} : shape{1, 1, rows, columns};
 }
 
 }  // namespace larql::detail

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_MODEL_FAMILIES_INDEXED_HPP
 
 #include <larql/detail/model/families/mla.hpp>
+#include <larql/detail/model/families/mla_hybrid.hpp>
 #include <larql/detail/model/families/names.hpp>
 #include <larql/model_family.hpp>
 
@@ -44,20 +45,49 @@ inline constexpr name_row hy_v4_own_names[] = {
     {tensor_role::sinks,               "layers.{}.self_attn.learnable_sink_param"},
     {tensor_role::sinks,               "layers.{}.self_attn.sinks"},
 };
-// modeling_glm5_next.py
-inline constexpr name_row indexer_pool_names[] = {
-    {tensor_role::indexer_pool_gate,   "layers.{}.self_attn.indexer.index_kpool_compress_gate"},
-    {tensor_role::indexer_pool_bias,   "layers.{}.self_attn.indexer.index_kpool_compress_ape"},
+// modeling_glm5_next.py, and the names of the published files (conversion_mapping.py); llama.cpp's conversion/glm.py.
+inline constexpr name_row glm5_next_own_names[] = {
+    {tensor_role::indexer_pool_gate,   "layers.{}.self_attn.indexer.index_kpool_compress_gate", "blk.{}.indexer_compressor_gate.weight"},
+    {tensor_role::indexer_pool_bias,   "layers.{}.self_attn.indexer.index_kpool_compress_ape",  "blk.{}.indexer_compressor_ape.weight"},
+    {tensor_role::hyper_attention_mix,   "layers.{}.hc_attn_fn",                             "blk.{}.hc_attn_fn.weight"},
+    {tensor_role::hyper_attention_bias,  "layers.{}.hc_attn_base",                           "blk.{}.hc_attn_base.weight"},
+    {tensor_role::hyper_attention_scale, "layers.{}.hc_attn_scale",                          "blk.{}.hc_attn_scale.weight"},
+    {tensor_role::hyper_ffn_mix,         "layers.{}.hc_ffn_fn",                              "blk.{}.hc_ffn_fn.weight"},
+    {tensor_role::hyper_ffn_bias,        "layers.{}.hc_ffn_base",                            "blk.{}.hc_ffn_base.weight"},
+    {tensor_role::hyper_ffn_scale,       "layers.{}.hc_ffn_scale",                           "blk.{}.hc_ffn_scale.weight"},
 };
 // clang-format on
 inline constexpr auto hy_v4_names = joined(deepseek_names, indexer_names, hy_v4_own_names);
-inline constexpr auto glm5_next_names = joined(deepseek_names, indexer_names, indexer_pool_names);
+inline constexpr auto glm5_next_names =
+    joined(delta_attention_names, deepseek_names, indexer_names, glm5_next_own_names);
 
 /// Of connections around attention, and of training.
 inline constexpr std::string_view hy_v4_inert[] = {"hc_eps", "hc_magnitude", "learnable_sink_init"};
 /// Of connections around attention, and of layers with linear attention.
-inline constexpr std::string_view glm5_next_inert[] = {"hc_eps", "linear_head_dim", "linear_num_heads",
-                                                       "linear_conv_kernel_dim", "linear_lower_bound"};
+inline constexpr std::string_view glm5_next_inert[] = {"hc_eps",
+                                                       "hc_sinkhorn_iters",
+                                                       "linear_head_dim",
+                                                       "linear_num_heads",
+                                                       "linear_conv_kernel_dim",
+                                                       "linear_lower_bound",
+                                                       "kda.head_dim",
+                                                       "kda.gate_lower_bound",
+                                                       "swiglu_clamp_exp",
+                                                       "swiglu_clamp_shexp",
+                                                       "hyper_connection.epsilon",
+                                                       "hyper_connection.sinkhorn_iterations"};
+inline constexpr carried_value glm5_next_carried[] = {
+    {"linear_attn_config.short_conv_kernel_size", "linear_conv_kernel_dim", "ssm.conv_kernel"},
+    {"linear_attn_config.head_dim", "linear_head_dim", "kda.head_dim"},
+    {"linear_attn_config.num_heads", "linear_num_heads", "attention.head_count"},
+    {"linear_attn_config.gate_lower_bound", "linear_lower_bound", "kda.gate_lower_bound", carried_kind::number},
+    {"hc_mult", "", "hyper_connection.count"},
+    {"hc_sinkhorn_iters", "", "hyper_connection.sinkhorn_iterations"},
+    {"hc_eps", "", "hyper_connection.epsilon", carried_kind::number},
+    {"swiglu_limit", "", "swiglu_clamp_exp", carried_kind::repeated},
+    {"swiglu_limit", "", "swiglu_clamp_shexp", carried_kind::repeated}};
+/// Of the norm of an indexer's keys.
+inline constexpr fixed_number glm5_next_stated[] = {{"attention.layer_norm_epsilon", indexer_k_norm.eps}};
 
 /// Hunyuan 4, whose text-only and whose multimodal model differ in pairing and in an eps.
 constexpr model_family hy_v4(model_family row) {
@@ -178,7 +208,9 @@ inline constexpr model_family indexed_families[] = {
            .model_types = {"hy_v4"},
            .classes = {"HYV4ForCausalLM", "HYV4Model"},
            .indexer = {.default_heads = 16},
-           .gguf_output = {.why_not = "it knows nothing of llama.cpp's \"hy_v4\""}}),
+           .gguf_output =
+               {.why_not =
+                    "llama.cpp's \"hy_v4\" rotates neighbours where transformers rotates halves, over the same rows"}}),
     hy_v4({.name = "hy_v4_vl",
            .model_types = {"hy_v4_vl", "hy_v4_vl_text"},
            .classes = {"HYV4VLForConditionalGeneration", "HYV4VLModel", "HYV4VLTextModel"},
@@ -187,11 +219,14 @@ inline constexpr model_family indexed_families[] = {
            .indexer = {.default_heads = 32},
            .gguf_output = {.why_not = no_architecture}}),
     latent_attention({.name = "glm5_next",
-                      .model_types = {"glm5_next", "glm5_next_text"},
-                      .classes = {"Glm5NextForConditionalGeneration", "Glm5NextModel", "Glm5NextTextModel"},
+                      .model_types = {"glm5_next_text", "glm5_next"},  // the model alone first
+                      .classes = {"Glm5NextTextModel", "Glm5NextModel", "Glm5NextForConditionalGeneration"},
+                      .gguf_architecture = "glm5-next",
+                      .routing = "sigmoid",
                       .names = glm5_next_names,
                       .pairing = rope_pairing::none,
                       .latent_eps = 0.0,
+                      .dense_by_list = true,
                       .linear_layers = true,
                       .indexer = {.blocks = indexer_blocks::indexer_types,
                                   .pairing = rope_pairing::none,
@@ -200,7 +235,12 @@ inline constexpr model_family indexed_families[] = {
                                   .default_pool = 16,
                                   .period_keys = true},
                       .default_rms_norm_eps = 1e-5,
-                      .gguf_output = {.why_not = "it knows nothing of llama.cpp's \"glm5-next\""},
+                      .gguf_output = {.written = true,
+                                      .keeps_predicting = true,
+                                      .splitting = "glm4",
+                                      .tokens = glm_tokens,
+                                      .carried = glm5_next_carried,
+                                      .stated = glm5_next_stated},
                       .inert_keys = glm5_next_inert}),
     latent_attention(
         {.name = "axk2",
@@ -262,7 +302,10 @@ inline constexpr model_family indexed_families[] = {
            .default_sliding_window = 512,
            .default_local_theta = 5e4,
            .dictionary_for_windows = true,
-           .gguf_output = {.why_not = "it knows nothing of llama.cpp's \"dots3note\""},
+           .gguf_output =
+               {.why_not =
+                    "llama.cpp's \"dots3note\" rotates halves in its indexer where transformers rotates neighbours, "
+                    "over the same rows"},
            .window_keys = dots3_window_keys,
            .aliases = dots3_aliases,
            .inert_keys = dots3_inert,

@@ -44,9 +44,8 @@ inline constexpr name_row bailing_own_names[] = {
     {tensor_role::linear_norm,         "layers.{}.attention.o_norm.weight",                "blk.{}.ssm_norm.weight"},
 };
 
-// Kimi-Linear as it is published, and layers of its linear attention: modeling_kimi_linear.py, conversion_mapping.py;
-// llama.cpp's conversion/kimi_linear.py.
-inline constexpr name_row kimi_linear_own_names[] = {
+// Kimi-Linear as it is published: modeling_kimi_linear.py, conversion_mapping.py; llama.cpp's conversion/kimi_linear.py.
+inline constexpr name_row kimi_expert_names[] = {
     {tensor_role::router,              "layers.{}.block_sparse_moe.gate.weight",           "blk.{}.ffn_gate_inp.weight"},
     {tensor_role::router_bias,         "layers.{}.block_sparse_moe.gate.e_score_correction_bias", "blk.{}.exp_probs_b.bias"},
     {tensor_role::expert_gate,         "layers.{}.block_sparse_moe.experts.{}.w1.weight",  "blk.{}.ffn_gate_exps.weight"},
@@ -55,6 +54,10 @@ inline constexpr name_row kimi_linear_own_names[] = {
     {tensor_role::shared_expert_gate,  "layers.{}.block_sparse_moe.shared_experts.gate_proj.weight", "blk.{}.ffn_gate_shexp.weight"},
     {tensor_role::shared_expert_up,    "layers.{}.block_sparse_moe.shared_experts.up_proj.weight",   "blk.{}.ffn_up_shexp.weight"},
     {tensor_role::shared_expert_down,  "layers.{}.block_sparse_moe.shared_experts.down_proj.weight", "blk.{}.ffn_down_shexp.weight"},
+};
+
+// Layers of its linear attention, which GLM-5.3-Flash has too.
+inline constexpr name_row delta_attention_names[] = {
     {tensor_role::k,                   "layers.{}.self_attn.k_proj.weight",                "blk.{}.attn_k.weight"},
     {tensor_role::v,                   "layers.{}.self_attn.v_proj.weight",                "blk.{}.attn_v.weight"},
     {tensor_role::linear_conv_q,       "layers.{}.self_attn.q_conv1d.weight",              "blk.{}.ssm_conv1d_q.weight"},
@@ -75,8 +78,8 @@ inline constexpr name_row gate_names[] = {
     {tensor_role::gate, "layers.{}.self_attn.g_proj.weight", "blk.{}.attn_gate.weight"},
     {tensor_role::inert, "", "blk.{}.attn_res_score.weight"}};
 inline constexpr auto kimi_linear_names =
-    joined(kimi_linear_own_names, deepseek_names, gate_names);                    // the first counts
-inline constexpr auto bailing_names = joined(bailing_own_names, deepseek_names);  // the first counts
+    joined(kimi_expert_names, delta_attention_names, deepseek_names, gate_names);  // the first counts
+inline constexpr auto bailing_names = joined(bailing_own_names, deepseek_names);   // the first counts
 
 // Of layers with linear attention, and of training: configuration_bailing_hybrid.py, configuration_kimi_linear.py.
 inline constexpr std::string_view bailing_inert[] = {

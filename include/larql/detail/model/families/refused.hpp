@@ -10,6 +10,13 @@ namespace larql::detail {
 
 // Source: transformers 5.24's modeling code; of models that it does not have, the code published with them.
 inline constexpr model_family refused_families[] = {
+    // Their rows in safetensors are computed; of GGUF nobody can say whose rotation a file's maker meant.
+    {.name = "hy_v4_gguf",
+     .gguf_architecture = "hy_v4",
+     .refused = "transformers rotates halves and llama.cpp neighbours, over the same rows"},
+    {.name = "dots3_note_gguf",
+     .gguf_architecture = "dots3note",
+     .refused = "in its indexer transformers rotates neighbours and llama.cpp halves, over the same rows"},
     {.name = "gigachat35", .model_types = {"gigachat35"}, .refused = "the norms of its latents have gates"},
     {.name = "motif3", .model_types = {"motif3"}, .refused = "its attention is the difference of two softmaxes"},
     {.name = "qwen4_exp",
