@@ -3,6 +3,7 @@
 // GGUF of the families of latent attention, held against what llama.cpp's converter wrote of the same folder.
 #include <larql/convert.hpp>
 #include <larql/detail/model/stored_otherwise.hpp>
+#include <larql/safetensors_writer.hpp>
 #include <larql/verify.hpp>
 
 #include <nlohmann/json.hpp>
@@ -231,7 +232,7 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
     CHECK(contains(refused("plm_gguf", "hidden_act", "silu"), "hidden_act"));
     CHECK(contains(refused("youtu_gguf", "hidden_act", "relu2"), "hidden_act"));
     CHECK(contains(refusal(data + "/hf/minicpm3_b", out), "rotary embedding"));  // longrope's magnitude
-    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "layers.0.block_sparse_moe.down_proj"));  // a dense layer
+    CHECK(contains(refusal(data + "/hf/kimi_linear_b", out), "one number for it and for num_attention_heads"));
     CHECK(contains(refused("kimi_linear_gguf", "moe_renormalize", false), "moe_renormalize"));
     CHECK(contains(refused("bailing_gguf", "kda_safe_gate", false), "kda_safe_gate"));
     CHECK(contains(refused("bailing_gguf", "linear_num_heads", 2), "one number for it and for num_attention_heads"));
@@ -264,6 +265,26 @@ TEST_CASE("gguf families: what the architecture has no words for is refused by n
          {std::pair{"hy_v4", "\"hy_v4\""}, std::pair{"dots3_note_b", "\"dots3note\""}})
         CHECK(contains(refusal(data + "/hf/" + name, out), std::string("llama.cpp's ") + architecture));
     CHECK(contains(refusal(data + "/hf/axk1_b", out), "no place for its norms after experts"));
+}
+
+TEST_CASE("gguf families: a dense layer has the same name in GGUF, whatever transformers calls it") {
+    const larql::testing::temporary_folder folder;
+    const checkpoint published = checkpoint::open(data + "/hf/kimi_linear_gguf");
+    const auto as_saved = [](std::string name) {
+        const std::size_t at = name.find("layers.0.mlp.");
+        return at == name.npos ? name : name.replace(at, 13, "layers.0.block_sparse_moe.");
+    };
+    fs::create_directories(folder / "saved");
+    larql::testing::write_file(folder / "saved/config.json", published.config_json().dump());
+    larql::safetensors_writer writer(folder / "saved/model.safetensors");
+    for (const larql::tensor_info& info : published.tensors())
+        writer.add_tensor(as_saved(std::string(info.name)), info.type, info.shape);
+    for (const larql::tensor_info& info : published.tensors())
+        writer.write(as_saved(std::string(info.name)), published.bytes(info));
+    writer.commit();
+    convert(folder / "saved", folder / "out.gguf", to_gguf);
+    larql::testing::check_same_tensors(gguf_file::open(folder / "out.gguf"),
+                                       gguf_file::open(data + "/gguf/kimi_linear_gguf-bf16.gguf"));
 }
 
 TEST_CASE("gguf families: a base of rotation that is not the usual one is stated where the converter states none") {

@@ -46,6 +46,12 @@ inline constexpr name_row bailing_own_names[] = {
 
 // Kimi-Linear as it is published: modeling_kimi_linear.py, conversion_mapping.py; llama.cpp's conversion/kimi_linear.py.
 inline constexpr name_row kimi_expert_names[] = {
+    {tensor_role::ffn_gate,            "layers.{}.mlp.gate_proj.weight",                   "blk.{}.ffn_gate.weight"},
+    {tensor_role::ffn_up,              "layers.{}.mlp.up_proj.weight",                     "blk.{}.ffn_up.weight"},
+    {tensor_role::ffn_down,            "layers.{}.mlp.down_proj.weight",                   "blk.{}.ffn_down.weight"},
+    {tensor_role::ffn_gate,            "layers.{}.block_sparse_moe.gate_proj.weight"},  // of transformers' own files
+    {tensor_role::ffn_up,              "layers.{}.block_sparse_moe.up_proj.weight"},
+    {tensor_role::ffn_down,            "layers.{}.block_sparse_moe.down_proj.weight"},
     {tensor_role::router,              "layers.{}.block_sparse_moe.gate.weight",           "blk.{}.ffn_gate_inp.weight"},
     {tensor_role::router_bias,         "layers.{}.block_sparse_moe.gate.e_score_correction_bias", "blk.{}.exp_probs_b.bias"},
     {tensor_role::expert_gate,         "layers.{}.block_sparse_moe.experts.{}.w1.weight",  "blk.{}.ffn_gate_exps.weight"},
