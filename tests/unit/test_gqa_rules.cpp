@@ -244,6 +244,8 @@ TEST_CASE("gqa rules: Step's rotation and heads by layer") {
     CHECK(scaled[0].rope.theta == 500.0);
     CHECK(scaled[1].rope.kind == larql::rope_kind::standard);
     CHECK(blocks({{"rope_scaling", with(llama3, {{"rope_theta", 70.0}})}})[0].rope.theta == 70.0);
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_scaling", with(llama3, {{"rope_theta", {70.0, 70.0}}})}}), errc::wrong_type,
+                           "rope_scaling.rope_theta: expected a number");
     json elder = with(llama3, {{"type", "llama3"}});
     CHECK(problem({{"rope_scaling", elder}}) == "no error");
     elder.erase("rope_type");
@@ -261,7 +263,9 @@ TEST_CASE("gqa rules: Step's rotation and heads by layer") {
                            "partial_rotary_factors[2] is 0.5");
     LARQL_CHECK_ERROR_TEXT(problem({{"rope_theta", {500.0, 20.0, 20.0, 500.0, 20.0}}}), errc::bad_value,
                            "rope_theta: expected a list of 4 numbers");
-    LARQL_CHECK_ERROR_TEXT(problem({{"partial_rotary_factors", "half"}}), errc::bad_value, "got \"half\"");
+    for (const json& other : {json("half"), json(0.5)})
+        LARQL_CHECK_ERROR_TEXT(problem({{"partial_rotary_factors", other}}), errc::bad_value,
+                               "partial_rotary_factors: expected a list of 4 numbers");
     LARQL_CHECK_ERROR_TEXT(problem({{"rope_theta", {500.0, "x", "x", 500.0}}}), errc::wrong_type, "rope_theta[1]");
     LARQL_CHECK_ERROR_TEXT(problem({{"layer_types", {full, sliding, sliding, full, full}}}), errc::bad_value,
                            "layer_types: expected 4 entries, got 5");

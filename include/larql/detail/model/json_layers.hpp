@@ -159,7 +159,8 @@ inline void read_json_rope_lists(const nlohmann::json& text, const std::vector<s
     for (const auto& [key, list_name] : {std::pair(model_key::rope_theta, "rope_theta"),
                                          std::pair(model_key::partial_rotary_factor, "partial_rotary_factors")}) {
         const nlohmann::json* list = find_member(text, list_name);
-        if (list == nullptr || list->is_null() || list->is_number()) continue;  // of all layers
+        if (list == nullptr || list->is_null()) continue;
+        if (list->is_number() && key == model_key::rope_theta) continue;  // of all layers
         const std::string name = values.where + list_name;
         if (!list->is_array() || (list->size() != types.size() && list->size() != whole)) {
             problems.add(errc::bad_value, name,
