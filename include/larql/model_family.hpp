@@ -223,6 +223,9 @@ struct model_family {
     bool cyclic_types = false;       ///< `layer_types` is repeated until all layers have a type
     bool counts_types = false;       ///< an absent `num_hidden_layers` is the number of `layer_types`
     bool head_counts = false;        ///< `num_attention_heads_per_layer` is read
+    /// `rope_theta` and `partial_rotary_factors` are lists of layers, `rope_scaling` is of layers that see all keys,
+    /// and lists of layers may go on with the blocks that predict further tokens.
+    bool rope_lists = false;
     std::size_t attentions_per_layer = 1;
     window_rule windows = window_rule::none;
     std::size_t window_period = 0, window_offset = 0;

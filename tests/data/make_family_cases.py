@@ -26,6 +26,7 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5O
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerTextModel
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeTextConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeThinkerTextModel
+from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
 
 from family_sizes import LLAMA3, MIMO, MSCALES, YARN, experts, sizes
 from newer_family_cases import NEWER_CASES
@@ -311,6 +312,23 @@ def as_mistral_params(tensors, stated):
     return out
 
 
+def as_step(case, tensors, stated):
+    """In published words, with the attention of a block that predicts; or as the text part of a wrapper."""
+    tensors = {"model." + name: value for name, value in tensors.items()}
+    if case == "step3p5__saved":
+        inner = {**stated, "architectures": ["Step3p7TextModel"]}
+        stated.clear()
+        stated.update(architectures=["Step3p7ForConditionalGeneration"], model_type="step3p7", image_token_id=31,
+                      projector_bias=False, text_config=inner,
+                      vision_config={"model_type": "step3p5_vision", "width": 8, "layers": 1, "heads": 2})
+        return tensors
+    stated["architectures"] = ["Step3p5ForCausalLM"]
+    predicting = {name.replace("layers.1.", "layers.4."): torch.randn(value.shape).to(value.dtype)
+                  for name, value in tensors.items() if ".layers.1." in name}
+    predicting["model.layers.4.eh_proj.weight"] = torch.randn(16, 32).to(torch.bfloat16)
+    return {**tensors, **predicting}
+
+
 def renamed(stated, pairs):
     for name, key in pairs:
         stated[name] = stated.pop(key)
@@ -424,6 +442,8 @@ def as_published(case, tensors, stated):
     if model_type == "mimo_v2_flash":
         return {name.replace("self_attn.sinks", "self_attn.attention_sink_bias"): value
                 for name, value in tensors.items()}
+    if model_type == "step3p5":
+        return as_step(case, tensors, stated)
     if model_type == "mimo":
         stated["architectures"] = ["MiMoForCausalLM"]
     if model_type == "stablelm_epoch":
@@ -483,7 +503,7 @@ SAME_AS = {"internlm2": "llama", "internlm": "llama", "minicpm": "llama", "chatg
 
 CLASSES = {"mllama_text_model": MllamaForCausalLM, "qwen2_5_omni_text": Qwen2_5OmniThinkerTextModel,
            "qwen3_omni_moe_text": Qwen3OmniMoeThinkerTextModel, "emu3_text_model": Emu3TextModel,
-           "granite4_vision_text": Granite4VisionTextModel, "paddleocr_vl_text": PaddleOCRTextModel}
+           "granite4_vision_text": Granite4VisionTextModel, "paddleocr_vl_text": PaddleOCRTextModel, "step3p5": Step3p7TextModel}
 CONFIGS = {"qwen2_5_omni_text": Qwen2_5OmniTextConfig, "qwen3_omni_moe_text": Qwen3OmniMoeTextConfig}
 
 

@@ -28,6 +28,19 @@ GEMMA3N = {"sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING, FULL, SL
 SHARED_KEYS = {**GEMMA4, "attention_k_eq_v": False, "num_kv_shared_layers": 2,
                "layer_types": [FULL, SLIDING, FULL, SLIDING, SLIDING, FULL]}
 
+STEP = {"num_attention_groups": 2, "sliding_window": 9, "num_nextn_predict_layers": 1,
+        "layer_types": [FULL, SLIDING, SLIDING, FULL, SLIDING], "rope_theta": [500.0, 20.0, 20.0, 500.0, 20.0],
+        "partial_rotary_factors": [0.5, 1.0, 1.0, 0.5, 1.0], "yarn_only_types": [FULL], "use_rope_layers": [],
+        "rope_scaling": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                         "original_max_position_embeddings": 16},
+        "attention_other_setting": {"attention_type": SLIDING, "num_attention_heads": 6, "num_attention_groups": 2,
+                                    "head_dim": 8, "true_head_dim": 8},
+        "use_head_wise_attn_gate": True, "use_qk_norm": True, "zero_centered": True, "att_impl_type": "GQA",
+        "sink": False, "use_moe": True, "moe_layers_enum": "2,3", "moe_num_experts": 2, "moe_top_k": 1,
+        "moe_intermediate_size": 8, "share_expert_dim": 8, "norm_expert_weight": True, "need_fp32_gate": True,
+        "use_moe_router_bias": True, "moe_router_activation": "sigmoid", "moe_router_scaling_factor": 3.0,
+        "swiglu_limits": [0.0, 0.0, 0.0, 7.0, 0.0], "swiglu_limits_shared": [0.0, 0.0, 0.0, 16.0, 0.0]}
+
 NEWER_CASES = {
     "gemma3n_text": {**sizes(16, 4, 2, 4, 7), **GEMMA3N},
     "gemma3n_text__biased": {**sizes(12, 2, 1, 8, 7), **GEMMA3N, "num_kv_shared_layers": 4, "attention_bias": True,
@@ -96,6 +109,13 @@ NEWER_CASES = {
                     rope_parameters=ropes({**YARN, "partial_rotary_factor": 2 / 3}, plain(20.0)), **SHARED),
     "laguna__elements": sizes(12, 2, 1, 6, 1, gating="per-element", mlp_layer_types=["dense"], layer_types=[FULL],
                               rope_parameters=ropes(plain(500.0), plain(20.0)), **SHARED),
+    # In published words, with a block that predicts; and as transformers saves it, in a wrapper.
+    "step3p5": {**sizes(16, 4, None, 8, 4), **STEP},
+    "step3p5__saved": sizes(12, 2, 1, 12, 2, sliding_window=9, layer_types=[SLIDING, FULL], attention_bias=True,
+                            query_pre_attn_scalar=5, num_sliding_attention_heads=3,
+                            per_layer_config={"0": {"num_attention_heads": 3}}, mlp_layer_types=["dense", "dense"],
+                            rope_parameters=ropes({**YARN, "partial_rotary_factor": 0.5},
+                                                  plain(20.0, partial_rotary_factor=2 / 3))),
     "gemma4_unified_text": sizes(16, 4, 2, 4, 3, global_head_dim=8, num_global_key_value_heads=1, **GEMMA4),
     # As transformers saves it: sizes of single layers.
     "gemma4_unified_text__layers": sizes(12, 4, 2, 4, 3, per_layer_config={b: {"head_dim": 8, "num_key_value_heads": 1} for b in "12"},

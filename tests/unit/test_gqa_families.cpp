@@ -191,6 +191,8 @@ constexpr std::string_view cases[] = {
     "phi4_multimodal",
     "recurrent_gemma",
     "solar_open",
+    "step3p5",
+    "step3p5__saved",
     "xglm",
     "emu3_text_model",
     "glm4v_moe_text",

@@ -71,7 +71,7 @@ TEST_CASE("gqa rules: which blocks have a window when layer_types do not say so"
     // Rules that no column has: the types must be stated.
     for (const char* type : {"flint", "lara_mini", "minimax"})
         LARQL_CHECK_ERROR_TEXT(problem_of(type, json::object()), errc::missing_key, "layer_types: required and absent");
-    for (const char* type : {"mellum", "laguna", "lfm3", "cohere_compass_text"})
+    for (const char* type : {"mellum", "laguna", "lfm3", "cohere_compass_text", "step3p5"})
         LARQL_CHECK_ERROR_TEXT(problem_of(type, ropes), errc::missing_key, "layer_types: required and absent");
 }
 
@@ -185,6 +185,142 @@ TEST_CASE("gqa rules: Laguna's gate, and its heads by layer") {
                            "partial_rotary_factor is 0.5");
     LARQL_CHECK_ERROR_TEXT(problem_of("llama", {{"num_attention_heads_per_layer", {4, 4, 4, 4}}}), errc::not_understood,
                            "num_attention_heads_per_layer");
+}
+
+TEST_CASE("gqa rules: Step's rotation and heads by layer") {
+    const json base{{"num_attention_groups", 2},
+                    {"sliding_window", 7},
+                    {"num_nextn_predict_layers", 2},
+                    {"layer_types", {full, sliding, sliding, full, sliding, full}},
+                    {"rope_theta", {500.0, 20.0, 20.0, 500.0, 30.0, 30.0}},
+                    {"partial_rotary_factors", {0.5, 1, 1.0, 0.5, 0.25, 0.25}},
+                    {"attention_other_setting", {{"num_attention_heads", 6}, {"num_attention_groups", 2}}}};
+    const auto stated = [&](const json& more) {
+        json config = config_of("step3p5", with(base, more));
+        config.erase("num_key_value_heads");  // of the tiny llama
+        return config;
+    };
+    const auto blocks = [&](const json& more) { return larql::parse_model_config(stated(more)).blocks; };
+    const auto problem = [&](const json& more) { return larql::testing::error_of([&] { return blocks(more); }); };
+    const auto own = [&](const char* key, const json& value) {
+        json setting = base["attention_other_setting"];
+        setting[key] = value;
+        return problem({{"attention_other_setting", setting}});
+    };
+    const auto plain = blocks(json::object());
+    REQUIRE(plain.size() == 4);  // the lists' ends are of blocks that predict
+    for (const std::size_t b : {0, 3}) {
+        CHECK(plain[b].rope.theta == 500.0);
+        CHECK(plain[b].geometry.qk_rope_head_dim == 4);
+        CHECK(plain[b].geometry.num_heads == 4);
+        CHECK(plain[b].sliding_window == 0);
+    }
+    for (const std::size_t b : {1, 2}) {
+        CHECK(plain[b].rope.theta == 20.0);
+        CHECK(plain[b].geometry.qk_rope_head_dim == 8);
+        CHECK(plain[b].geometry.num_heads == 6);
+        CHECK(plain[b].geometry.kv_heads() == 2);
+        CHECK(plain[b].sliding_window == 7);
+    }
+    CHECK(plain[0].gate == larql::output_gate::per_head);
+    CHECK(plain[0].gated_by == larql::gate_function::sigmoid);
+    CHECK(plain[0].q_norm.gain_offset == 1.0);
+    CHECK(plain[0].k_norm.gain_offset == 1.0);
+    // Lists of the model's own layers, a number for all, none.
+    CHECK(blocks({{"layer_types", {full, sliding, sliding, full}}, {"rope_theta", {500.0, 20.0, 20.0, 500.0}}})[1]
+              .rope.theta == 20.0);
+    for (const auto& b : blocks({{"rope_theta", 30.0}, {"partial_rotary_factors", nullptr}})) {
+        CHECK(b.rope.theta == 30.0);
+        CHECK(b.geometry.qk_rope_head_dim == 8);
+    }
+    // Scaling is of layers that see all keys, and says the base if it says any.
+    const json llama3{{"rope_type", "llama3"},
+                      {"factor", 2.0},
+                      {"low_freq_factor", 1.0},
+                      {"high_freq_factor", 4.0},
+                      {"original_max_position_embeddings", 16}};
+    const auto scaled = blocks({{"rope_scaling", llama3}});
+    CHECK(scaled[0].rope.kind == larql::rope_kind::llama3);
+    CHECK(scaled[0].rope.theta == 500.0);
+    CHECK(scaled[1].rope.kind == larql::rope_kind::standard);
+    CHECK(blocks({{"rope_scaling", with(llama3, {{"rope_theta", 70.0}})}})[0].rope.theta == 70.0);
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_scaling", with(llama3, {{"rope_theta", {70.0, 70.0}}})}}), errc::wrong_type,
+                           "rope_scaling.rope_theta: expected a number");
+    json elder = with(llama3, {{"type", "llama3"}});
+    CHECK(problem({{"rope_scaling", elder}}) == "no error");
+    elder.erase("rope_type");
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_scaling", elder}}), errc::not_understood, "reads rope_type alone");
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_scaling", "llama3"}}), errc::wrong_type, "rope_scaling: expected an object");
+    LARQL_CHECK_ERROR_TEXT(problem(with(ropes, {{"rope_scaling", llama3}})), errc::not_understood,
+                           "rope_scaling stands beside rope_parameters");
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_parameters", llama3}}), errc::not_understood,
+                           "reads no rope dictionary but by layer type");
+    CHECK(blocks(ropes)[0].geometry.qk_rope_head_dim == 8);  // dictionaries by layer type say all
+    // Lists must fit the layers and agree within a type.
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_theta", {500.0, 20.0, 20.0, 600.0}}}), errc::not_understood,
+                           "rope_theta[3] is 600.0, and rope_theta[0], of a layer of the same type, is 500.0");
+    LARQL_CHECK_ERROR_TEXT(problem({{"partial_rotary_factors", {0.5, 1.0, 0.5, 0.5}}}), errc::not_understood,
+                           "partial_rotary_factors[2] is 0.5");
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_theta", {500.0, 20.0, 20.0, 500.0, 20.0}}}), errc::bad_value,
+                           "rope_theta: expected a list of 4 numbers");
+    for (const json& other : {json("half"), json(0.5)})
+        LARQL_CHECK_ERROR_TEXT(problem({{"partial_rotary_factors", other}}), errc::bad_value,
+                               "partial_rotary_factors: expected a list of 4 numbers");
+    LARQL_CHECK_ERROR_TEXT(problem({{"rope_theta", {500.0, "x", "x", 500.0}}}), errc::wrong_type, "rope_theta[1]");
+    LARQL_CHECK_ERROR_TEXT(problem({{"layer_types", {full, sliding, sliding, full, full}}}), errc::bad_value,
+                           "layer_types: expected 4 entries, got 5");
+    LARQL_CHECK_ERROR_TEXT(problem({{"layer_types", nullptr}}), errc::missing_key, "layer_types: required and absent");
+    LARQL_CHECK_ERROR_TEXT(problem({{"sliding_window", nullptr}}), errc::missing_key, "sliding_window");
+    // Heads: transformers' word goes before the published one; as many of keys and values everywhere.
+    CHECK(blocks({{"num_sliding_attention_heads", 8}})[1].geometry.num_heads == 8);
+    CHECK(blocks({{"num_sliding_attention_heads", nullptr}})[1].geometry.num_heads == 6);
+    CHECK(blocks({{"attention_other_setting", nullptr}})[1].geometry.num_heads == 4);
+    CHECK(blocks({{"per_layer_config", {{"2", {{"num_attention_heads", 8}}}}}})[2].geometry.num_heads == 8);
+    CHECK(blocks({{"per_layer_config", {{"2", {{"num_attention_heads", 8}}}}}})[1].geometry.num_heads == 4);
+    LARQL_CHECK_ERROR_TEXT(own("num_attention_groups", 1), errc::not_understood, "num_attention_groups does not say");
+    LARQL_CHECK_ERROR_TEXT(own("head_dim", 16), errc::not_understood, "attention_other_setting.head_dim is 16");
+    LARQL_CHECK_ERROR_TEXT(own("true_head_dim", 16), errc::not_understood, "head_dim does not say the same");
+    LARQL_CHECK_ERROR_TEXT(own("attention_type", full), errc::not_understood, "attention_type is");
+    LARQL_CHECK_ERROR_TEXT(own("num_attention_heads", 5), errc::bad_value, "expected a divisor of num_attention_heads");
+    LARQL_CHECK_ERROR_TEXT(own("value_norm", true), errc::not_understood, "attention_other_setting.value_norm (true)");
+    // Its scale; what the published code has as switches.
+    CHECK(plain[0].scale == 1.0 / std::sqrt(8.0));
+    CHECK(blocks({{"query_pre_attn_scalar", nullptr}})[0].scale == 1.0 / std::sqrt(8.0));
+    CHECK(blocks({{"query_pre_attn_scalar", 5}})[1].scale == 1.0 / std::sqrt(5.0));
+    const json switches[] = {{{"use_head_wise_attn_gate", false}},
+                             {{"gating", "per-element"}},
+                             {{"use_qk_norm", false}},
+                             {{"zero_centered", false}},
+                             {{"att_impl_type", "MFA"}},
+                             {{"yarn_only_types", {sliding}}},
+                             {{"partial_rotary_factor", 0.5}},
+                             {{"sink", true}},
+                             {{"use_rope_layers", {true, false}}},
+                             {{"swa_num_attention_heads", 8}},
+                             {{"use_bidirectional_attention", true}}};
+    for (const json& more : switches) LARQL_CHECK_ERROR_TEXT(problem(more), errc::not_understood, more.begin().key());
+    const json same[] = {{{"use_head_wise_attn_gate", true}},
+                         {{"gating", true}},
+                         {{"use_qk_norm", true}},
+                         {{"zero_centered", true}},
+                         {{"sink", false}},
+                         {{"att_impl_type", "GQA"}},
+                         {{"yarn_only_types", {full}}},
+                         {{"use_rope_layers", json::array()}},
+                         {{"moe_router_scaling_factor", 3.0}},
+                         {{"norm_expert_weight", true}},
+                         {{"need_fp32_gate", true}},
+                         {{"mtp_layer_types", {sliding}}}};
+    for (const json& more : same) CHECK_MESSAGE(problem(more) == "no error", more.begin().key());
+    CHECK(blocks({{"head_dim", nullptr}, {"attention_other_setting", nullptr}})[0].geometry.v_head_dim == 128);
+    // The wrapper's own keys are not those of its language model, whatever they are called.
+    const json wrapper{{"model_type", "step3p7"}, {"text_config", stated(json::object())}, {"projector_bias", false}};
+    CHECK(larql::parse_model_config(wrapper).family == "step3p5");
+    CHECK(larql::parse_model_config(wrapper).blocks[1].geometry.num_heads == 6);
+    json flat = stated(json::object());
+    flat["model_type"] = "step3p7";
+    LARQL_CHECK_ERROR_TEXT(larql::testing::error_of([&] { return larql::parse_model_config(flat); }),
+                           errc::unsupported_architecture, "its configuration has no text_config");
 }
 
 TEST_CASE("gqa rules: Gemma 4's sizes of single layers, as transformers saves them") {

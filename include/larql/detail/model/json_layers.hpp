@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sizes that a config.json states for some layers alone: by keys for all layers with a window, or layer by layer.
+// Sizes that a config.json states for some layers alone: by keys for all layers with a window, or layer by layer; and
+// rotation that it states so.
 #ifndef LARQL_DETAIL_MODEL_JSON_LAYERS_HPP
 #define LARQL_DETAIL_MODEL_JSON_LAYERS_HPP
 
 #include <larql/detail/model/json_source.hpp>
 #include <larql/detail/model/keys.hpp>
+#include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/error.hpp>
 #include <larql/model_family.hpp>
@@ -32,7 +34,7 @@ inline void read_json_window(const nlohmann::json& text, const std::string& path
     key_values& window = values.window;
     for (const window_key& row : values.family->window_keys) {
         const nlohmann::json* stated = find_member(text, row.name);
-        if (stated == nullptr && row.value == 0.0) continue;
+        if ((stated == nullptr || stated->is_null()) && row.value == 0.0) continue;
         const std::string name = path + std::string(row.name);
         auto value = stated != nullptr ? json_value_reader(top_row(row.key), name, problems).read(*stated)
                                        : std::optional<config_value>(static_cast<std::uint64_t>(row.value));
@@ -145,6 +147,63 @@ inline void read_json_blocks(const nlohmann::json& text, const std::string& path
         own.layers.push_back(layer);
         own.keys.set(model_key::num_key_value_heads, std::uint64_t{heads / shared->get<std::size_t>()},
                      at + ".n_heads_in_group");
+    }
+}
+
+/// What lists of layers say of the rotation of one layer type: the values of its first layer, which its others must
+/// have, too. What stands in the dictionary stays.
+inline void read_json_rope_lists(const nlohmann::json& text, const std::vector<std::string>& types,
+                                 config_problems& problems, model_values& values, rope_values& rope) {
+    const auto first = static_cast<std::size_t>(std::ranges::find(types, rope.layer_type) - types.begin());
+    const std::size_t whole = types.size() + values.top.size(model_key::num_nextn_predict_layers);
+    for (const auto& [key, list_name] : {std::pair(model_key::rope_theta, "rope_theta"),
+                                         std::pair(model_key::partial_rotary_factor, "partial_rotary_factors")}) {
+        const nlohmann::json* list = find_member(text, list_name);
+        if (list == nullptr || list->is_null()) continue;
+        if (list->is_number() && key == model_key::rope_theta) continue;  // of all layers
+        const std::string name = values.where + list_name;
+        if (!list->is_array() || (list->size() != types.size() && list->size() != whole)) {
+            problems.add(errc::bad_value, name,
+                         "expected a list of " + std::to_string(types.size()) + " numbers, got " + shown(*list));
+            continue;
+        }
+        const auto at = [&](std::size_t layer) { return name + "[" + std::to_string(layer) + "]"; };
+        auto value = json_value_reader(top_row(key), at(first), problems).read((*list)[first]);
+        if (!rope.keys.stated(key))
+            rope.keys.set(key, value ? std::move(*value) : config_value(refused_value{}), at(first));
+        for (std::size_t layer = first; layer < types.size(); ++layer) {
+            if (types[layer] != rope.layer_type || (*list)[layer] == (*list)[first]) continue;
+            values.not_understood.push_back(at(layer) + " is " + shown((*list)[layer]) + ", and " + at(first) +
+                                            ", of a layer of the same type, is " + shown((*list)[first]));
+            break;
+        }
+    }
+}
+
+/// Dictionaries of rotation by layer type, made of lists of layers and of `rope_scaling` as transformers makes them
+/// where `rope_parameters` has none (configuration_step3p7.py).
+inline void read_json_layer_ropes(const nlohmann::json& text, const std::string& path, config_problems& problems,
+                                  model_values& values) {
+    const std::string name = path + "rope_scaling";
+    const nlohmann::json* scaling = find_member(text, "rope_scaling");
+    if (scaling != nullptr && says_none(*scaling)) scaling = nullptr;
+    if (scaling != nullptr && !scaling->is_object())
+        return problems.add(errc::wrong_type, name, "expected an object, got " + shown(*scaling));
+    if (scaling != nullptr && scaling->contains("type") && !scaling->contains("rope_type"))
+        values.not_understood.push_back(name + ".type is " + shown((*scaling)["type"]) + ", and \"" +
+                                        std::string(values.family->name) + "\" reads rope_type alone");
+    if (scaling != nullptr && !values.ropes.empty())
+        values.not_understood.push_back(name + " stands beside rope_parameters, and only these would be read");
+    const auto types = values.top.find<std::vector<std::string>>(model_key::layer_types);
+    if (!types || !values.ropes.empty()) return;
+    for (const char* type : {full_layer, sliding_layer}) {
+        if (std::ranges::find(*types, type) == types->end()) continue;
+        rope_values& rope = values.ropes.emplace_back();
+        rope.layer_type = type;
+        if (scaling != nullptr && type == full_layer)
+            json_object_reader(*scaling, name + ".", *values.family, problems, values.not_understood, true)
+                .read(rope_keys, rope.keys);
+        read_json_rope_lists(text, *types, problems, values, rope);
     }
 }
 

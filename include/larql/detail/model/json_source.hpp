@@ -49,7 +49,9 @@ public:
             if (names.empty()) continue;
             const std::string_view name = names.front();
             const nlohmann::json& value = *find_member(m_object, name);
-            if (row.type == value_type::integer && value.is_array() && is_own(name)) continue;  // one for each layer
+            const bool theta = row.key == model_key::rope_theta && m_family.rope_lists && !m_closed;
+            const bool listed = theta || (row.type == value_type::integer && is_own(name));
+            if (listed && value.is_array()) continue;  // one for each layer
             for (const std::string_view other : names)
                 if (!agree(row, value, *find_member(m_object, other)))
                     m_not_understood.push_back(m_path + std::string(name) + " is " + shown(value) + ", and " + m_path +
@@ -175,6 +177,7 @@ private:
             return true;
         if (name == "num_attention_heads_per_layer" && m_family.head_counts) return true;
         if (name == "block_configs" && m_family.block_configs) return true;
+        if (name == "partial_rotary_factors" && m_family.rope_lists) return true;
         return name == "rope_scaling" || name == "rope_parameters" ||
                (name == "compress_rates" && reads_compressed(m_family)) || std::ranges::any_of(rows, names) ||
                std::ranges::any_of(m_family.aliases, [&](const key_alias& alias) { return alias.name == name; }) ||
@@ -255,7 +258,7 @@ inline void read_json_ropes(const nlohmann::json& text, const std::string& path,
         problems.add(errc::wrong_type, path + name, "expected an object, got " + shown(*at));
         return nullptr;
     };
-    const nlohmann::json* scaling = dictionary("rope_scaling");
+    const nlohmann::json* scaling = values.family->rope_lists ? nullptr : dictionary("rope_scaling");
     const std::string name = path + (scaling != nullptr ? "rope_scaling" : "rope_parameters");
     if (scaling == nullptr) scaling = dictionary("rope_parameters");
     if (scaling == nullptr) return;
@@ -314,10 +317,16 @@ inline void read_json_values(const nlohmann::json& text, const std::string& path
     values.where = path;
     json_object_reader reader(text, path, *values.family, problems, values.not_understood, false);
     reader.read(top_keys, values.top);
-    const auto types = values.top.find<std::vector<std::string>>(model_key::layer_types);
+    auto types = values.top.find<std::vector<std::string>>(model_key::layer_types);
     if (values.family->counts_types && types && !values.top.stated(model_key::num_hidden_layers))
         values.top.set(model_key::num_hidden_layers, std::uint64_t{types->size()},
                        values.top.name(model_key::layer_types));
+    const std::size_t layers = values.top.size(model_key::num_hidden_layers);
+    if (values.family->rope_lists && types &&
+        types->size() == layers + values.top.size(model_key::num_nextn_predict_layers)) {
+        types->resize(layers);  // the others are of blocks that predict
+        values.top.set(model_key::layer_types, std::move(*types), values.top.name(model_key::layer_types));
+    }
     read_json_compress_rates(text, path, problems, values);
     if (!values.family->params_json) read_json_ropes(text, path, problems, values);
     values.stored_pairing = values.family->pairing;

@@ -269,6 +269,7 @@ inline read_config read_json_config(const nlohmann::json& config, const error_wh
     if (!values.family->window_keys.empty() || values.family->lists(model_key::global_head_dim))
         read_json_layers(*text.object, text.path, result.problems, values);
     if (values.family->head_counts) read_json_head_counts(*text.object, text.path, result.problems, values);
+    if (values.family->rope_lists) read_json_layer_ropes(*text.object, text.path, result.problems, values);
     if (values.family->block_configs) read_json_blocks(*text.object, text.path, result.problems, values);
     if (values.family->params_json) read_params_objects(*text.object, result.problems, values);
     if (!text.path.empty()) check_wrapper(config, *text.object, text.path, values);

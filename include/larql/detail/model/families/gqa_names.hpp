@@ -248,7 +248,7 @@ inline constexpr name_row opt_norm_names[] = {  // modeling_opt.py, modeling_bio
 inline constexpr name_row afmoe_gate_names[] = {  // modeling_afmoe.py
     {tensor_role::gate,                "layers.{}.self_attn.gate_proj.weight"},
 };
-inline constexpr name_row g_proj_names[] = {  // modeling_laguna.py, modeling_lfm3.py
+inline constexpr name_row g_proj_names[] = {  // modeling_laguna.py, modeling_lfm3.py, modeling_step3p7.py
     {tensor_role::gate,                "layers.{}.self_attn.g_proj.weight"},
 };
 inline constexpr name_row lfm_norm_names[] = {  // modeling_lfm3.py

@@ -30,6 +30,29 @@ inline constexpr fixed_key laguna_fixed[] = {{"partial_rotary_factor", "1"}};
 inline constexpr fixed_key laguna_gated[] = {{"partial_rotary_factor", "1"}, {"gating", "true"}};
 inline constexpr std::string_view laguna_inert[] = {"moe_router_logit_softcapping",  // of the router
                                                     "moe_routed_scaling_factor"};
+// The published words, and those of transformers' class; layers with a window have as many keys and values as others.
+inline constexpr key_alias step3p5_aliases[] = {{model_key::num_key_value_heads, "num_attention_groups"},
+                                                {model_key::n_routed_experts, "moe_num_experts"},
+                                                {model_key::num_experts_per_tok, "moe_top_k"}};
+inline constexpr window_key step3p5_window_keys[] = {
+    {model_key::num_attention_heads, "attention_other_setting.num_attention_heads"},
+    {model_key::num_attention_heads, "num_sliding_attention_heads"}};  // goes before the other
+inline constexpr repeated_key step3p5_repeated[] = {
+    {"attention_other_setting.num_attention_groups", "num_attention_groups"},
+    {"attention_other_setting.head_dim", "head_dim"},
+    {"attention_other_setting.true_head_dim", "head_dim"}};
+// What the published code has as switches, and modeling_step3p7.py always does; of a share beside the lists it reads
+// nothing.
+inline constexpr fixed_key step3p5_fixed[] = {{"attention_other_setting.attention_type", "sliding_attention"},
+                                              {"yarn_only_types", "[\"full_attention\"]"},
+                                              {"partial_rotary_factor", "1"},
+                                              {"gating", "true"},
+                                              {"use_head_wise_attn_gate", "true"},
+                                              {"use_qk_norm", "true"},
+                                              {"zero_centered", "true"},
+                                              {"att_impl_type", "GQA"}};
+inline constexpr std::string_view step3p5_inert[] = {  // of the router and the weights of experts, of prediction blocks
+    "moe_router_scaling_factor", "norm_expert_weight", "need_fp32_gate", "mtp_layer_types", "mtp_mlp_layer_types"};
 inline constexpr key_alias lfm3_aliases[] = {{model_key::rms_norm_eps, "norm_eps"},
                                              {model_key::mla_use_output_gate, "use_attention_gate"}};
 inline constexpr std::string_view lfm3_inert[] = {"use_sandwich_norm"};  // norms of what attention gives
