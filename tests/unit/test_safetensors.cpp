@@ -191,6 +191,15 @@ TEST_CASE("safetensors: a header as the reference implementation writes it is re
     REQUIRE(!read_twice(head + tail).plain);  // escapes are JSON's affair
     REQUIRE(read_twice(head + tail).json);
     REQUIRE(read_twice("{ \"a\": {\n \"dtype\": \"U8\", \"shape\": [ 1, 2 ],\t\"data_offsets\" :[0, 2 ] }\r}").plain);
+    // The keys in any order, each once.
+    std::vector<std::string> keys = {R"("data_offsets":[0,2])", R"("dtype":"U8")", R"("shape":[1,2])"};
+    do {
+        const two_readings r = read_twice("{\"a\":{" + keys[0] + "," + keys[1] + "," + keys[2] + "}}");
+        CHECK((r.plain && r.equal));
+        for (const std::string& again : keys)
+            CHECK(!read_twice("{\"a\":{" + keys[0] + "," + keys[1] + "," + keys[2] + "," + again + "}}").plain);
+        CHECK(!read_twice("{\"a\":{" + keys[0] + "," + keys[1] + "}}").plain);
+    } while (std::ranges::next_permutation(keys).found);
     std::size_t still_read = 0;
     const auto check = [&](const std::string& changed) {
         const two_readings r = read_twice(changed);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Headers as they are written: an object of objects without escapes in strings, dtype, shape and data_offsets in this
-// order. They are read by comparing, several times as fast as JSON is parsed: a model in a thousand shards has tens of
-// thousands of such entries.
+// Headers as they are written: an object of objects without escapes in strings, each with dtype, shape and data_offsets
+// and nothing else. They are read by comparing, several times as fast as JSON is parsed: a model in a thousand shards
+// has tens of thousands of such entries.
 #ifndef LARQL_DETAIL_SAFETENSORS_PLAIN_HEADER_HPP
 #define LARQL_DETAIL_SAFETENSORS_PLAIN_HEADER_HPP
 
@@ -48,8 +48,6 @@ private:
     }
 
     std::optional<std::string_view> text() { return token('"') ? text_to_quote() : std::nullopt; }
-    bool key(std::string_view expected) { return text() == expected && token(':'); }
-
     /// The characters up to the closing quote, which is skipped.
     std::optional<std::string_view> text_to_quote() {
         for (std::size_t i = 0; i < m_rest.size(); ++i) {
@@ -98,14 +96,29 @@ private:
 
     bool entry(std::string_view name) {
         tensor_info info;
-        if (!key("dtype")) return false;
-        const auto type = text();
-        if (!type || !token(',') || !key("shape") || !numbers() || !token(',')) return false;
-        info.shape.assign(m_numbers, m_numbers + m_count);
-        if (!key("data_offsets") || !numbers() || m_count != 2 || !token('}')) return false;
-        const dtype_traits* traits = find_safetensors_dtype(*type);
-        const std::uint64_t begin = m_numbers[0], end = m_numbers[1];
-        if (traits == nullptr || begin > end || stored_bytes(*traits, info.shape) != end - begin) return false;
+        const dtype_traits* traits = nullptr;
+        bool has_shape = false, has_offsets = false;
+        std::uint64_t begin = 0, end = 0;
+        do {  // in any order, each once
+            const auto key = text();
+            if (!key || !token(':')) return false;
+            if (*key == "dtype" && traits == nullptr) {
+                const auto type = text();
+                if (type) traits = find_safetensors_dtype(*type);
+                if (traits == nullptr) return false;
+            } else if (*key == "shape" && !std::exchange(has_shape, true)) {
+                if (!numbers()) return false;
+                info.shape.assign(m_numbers, m_numbers + m_count);
+            } else if (*key == "data_offsets" && !std::exchange(has_offsets, true)) {
+                if (!numbers() || m_count != 2) return false;
+                begin = m_numbers[0];
+                end = m_numbers[1];
+            } else {
+                return false;
+            }
+        } while (token(','));
+        if (!token('}') || traits == nullptr || !has_shape || !has_offsets) return false;
+        if (begin > end || stored_bytes(*traits, info.shape) != end - begin) return false;
         info.type = traits->type;
         info.offset = begin;
         info.size_bytes = end - begin;
