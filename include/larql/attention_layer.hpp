@@ -76,12 +76,14 @@ template <class Storage>
 struct cached_sequence {
     kv_cache<Storage>* cache = nullptr;
     std::size_t tokens = 0;
+    kv_cache<Storage>* index = nullptr;  ///< of the indexer's keys, where they have a cache of their own
 };
 
 /// What a call of a block may be given beside its input.
 struct forward_options {
     /// For a block that shares the selection of another (`spec().indexer.shared`): that block's result for the same
-    /// tokens. It may be null, or empty, while no more than top_k tokens have been seen.
+    /// tokens, of a batch for those of all sequences. It may be null, or empty, while no more than top_k tokens have
+    /// been seen.
     const key_selection* selection = nullptr;
     executor* threads = nullptr;  ///< null: threads of its own when the work is worth it
 };
@@ -187,25 +189,36 @@ public:
     /// @param x          [N, E]  the new tokens of all sequences, one sequence after the other
     /// @param sequences  cached_sequence objects side by side in memory (a vector, an array, a span); their tokens
     ///                   sum to N; no cache twice
-    /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above
-    /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, errc::bad_value for a cache that is
-    ///         missing or given twice; errc::unsupported_architecture for sparse and compressed attention and the
-    ///         factored form of shared latents, whose sequences take forward one by one. What is thrown leaves all
-    ///         caches as they were.
+    /// @param r          [N, ...]  of all tokens; nothing is allocated when calls of the same sizes repeat, as above.
+    ///                   The selection of a sparse block has a list for each token, unless none needs one
+    /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, or a selection is not theirs;
+    ///         errc::bad_value for a cache that is missing or given twice; errc::unsupported_architecture for
+    ///         compressed attention and the factored form of shared latents, whose sequences take forward one by one.
+    ///         What is thrown leaves all caches as they were.
+    template <class Sequences>
+    void forward_batch_into(const matrix_input<T>& x, const Sequences& sequences, attention_result<T>& r,
+                            attention_workspace<T>& memory, const forward_options& given) const {
+        const std::span list(sequences);
+        using sequence = typename decltype(list)::value_type;
+        run_batch(x, std::span<const sequence>(list), r, memory, given);
+    }
     template <class Sequences>
     void forward_batch_into(const matrix_input<T>& x, const Sequences& sequences, attention_result<T>& r,
                             attention_workspace<T>& memory, executor* threads = nullptr) const {
-        const std::span list(sequences);
-        using sequence = typename decltype(list)::value_type;
-        run_batch(x, std::span<const sequence>(list), r, memory, threads);
+        forward_batch_into(x, sequences, r, memory, forward_options{.threads = threads});
+    }
+    template <class Sequences>
+    [[nodiscard]] attention_result<T> forward_batch(const matrix_input<T>& x, const Sequences& sequences,
+                                                    const forward_options& given) const {
+        attention_result<T> r;
+        attention_workspace<T> memory;
+        forward_batch_into(x, sequences, r, memory, given);
+        return r;
     }
     template <class Sequences>
     [[nodiscard]] attention_result<T> forward_batch(const matrix_input<T>& x, const Sequences& sequences,
                                                     executor* threads = nullptr) const {
-        attention_result<T> r;
-        attention_workspace<T> memory;
-        forward_batch_into(x, sequences, r, memory, threads);
-        return r;
+        return forward_batch(x, sequences, forward_options{.threads = threads});
     }
 
     /// The first half of a block alone: q, k and v of tokens at any positions, for an engine that keeps and attends to
@@ -284,15 +297,25 @@ private:
     /// Refuses a call that a block with keys and values of its own alone can serve.
     void require_own_keys(const char* call) const;
     /// Refuses attention that is more than attention over keys of each token.
-    void require_plain(const char* call) const;
+    void require_plain(const char* call, bool or_sparse = false) const;
     /// Whether threads of a call's own are worth starting.
     [[nodiscard]] bool worth_threads(std::size_t tokens) const noexcept;
     template <class Storage>
     void run_batch(const matrix_input<T>& x, std::span<const cached_sequence<Storage>> sequences,
-                   attention_result<T>& r, attention_workspace<T>& memory, executor* given) const;
-    /// Holds the sequences of a batch against each other and the number of rows.
+                   attention_result<T>& r, attention_workspace<T>& memory, const forward_options& given) const;
+    /// Holds the sequences of a batch against each other, the number of rows and a shared selection.
     template <class Storage>
-    void require_batch(std::span<const cached_sequence<Storage>> sequences, std::size_t rows) const;
+    void require_batch(std::span<const cached_sequence<Storage>> sequences, std::size_t rows,
+                       const key_selection* selection) const;
+    /// Puts what the projections in r made into the caches of a batch.
+    /// @param index_keys  [N, 1, Di or 2*Di] of a block with an indexer of its own, or empty
+    template <class Storage>
+    void append_batch(std::span<const cached_sequence<Storage>> sequences, const tensor<T, 3>& index_keys,
+                      const attention_result<T>& r) const;
+    /// The selections of a batch by sequence, empty for one that sees all its keys; and of all in r.
+    template <class Storage, class Select>
+    void select_batch(std::span<const cached_sequence<Storage>> sequences, const Select& select,
+                      std::vector<key_selection>& of_sequences, attention_result<T>& r) const;
     /// Attention of a batch whose projections are in r, and whose keys are in the caches.
     template <class Storage>
     void attend_batch(std::span<const cached_sequence<Storage>> sequences, attention_result<T>& r,

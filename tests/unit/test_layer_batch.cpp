@@ -288,7 +288,10 @@ TEST_CASE("attention_layer: a batch that does not fit is refused, and leaves the
         return errc::io;
     };
     CHECK(code([&] { (void)indexed.project(one, positions); }) == errc::unsupported_architecture);
-    CHECK(code([&] { (void)indexed.forward_batch(one, std::vector<cached_sequence<float>>{}); }) ==
+    const auto compressed = larql::checkpoint::open(std::string(LARQL_TEST_DATA) + "/hf/deepseek_v4_mixed");
+    const auto entries = compressed.attention(0, attention_form::factored);
+    const auto row = random_rows(random, 1, entries.spec().input_width());
+    CHECK(code([&] { (void)entries.forward_batch(row, std::vector<cached_sequence<float>>{}); }) ==
           errc::unsupported_architecture);
     CHECK(code([&] { (void)layer.project(x, positions); }) == errc::shape_mismatch);
     CHECK(code([&] { (void)layer.finish(tensor<float, 3>::from_shape({4, 1, 2}), x); }) == errc::shape_mismatch);

@@ -289,8 +289,9 @@ void attention_layer<T>::run(const matrix_input<T>& x, std::size_t first_positio
         r.selection = {};
         if (m_spec.indexer.own()) {
             const detail::block_indexer<T> indexer(m_spec, rope, m_weights, threads);
-            const matrix_input<T> index_keys = append(indexer.keys(x, first_position));
-            if (selects) r.selection = indexer.select(x, query_latent, index_keys);
+            const detail::token_places at{.first = first_position};
+            const matrix_input<T> index_keys = append(indexer.keys(x, at));
+            if (selects) r.selection = indexer.select(indexer.queries(x, query_latent, at), 0, x.rows(), index_keys);
         } else {
             (void)append(tensor<T, 3>{});
         }
@@ -327,15 +328,15 @@ bool attention_layer<T>::worth_threads(std::size_t tokens) const noexcept {
 }
 
 template <class T>
-void attention_layer<T>::require_plain(const char* call) const {
-    const bool compressed = m_spec.kind == attention_kind::compressed;
+void attention_layer<T>::require_plain(const char* call, bool or_sparse) const {
+    const bool compressed = m_spec.kind == attention_kind::compressed, sparse = m_spec.indexer.any() && !or_sparse;
     const bool expands = detail::expanded_attention<T>::is_needed(m_spec);
-    if (!compressed && !m_spec.indexer.any() && !expands) return;
+    if (!compressed && !sparse && !expands) return;
     detail::fail(errc::unsupported_architecture,
                  std::string("is for attention to keys of each token, and that of this block is ") +
-                     (compressed             ? "compressed"
-                      : m_spec.indexer.any() ? "sparse"
-                                             : "to heads made of shared latents, in its factored form") +
+                     (compressed ? "compressed"
+                      : sparse   ? "sparse"
+                                 : "to heads made of shared latents, in its factored form") +
                      ": forward is for it",
                  {.subject = call});
 }
@@ -354,13 +355,14 @@ void attention_layer<T>::require_needed(const kv_cache<Storage>& cache, std::siz
 #ifdef LARQL_SEPARATE
 
 // What other files of a program find compiled: every element type and cache that there is.
-#define LARQL_LAYER(T, Storage)                                                                                      \
-    template kv_cache<Storage> attention_layer<T>::make_cache<Storage>(std::size_t, std::size_t) const;              \
-    template void attention_layer<T>::forward_into(const matrix_input<T>&, kv_cache<Storage>&, attention_result<T>&, \
-                                                   attention_workspace<T>&, const forward_options&,                  \
-                                                   kv_cache<Storage>*) const;                                        \
-    template void attention_layer<T>::run_batch(const matrix_input<T>&, std::span<const cached_sequence<Storage>>,   \
-                                                attention_result<T>&, attention_workspace<T>&, executor*) const;
+#define LARQL_LAYER(T, Storage)                                                                                        \
+    template kv_cache<Storage> attention_layer<T>::make_cache<Storage>(std::size_t, std::size_t) const;                \
+    template void attention_layer<T>::forward_into(const matrix_input<T>&, kv_cache<Storage>&, attention_result<T>&,   \
+                                                   attention_workspace<T>&, const forward_options&,                    \
+                                                   kv_cache<Storage>*) const;                                          \
+    template void attention_layer<T>::run_batch(const matrix_input<T>&, std::span<const cached_sequence<Storage>>,     \
+                                                attention_result<T>&, attention_workspace<T>&, const forward_options&) \
+        const;
 template class attention_layer<float>;
 LARQL_LAYER(float, float)
 LARQL_LAYER(float, bf16)

@@ -52,24 +52,36 @@ public:
 
     /// What a cache holds of new tokens: keys, normed and rotated, and with pools what weighs them, [T, 1, Di or 2*Di].
     /// @param x  [T, E]  the block's input
-    [[nodiscard]] tensor<T, 3> keys(const matrix_input<T>& x, std::size_t first_position) const {
+    [[nodiscard]] tensor<T, 3> keys(const matrix_input<T>& x, const token_places& at) const {
         tensor<T, 3> made = heads(x, tensor_role::indexer_k, 1);
         normalise_rows(made.data(), made.shape(0), made.shape(2), m_spec.indexer.k_norm,
                        m_w.vector(tensor_role::indexer_k_norm), m_w.vector(tensor_role::indexer_k_norm_bias));
-        rotate(made, first_position);
+        rotate(made, at);
         return m_spec.indexer.pool > 1 ? beside(made, heads(x, tensor_role::indexer_pool_gate, 1)) : made;
     }
 
-    /// The keys that new tokens see: all, up to top_k; the best top_k, of those that a token may see, beyond. Of pools,
-    /// the best top_k / pool and what lies behind the last whole one.
+    /// What new tokens, of one sequence or of many, score keys with.
+    struct token_queries {
+        tensor<T, 3> queries;  ///< [T, Hi, Di], rotated
+        tensor<T, 3> weights;  ///< [T, 1, Hi]
+    };
     /// @param x       [T, E]   the block's input
     /// @param latent  [T, Rq]  its normed query latent; unread where queries are made from the input
-    /// @param cached  [S, Di or 2*Di]  `keys` of all tokens, the new ones included
+    [[nodiscard]] token_queries queries(const matrix_input<T>& x, const matrix_input<T>& latent,
+                                        const token_places& at) const {
+        return {query_heads(m_spec.indexer.from_input ? normed(x) : latent, at),
+                heads(x, tensor_role::indexer_weights, 1)};
+    }
+
+    /// The keys that the last tokens of a sequence see: all, up to top_k; the best top_k, of those that a token may
+    /// see, beyond. Of pools, the best top_k / pool and what lies behind the last whole one.
+    /// @param of      has rows [first, first + tokens) for them
+    /// @param cached  [S, Di or 2*Di]  `keys` of all the sequence's tokens, these included
     /// @throws error limit_exceeded for more keys than positions of 32 bits
-    [[nodiscard]] key_selection select(const matrix_input<T>& x, const matrix_input<T>& latent,
+    [[nodiscard]] key_selection select(const token_queries& of, std::size_t first, std::size_t tokens,
                                        const matrix_input<T>& cached) const {
         const indexer_spec& spec = m_spec.indexer;
-        const std::size_t tokens = x.rows(), first_position = cached.rows() - tokens;
+        const std::size_t first_position = cached.rows() - tokens;
         if (cached.rows() > std::numeric_limits<std::uint32_t>::max())
             fail(errc::limit_exceeded, std::to_string(cached.rows()) + " keys, whose positions need more than 32 bits",
                  {.subject = "selection"});
@@ -82,13 +94,11 @@ public:
         }
         out.keys.resize(out.begins.back());
 
-        const tensor<T, 3> queries = query_heads(spec.from_input ? normed(x) : latent, first_position);
-        const tensor<T, 3> weights = heads(x, tensor_role::indexer_weights, 1);
         const matrix_input<T> pools = spec.pool > 1 ? matrix_input<T>(pooled(cached)) : cached;
         const std::size_t step = std::clamp<std::size_t>(most_products / (spec.heads * key_block), 1, 64);
         for (std::size_t t = 0; t < tokens; t += step) {
             const std::size_t end = std::min(t + step, tokens), width = (first_position + end) / spec.pool;
-            const std::vector<T> scores = score(queries, weights, pools, t, end, width);
+            const std::vector<T> scores = score(of, pools, first + t, first + end, width);
             m_threads.run(end - t, [&](std::size_t i) {
                 const std::span<std::uint32_t> list(out.keys.data() + out.begins[t + i],
                                                     out.begins[t + i + 1] - out.begins[t + i]);
@@ -122,19 +132,18 @@ private:
     }
 
     /// Queries, rotated, [T, Hi, Di].
-    [[nodiscard]] tensor<T, 3> query_heads(const matrix_input<T>& from, std::size_t first_position) const {
+    [[nodiscard]] tensor<T, 3> query_heads(const matrix_input<T>& from, const token_places& at) const {
         tensor<T, 3> made = heads(from, tensor_role::indexer_q_b, m_spec.indexer.heads);
-        rotate(made, first_position);
+        rotate(made, at);
         if (m_spec.indexer.per_head)
             apply_head_temperatures(made, m_w.vector(tensor_role::indexer_temperature_scale),
-                                    m_w.vector(tensor_role::indexer_temperature_bias), {.first = first_position});
+                                    m_w.vector(tensor_role::indexer_temperature_bias), at);
         return made;
     }
 
-    void rotate(tensor<T, 3>& x, std::size_t first_position) const {
+    void rotate(tensor<T, 3>& x, const token_places& at) const {
         const bool rope_first = m_spec.indexer.order == head_order::rope_nope;
-        apply_rope(x, rope_first ? 0 : x.shape(2) - m_rope.rotary_dim(), m_rope, m_spec.indexer.pairing,
-                   first_position);
+        apply_rope(x, rope_first ? 0 : x.shape(2) - m_rope.rotary_dim(), m_rope, m_spec.indexer.pairing, at);
     }
 
     /// The keys of a token: its best pools, and what lies behind the last whole one.
@@ -185,14 +194,14 @@ private:
         return keys;
     }
 
-    /// Scores of tokens [begin, end), [tokens, width]. What lies behind a token is scored with the rest, and not read.
+    /// Scores by rows [begin, end) of the queries, [tokens, width]. What lies behind a token is scored with the rest,
+    /// and not read.
     /// @param keys   [at least width, Di]
-    [[nodiscard]] std::vector<T> score(const tensor<T, 3>& queries, const tensor<T, 3>& weights,
-                                       const matrix_input<T>& keys, std::size_t begin, std::size_t end,
-                                       std::size_t width) const {
-        const std::size_t count = end - begin, heads = queries.shape(1), dim = queries.shape(2);
+    [[nodiscard]] std::vector<T> score(const token_queries& of, const matrix_input<T>& keys, std::size_t begin,
+                                       std::size_t end, std::size_t width) const {
+        const std::size_t count = end - begin, heads = of.queries.shape(1), dim = of.queries.shape(2);
         std::vector<T> scores(count * width, T(0)), products(count * heads * std::min(key_block, width));
-        const dense_rows<T> q{queries.data() + begin * heads * dim, count * heads, dim, dim};
+        const dense_rows<T> q{of.queries.data() + begin * heads * dim, count * heads, dim, dim};
         for (std::size_t first = 0; first < width; first += key_block) {
             const std::size_t n = std::min(key_block, width - first);
             const matrix_input<T> part = keys.row_range(first, first + n);
@@ -202,7 +211,7 @@ private:
             const std::size_t pieces = ceil_div(n, piece);
             m_threads.run(count * pieces, [&](std::size_t task) {
                 const std::size_t t = task / pieces, j = task % pieces * piece;
-                add_scores(products.data() + t * heads * n + j, n, weights.data() + (begin + t) * heads, heads,
+                add_scores(products.data() + t * heads * n + j, n, of.weights.data() + (begin + t) * heads, heads,
                            {scores.data() + t * width + first + j, std::min(piece, n - j)});
             });
         }

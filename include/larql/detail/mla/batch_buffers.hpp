@@ -6,6 +6,7 @@
 
 #include <larql/attention_batch.hpp>
 #include <larql/dtype.hpp>
+#include <larql/key_selection.hpp>
 #include <larql/rope.hpp>
 
 #include <cstddef>
@@ -18,12 +19,22 @@ namespace larql::detail {
 struct batch_buffers {
     std::vector<std::size_t> positions{};        // of each token
     std::vector<std::size_t> held{};             // by each cache before the call
+    std::vector<key_selection> selections{};     // of each sequence of a sparse block
     std::vector<rope_table> tables{};            // of each sequence, where they follow its length
     std::vector<const rope_table*> of_tokens{};  // of each token
     std::vector<attention_sequence<float>> of_float{};
     std::vector<attention_sequence<bf16>> of_bf16{};
     std::vector<attention_sequence<f16>> of_f16{};
     std::vector<attention_sequence<f8_e4m3>> of_f8{};
+
+    /// Empties what describes a call.
+    void clear() noexcept {
+        positions.clear();
+        held.clear();
+        selections.clear();
+        tables.clear();
+        of_tokens.clear();
+    }
 
     template <class Storage>
     [[nodiscard]] std::vector<attention_sequence<Storage>>& sequences() noexcept {
