@@ -163,6 +163,12 @@ TEST_CASE("sparse batch: what does not fit is refused, and leaves the caches as 
     CHECK(contains(problem(own, of_own, &few), "bad_value selection: is given, and the block has no use for it"));
     CHECK(contains(problem(shared, of_shared, nullptr), "bad_value selection: the block shares another's selection"));
     CHECK(contains(problem(shared, of_shared, &few), "x has 30 rows, and there are lists for 29 tokens"));
+    // A sequence without new tokens needs no lists, however long it is.
+    const key_selection made = own.forward(x).selection;
+    (void)shared.forward(x, c, {.selection = &made});
+    CHECK(shared.forward_batch(rows_of(x, 0, 1), std::vector<cached_sequence<float>>{{&c, 0}, {&d, 1}}).out.shape(0) ==
+          1);
+    for (kv_cache<float>* cache : {&c, &d}) cache->truncate(0);
     std::vector<cached_sequence<float>> indexed = of_own;
     indexed[0].index = &b;
     CHECK(contains(problem(own, indexed, nullptr), "bad_value index: is given, and the block has no use for it"));

@@ -106,7 +106,7 @@ void attention_layer<T>::require_batch(std::span<const cached_sequence<Storage>>
         require_index(sequences[i].index, position);
         if (sequences[i].tokens != 0)
             require_one_call(position, std::max(cache->longest(), position + sequences[i].tokens));
-        require_selection(selection, position + sequences[i].tokens);
+        require_selection(selection, sequences[i].tokens == 0 ? 0 : position + sequences[i].tokens);
         tokens += sequences[i].tokens;
     }
     if (selection != nullptr && !selection->empty() && selection->tokens() != rows)
