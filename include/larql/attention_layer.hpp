@@ -307,6 +307,11 @@ private:
     template <class Storage>
     void require_batch(std::span<const cached_sequence<Storage>> sequences, std::size_t rows,
                        const key_selection* selection) const;
+    /// Lists the tokens of a batch.
+    /// @return  whether a sequence has more keys than its tokens see
+    template <class Storage>
+    [[nodiscard]] bool describe_batch(std::span<const cached_sequence<Storage>> sequences,
+                                      detail::batch_buffers& lists) const;
     /// Puts what the projections in r made into the caches of a batch.
     /// @param index_keys  [N, 1, Di or 2*Di] of a block with an indexer of its own, or empty
     template <class Storage>

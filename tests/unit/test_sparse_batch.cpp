@@ -163,6 +163,9 @@ TEST_CASE("sparse batch: what does not fit is refused, and leaves the caches as 
     CHECK(contains(problem(own, of_own, &few), "bad_value selection: is given, and the block has no use for it"));
     CHECK(contains(problem(shared, of_shared, nullptr), "bad_value selection: the block shares another's selection"));
     CHECK(contains(problem(shared, of_shared, &few), "x has 30 rows, and there are lists for 29 tokens"));
+    CHECK(few.part(3, 2).keys == std::vector<std::uint32_t>{3, 4});
+    CHECK(few.part(3, 2).begins == std::vector<std::size_t>{0, 1, 2});
+    CHECK(few.part(3, 0).empty());
     // A sequence without new tokens needs no lists, however long it is.
     const key_selection made = own.forward(x).selection;
     (void)shared.forward(x, c, {.selection = &made});

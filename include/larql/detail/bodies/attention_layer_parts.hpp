@@ -190,6 +190,25 @@ void attention_layer<T>::attend_batch(std::span<const cached_sequence<Storage>> 
 
 template <class T>
 template <class Storage>
+bool attention_layer<T>::describe_batch(std::span<const cached_sequence<Storage>> sequences,
+                                        detail::batch_buffers& lists) const {
+    lists.clear();
+    bool selects = false;
+    for (const cached_sequence<Storage>& s : sequences) {
+        lists.held.push_back(s.cache->size());
+        const std::size_t position = first_new(*s.cache, s.tokens);
+        selects = selects || m_spec.indexer.selects(position + s.tokens);
+        for (std::size_t t = 0; t < s.tokens; ++t) lists.positions.push_back(position + t);
+        if (depends_on_length(m_spec.rope))
+            lists.tables.push_back(make_rope_table(m_spec.rope, static_cast<double>(position + s.tokens)));
+    }
+    for (std::size_t i = 0; i < lists.tables.size(); ++i)
+        lists.of_tokens.insert(lists.of_tokens.end(), sequences[i].tokens, &lists.tables[i]);
+    return selects;
+}
+
+template <class T>
+template <class Storage>
 void attention_layer<T>::append_batch(std::span<const cached_sequence<Storage>> sequences,
                                       const tensor<T, 3>& index_keys, const attention_result<T>& r) const {
     const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
@@ -249,18 +268,7 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
     require_batch(sequences, x.rows(), given.selection);
     if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     detail::batch_buffers& lists = memory.batch();
-    lists.clear();
-    bool selects = false;
-    for (const cached_sequence<Storage>& s : sequences) {
-        lists.held.push_back(s.cache->size());
-        const std::size_t position = first_new(*s.cache, s.tokens);
-        selects = selects || m_spec.indexer.selects(position + s.tokens);
-        for (std::size_t t = 0; t < s.tokens; ++t) lists.positions.push_back(position + t);
-        if (depends_on_length(m_spec.rope))
-            lists.tables.push_back(make_rope_table(m_spec.rope, static_cast<double>(position + s.tokens)));
-    }
-    for (std::size_t i = 0; i < lists.tables.size(); ++i)
-        lists.of_tokens.insert(lists.of_tokens.end(), sequences[i].tokens, &lists.tables[i]);
+    const bool selects = describe_batch(sequences, lists);
     const detail::token_places at{.positions = lists.positions, .tables = lists.of_tokens};
     try {
         detail::with_executor(given.threads, worth_threads(x.rows()), [&](executor& threads) {
@@ -282,14 +290,10 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
                 }
             } else {
                 append_batch(sequences, {}, r);
-                if (selects) {
-                    const auto select = [&](const cached_sequence<Storage>& s, std::size_t row) {
-                        key_selection part;
-                        for (std::size_t t = 0; t < s.tokens; ++t) part.append(given.selection->of(row + t));
-                        return part;
-                    };
-                    select_batch(sequences, select, lists.selections, r);
-                }
+                const auto select = [&](const cached_sequence<Storage>& s, std::size_t row) {
+                    return given.selection->part(row, s.tokens);
+                };
+                if (selects) select_batch(sequences, select, lists.selections, r);
             }
             attend_batch(sequences, r, memory, project, threads);
             project.apply_gate(x, r.context);
