@@ -39,7 +39,11 @@ std::string forms_of(const model_family& f) {
 }
 
 std::string notes_of(const model_family& f) {
-    if (!f.refused.empty()) return "refused: " + std::string(f.refused);
+    if (!f.refused.empty()) {
+        const bool in_gguf = f.model_types.front().empty();  // what else is called so is read
+        return (in_gguf ? "GGUF `" + std::string(f.gguf_architecture) + "` is refused: " : "refused: ") +
+               std::string(f.refused);
+    }
     std::string text;
     const auto add = [&](const std::string& note) { text += (text.empty() ? "" : "; ") + note; };
     if (f.indexer.blocks != larql::indexer_blocks::none) add("sparse: keys are chosen by an indexer");
