@@ -145,7 +145,8 @@ struct indexer_rule {
 /// How GGUF stores the rows of q and k.
 enum class gguf_rows : std::uint8_t {
     as_published,
-    interleaved,  ///< reordered by llama.cpp's converter so that rotated pairs are neighbours
+    interleaved,           ///< reordered by llama.cpp's converter so that rotated pairs are neighbours
+    halved_with_sections,  ///< as published, but in files that state rope.dimension_sections (its M-RoPE): half_split
 };
 
 struct model_config;
@@ -283,6 +284,18 @@ struct model_family {
     gguf_rows stored = gguf_rows::as_published;
     double gguf_log_multiplier = 0.0;  ///< GGUF's yarn_log_multiplier is so many times mscale_all_dim; 0: not read
     bool gguf_temperature = false;     ///< GGUF's `attention.temperature_*` are read
+    /// Of these GGUF has the scale alone: the length is the original context, and without a scale there is none.
+    bool gguf_temperature_by_original = false;
+    /// GGUF has no word for norms of heads without gains. So many experts has the published model that norms, and the
+    /// one that does not; any other number is refused.
+    std::size_t gguf_normed_experts = 0, gguf_unnormed_experts = 0;
+    std::size_t gguf_vocabulary = 0;  ///< not 0: files with so many tokens are this row's, and others are not
+    /// GGUF does not say which blocks have a window: all but block 0 and those whose number this divides.
+    std::size_t gguf_window_period = 0;
+    bool gguf_one_base = false;    ///< without rope.freq_base_swa windows rotate as other blocks, not by class_defaults
+    double gguf_full_share = 1.0;  ///< blocks that see all keys rotate this share of the elements that GGUF states
+    /// Keys that GGUF has not, and llama.cpp's programs have as constants.
+    std::span<const key_default> gguf_assumed{};
     /// GGUF states no `query_pre_attn_scalar`, and llama.cpp goes by the number of blocks. So many have the published
     /// models whose scale is 1 / sqrt(D), and the one whose scale is 1 / sqrt(E/H); any other number is refused.
     std::array<std::size_t, 4> gguf_head_blocks{};

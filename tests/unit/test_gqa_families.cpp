@@ -5,6 +5,7 @@
 #include <larql/attention_cost.hpp>
 #include <larql/checkpoint.hpp>
 #include <larql/detail/model/families.hpp>
+#include <larql/detail/model/gguf_fields.hpp>
 
 #include <nlohmann/json.hpp>
 #include <support/gguf_builder.hpp>
@@ -16,6 +17,8 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -205,6 +208,34 @@ constexpr std::string_view cases[] = {
     "paddleocr_vl_text",
 };
 
+// Files of tests/data/make_converted_cases.py, named after the folders of their references.
+constexpr std::string_view converted[] = {
+    "chatglm_converted",
+    "exaone_converted",
+    "gemma4_converted",
+    "gemma4_shared_converted",
+    "glm4_converted",
+    "glm4v_converted",
+    "glm_converted",
+    "granitemoehybrid_converted",
+    "hy_v3_converted",
+    "laguna_converted",
+    "laguna_elements_converted",
+    "lfm2_converted",
+    "lfm2_moe_converted",
+    "minicpm_converted",
+    "ministral3_converted",
+    "nemotron_nas_converted",
+    "olmo3_converted",
+    "qwen2_vl_converted",
+    "qwen3_5_converted",
+    "qwen3_5_moe_converted",
+    "qwen3_next_converted",
+    "qwen3_vl_converted",
+    "qwen3_vl_moe_converted",
+    "step3p5_converted",
+};
+
 std::string data() { return LARQL_TEST_DATA; }
 
 using larql::testing::blocks_of;
@@ -213,6 +244,67 @@ using larql::testing::problem_of;
 using larql::testing::rotated_of;
 using larql::testing::windows_of;
 using list = std::vector<std::size_t>;
+
+/// The metadata of a GGUF file of four layers, with what a test adds.
+class tiny_gguf {
+public:
+    explicit tiny_gguf(std::string architecture) : m_architecture(std::move(architecture)) {
+        for (const auto& [key, value] : {std::pair("block_count", 4U),
+                                         {"context_length", 64U},
+                                         {"embedding_length", 16U},
+                                         {"attention.head_count", 4U},
+                                         {"attention.head_count_kv", 2U},
+                                         {"attention.key_length", 4U},
+                                         {"attention.value_length", 4U}})
+            integer(key, value);
+        number("attention.layer_norm_rms_epsilon", 1e-6F);
+        number("rope.freq_base", 10000.0F);
+    }
+    tiny_gguf& integer(std::string_view key, unsigned value) { return set(key, builder::u32, le(value)); }
+    tiny_gguf& number(std::string_view key, float value) { return set(key, builder::f32, le(value)); }
+    tiny_gguf& flag(std::string_view key, bool value) {
+        return set(key, builder::boolean, value ? "\1" : std::string(1, '\0'));
+    }
+    tiny_gguf& integers(std::string_view key, const std::vector<unsigned>& values) {
+        std::string bytes = le(std::uint32_t{builder::u32}) + le(std::uint64_t{values.size()});
+        for (const unsigned value : values) bytes += le(value);
+        return set(key, builder::array, bytes);
+    }
+    tiny_gguf& flags(std::string_view key, const std::vector<bool>& values) {
+        std::string bytes = le(std::uint32_t{builder::boolean}) + le(std::uint64_t{values.size()});
+        for (const bool value : values) bytes += value ? '\1' : '\0';
+        return set(key, builder::array, bytes);
+    }
+    tiny_gguf& tensor(std::string name, std::vector<float> values) {
+        m_tensors[std::move(name)] = std::move(values);
+        return *this;
+    }
+    [[nodiscard]] std::vector<attention_spec> blocks() const { return config().blocks; }
+    [[nodiscard]] larql::model_config config() const {
+        builder file;
+        file.kv_string("general.architecture", m_architecture);
+        for (const auto& [key, entry] : m_entries) file.kv(m_architecture + "." + key, entry.first, entry.second);
+        for (const auto& [name, values] : m_tensors) file.floats(name, {values.size()}, values);
+        const larql::testing::temporary_folder folder;
+        const auto path = larql::testing::write_file(folder / "m.gguf", file.build());
+        return larql::read_model_config(larql::gguf_file::open(path));
+    }
+
+private:
+    using builder = larql::testing::gguf_builder;
+    template <class T>
+    static std::string le(T value) {
+        return larql::testing::le(value);
+    }
+    tiny_gguf& set(std::string_view key, std::uint32_t type, std::string bytes) {
+        m_entries[std::string(key)] = {type, std::move(bytes)};
+        return *this;
+    }
+
+    std::string m_architecture;
+    std::map<std::string, std::pair<std::uint32_t, std::string>> m_entries{};
+    std::map<std::string, std::vector<float>> m_tensors{};
+};
 
 }  // namespace
 
@@ -272,6 +364,18 @@ TEST_CASE("gqa families: GGUF files of llama.cpp's converter give what transform
     // GGUF has no place for gemma's query_pre_attn_scalar.
     LARQL_CHECK_ERROR(error("gemma2_converted"), errc::missing_key, "gemma2.query_pre_attn_scalar: GGUF has no place");
     CHECK(error("gemma2_converted", {{"query_pre_attn_scalar", 48}}) <= 2e-5);
+    for (const std::string_view name : converted) {
+        CAPTURE(name);
+        const std::string problem = larql::testing::error_of([&] { CHECK(error(std::string(name)) <= 2e-5); });
+        CHECK(problem == "no error");
+    }
+    // A number of tokens with or without the one that sees them.
+    LARQL_CHECK_ERROR(error("mimo_v2_flash_converted"), errc::missing_key,
+                      "mimo2.attention.sliding_window: GGUF does not tell whether the token itself is counted");
+    CHECK(error("mimo_v2_flash_converted", {{"sliding_window", 7}}) <= 2e-5);
+    CHECK(error("mimo_v2_flash_converted", {{"sliding_window_size", 6}}) <= 2e-5);
+    // Of the temperature, and of the size of chunks, which llama.cpp has as constants.
+    CHECK(error("llama4_converted", {{"attention_chunk_size", 12}, {"floor_scale", 10}, {"attn_scale", 0.3}}) <= 2e-5);
 }
 
 TEST_CASE("gqa families: a GGUF of gemma has the scale of its number of blocks, and no defaults of classes") {
@@ -307,6 +411,136 @@ TEST_CASE("gqa families: a GGUF of gemma has the scale of its number of blocks, 
     CHECK(block("gemma2", 42, 7).softcap == 0.0);
     CHECK(block("exaone4", 4, 0).sliding_window == 0);
     CHECK(block("nemotron", 4, 0).geometry.qk_rope_head_dim == 16);
+}
+
+TEST_CASE("gqa families: what GGUF leaves to llama.cpp's programs is taken from the published models, or refused") {
+    CHECK(tiny_gguf("llama4").integer("expert_count", 16).blocks()[0].q_norm.kind == larql::norm_kind::rms);
+    const auto maverick = tiny_gguf("llama4").integer("expert_count", 128).blocks();
+    CHECK(maverick[0].q_norm.kind == larql::norm_kind::none);
+    CHECK(maverick[0].chunk == 8192);
+    CHECK(maverick[3].chunk == 0);
+    CHECK(maverick[3].geometry.qk_rope_head_dim == 0);
+    CHECK(maverick[3].temperature.length == 8192.0);
+    CHECK(maverick[3].temperature.scale == 0.1);
+    LARQL_CHECK_ERROR(tiny_gguf("llama4").integer("expert_count", 8).blocks(), errc::missing_key,
+                      "llama4.use_qk_norm: GGUF has no place for it, and no published model has 8 experts");
+    LARQL_CHECK_ERROR(tiny_gguf("llama4").integer("expert_count", 16).integer("attention.sliding_window", 0).blocks(),
+                      errc::not_understood, "llama4.attention.sliding_window is stated");
+
+    // Without a temperature a file of architecture mistral3 is a Mistral's.
+    CHECK(tiny_gguf("mistral3").blocks()[0].temperature.scale == 0.0);
+    const auto warm = [](unsigned original) {
+        return tiny_gguf("mistral3")
+            .number("attention.temperature_scale", 0.1F)
+            .integer("rope.scaling.original_context_length", original)
+            .blocks()[0]
+            .temperature;
+    };
+    CHECK(warm(16).length == 16.0);
+    LARQL_CHECK_ERROR(warm(0), errc::bad_value, "mistral3.rope.scaling.original_context_length");
+    LARQL_CHECK_ERROR(tiny_gguf("mistral3").number("rope.scaling.yarn_log_multiplier", 0.5F).blocks(),
+                      errc::not_understood, "mistral3.rope.scaling.yarn_log_multiplier is 0.5");
+
+    // A larger base may be ChatGLM3's, or divided positions of ChatGLM2's; GLM-4 is known by its vocabulary.
+    LARQL_CHECK_ERROR(tiny_gguf("chatglm").number("rope.freq_base", 5e5F).blocks(), errc::not_understood,
+                      "chatglm.rope.freq_base is 500000, and \"chatglm\" has 10000");
+    CHECK(tiny_gguf("chatglm").integer("vocab_size", 151552).number("rope.freq_base", 5e5F).blocks()[0].rope.theta ==
+          5e5);
+
+    // Granite's switch of rotation.
+    LARQL_CHECK_ERROR(
+        tiny_gguf("granite").number("attention.scale", 0.5F).flag("rope.scaling.finetuned", false).blocks(),
+        errc::not_understood, "granite.rope.scaling.finetuned is false");
+}
+
+TEST_CASE("gqa families: a GGUF says which layers see a window, and what rotates and how many heads there are") {
+    using flags = std::vector<bool>;
+    const auto windows = [](const std::vector<attention_spec>& blocks) {
+        list sizes;
+        for (const attention_spec& spec : blocks) sizes.push_back(spec.sliding_window);
+        return sizes;
+    };
+    const auto laguna = tiny_gguf("laguna").integer("attention.sliding_window", 7).number("rope.freq_base_swa", 20.0F);
+    CHECK(windows(laguna.blocks()) == list{0, 7, 7, 7});
+    CHECK(windows(tiny_gguf("laguna").blocks()) == list{0, 0, 0, 0});
+    const auto listed = tiny_gguf(laguna).flags(larql::detail::gguf_windows, {true, false, false, true});
+    CHECK(windows(listed.blocks()) == list{7, 0, 0, 7});
+    CHECK(listed.blocks()[0].rope.theta == 20.0);
+    CHECK(listed.blocks()[0].geometry.qk_rope_head_dim == 4);
+    CHECK(tiny_gguf(listed).integer("rope.dimension_count", 2).blocks()[0].geometry.qk_rope_head_dim == 2);
+    const auto own = tiny_gguf(listed).integer("rope.dimension_count", 2).integer("rope.dimension_count_swa", 4);
+    CHECK(own.blocks()[0].geometry.qk_rope_head_dim == 4);
+    CHECK(own.blocks()[1].geometry.qk_rope_head_dim == 2);
+    LARQL_CHECK_ERROR(tiny_gguf("laguna").integer("attention.sliding_window", 7).blocks(), errc::missing_key,
+                      "laguna.rope.freq_base_swa: required and absent");
+    LARQL_CHECK_ERROR(tiny_gguf(laguna).integer(larql::detail::gguf_windows, 2).blocks(), errc::wrong_type,
+                      "laguna.attention.sliding_window_pattern: expected a flag for each layer");
+    LARQL_CHECK_ERROR(tiny_gguf("mimo2").integer("attention.sliding_window", 7).blocks(), errc::missing_key,
+                      "mimo2.attention.sliding_window_pattern");
+
+    // Windows of OLMo 3 have the base of the others, if they have none of their own; without any it is an OLMo 2.
+    const auto olmo = [] { return tiny_gguf("olmo2").number("rope.freq_base", 300.0F); };
+    CHECK(windows(olmo().integer("attention.sliding_window", 7).blocks()) == list{7, 7, 7, 0});
+    CHECK(olmo().integer("attention.sliding_window", 7).blocks()[0].rope.theta == 300.0);
+    CHECK(olmo().blocks()[0].rope.theta == 300.0);
+    CHECK(windows(olmo().blocks()) == list{0, 0, 0, 0});
+    CHECK(olmo().config().family == "olmo2");
+
+    // Half of a head, and divisors for it alone.
+    const auto step = [](const std::vector<float>& divisors) {
+        tiny_gguf file("step35");
+        file.integer("attention.sliding_window", 7).number("rope.freq_base_swa", 20.0F);
+        file.flags(larql::detail::gguf_windows, flags{false, true, true, true});
+        return file.tensor("rope_freqs.weight", divisors);
+    };
+    CHECK(step({3.0F, 1.0F}).blocks()[0].geometry.qk_rope_head_dim == 2);
+    CHECK(step({3.0F, 1.0F}).blocks()[0].rope.divisors == std::vector<double>{3.0});
+    CHECK(step({3.0F, 1.0F}).blocks()[1].geometry.qk_rope_head_dim == 4);
+    CHECK(step({3.0F, 1.0F}).blocks()[1].rope.divisors.empty());
+    LARQL_CHECK_ERROR(step({3.0F, 2.0F}).blocks(), errc::not_understood, "elements that do not rotate");
+
+    // Lists of heads: a number for each layer, and no layer without, but where layers may have no attention.
+    const auto heads = [](const std::string& architecture, const std::vector<unsigned>& query,
+                          const std::vector<unsigned>& key) {
+        tiny_gguf file(architecture);
+        return file.integers("attention.head_count", query).integers("attention.head_count_kv", key);
+    };
+    CHECK(heads("laguna", {4, 6, 8, 2}, {2, 2, 2, 1}).blocks()[1].geometry.num_heads == 6);
+    CHECK(heads("laguna", {4, 6, 8, 2}, {2, 2, 2, 1}).blocks()[3].geometry.kv_heads() == 1);
+    LARQL_CHECK_ERROR(heads("laguna", {4, 6, 8}, {2, 2, 2, 1}).blocks(), errc::bad_value,
+                      "laguna.attention.head_count: expected 4 numbers, got 3");
+    LARQL_CHECK_ERROR(heads("laguna", {4, 6, 0, 2}, {2, 2, 2, 1}).blocks(), errc::bad_value,
+                      "laguna.attention.head_count[2]: expected 1 to 1048576, got 0");
+    list with_attention;
+    for (const attention_spec& spec : heads("deci", {4, 0, 4, 4}, {2, 0, 0, 4}).blocks())
+        with_attention.push_back(spec.layer);
+    CHECK(with_attention == list{0, 3});
+    LARQL_CHECK_ERROR(heads("llama", {4, 4, 4, 4}, {2, 1, 2, 2}).blocks(), errc::unsupported_architecture,
+                      "llama.attention.head_count_kv: differs from layer to layer");
+
+    const auto layers_of = [](const tiny_gguf& file) {
+        list layers;
+        for (const attention_spec& spec : file.blocks()) layers.push_back(spec.layer);
+        return layers;
+    };
+    CHECK(layers_of(tiny_gguf("qwen35")) == list{3});
+    CHECK(layers_of(tiny_gguf("qwen35").integer("full_attention_interval", 2)) == list{1, 3});
+    LARQL_CHECK_ERROR(tiny_gguf("qwen35").integer("full_attention_interval", 0).blocks(), errc::bad_value,
+                      "qwen35.full_attention_interval: expected 1 to");
+
+    // Heads of Gemma 4 rotate whole, of either size.
+    const auto gemma = [](unsigned rotated, unsigned rotated_of_windows) {
+        tiny_gguf file("gemma4");
+        file.integer("attention.sliding_window", 7).number("rope.freq_base_swa", 20.0F);
+        file.flags(larql::detail::gguf_windows, flags{true, false, true, false});
+        file.integer("attention.key_length_swa", 2).integer("attention.value_length_swa", 2);
+        file.integer("rope.dimension_count", rotated).integer("rope.dimension_count_swa", rotated_of_windows);
+        return file.blocks();
+    };
+    CHECK(gemma(4, 2)[0].geometry.qk_head_dim() == 2);
+    CHECK(gemma(4, 2)[1].geometry.qk_head_dim() == 4);
+    LARQL_CHECK_ERROR(gemma(2, 2), errc::shape_mismatch, "gemma4.rope.dimension_count: is 2");
+    LARQL_CHECK_ERROR(gemma(4, 4), errc::shape_mismatch, "gemma4.rope.dimension_count_swa: is 4, and heads have 2");
 }
 
 TEST_CASE("gqa families: phi3 takes the rope type \"yarn\" for longrope") {

@@ -66,8 +66,8 @@ private:
 /// The pairing of the rotated rows in the model's own safetensors, which GGUF may have stored in another.
 inline rope_pairing published_pairing(const checkpoint& source, const attention_spec& spec) {
     const model_family& family = source.family();
-    const bool reordered = source.has_gguf_names() && family.stored == gguf_rows::interleaved &&
-                           spec.geometry.pairing == rope_pairing::interleaved;
+    const bool reordered = source.has_gguf_names() && family.stored != gguf_rows::as_published &&
+                           spec.geometry.pairing != rope_pairing::none;
     return reordered ? family.pairing : spec.geometry.pairing;
 }
 

@@ -77,6 +77,13 @@ public:
         return std::vector<double>(integers->begin(), integers->end());
     }
 
+    /// A number for each layer, if the key holds such a list.
+    [[nodiscard]] std::optional<std::vector<std::uint64_t>> of_layers(std::string_view name) const {
+        const gguf_value* value = find(name);
+        if (value == nullptr || !value->is_array()) return std::nullopt;
+        return guarded<std::vector<std::uint64_t>>(name, value);
+    }
+
     [[nodiscard]] std::uint64_t required(std::string_view name) const {
         if (find(name) == nullptr) m_problems->add(errc::missing_key, key(name), "required and absent");
         return integer(name).value_or(0);
@@ -150,7 +157,13 @@ private:
 };
 
 inline constexpr std::string_view gguf_windows = "attention.sliding_window_pattern";
-constexpr bool reads_gguf_windows(const model_family& f) noexcept { return f.windows == window_rule::pattern; }
+inline constexpr std::string_view gguf_linear_layers = "attention.recurrent_layers";
+inline constexpr std::string_view gguf_interval = "full_attention_interval";  // which is read and not written
+constexpr bool reads_gguf_windows(const model_family& f) noexcept {
+    if (f.windows == window_rule::pattern) return true;
+    return f.kind == attention_kind::gqa &&
+           (f.windows == window_rule::layer_types || f.windows == window_rule::but_period);
+}
 
 /// Reads the rows that GGUF states under names of its own, and reports what nobody claims.
 class gguf_values_reader {
@@ -163,6 +176,7 @@ public:
             const std::string_view name = stated_name(row);
             if (name.empty()) continue;
             if (row.type == value_type::number && row.low > 0.0 && m_fields.says_none(name)) continue;  // 0: not set
+            if (reads_otherwise(row.key)) continue;
             if (row.read_by != nullptr && !row.read_by(*m_values.family)) {
                 if (!m_fields.says_none(name, row.neutral)) does_not_have(name);
                 continue;
@@ -192,6 +206,22 @@ private:
         return {};
     }
 
+    /// Whether the value of a key is of blocks with a window alone (gguf_layers.hpp).
+    [[nodiscard]] bool reads_otherwise(model_key key) const {
+        return key == model_key::rope_local_theta && reads_gguf_ropes(*m_values.family);
+    }
+
+    /// An integer; where the family has a number for each layer, the first that is not 0.
+    [[nodiscard]] std::optional<std::uint64_t> read_integer(const key_row& row, std::string_view name) const {
+        const bool of_heads = row.key == model_key::num_attention_heads || row.key == model_key::num_key_value_heads;
+        if (of_heads && reads_gguf_layers(*m_values.family))
+            if (const auto list = m_fields.of_layers(name)) {
+                const auto some = std::ranges::find_if(*list, [](std::uint64_t n) { return n != 0; });
+                return some != list->end() ? std::optional(*some) : std::nullopt;
+            }
+        return m_fields.integer(name);
+    }
+
     std::optional<config_value> read_value(const key_row& row, std::string_view name) const {
         const auto out_of_bounds = [&](const std::string& got) -> std::optional<config_value> {
             m_fields.problems().add(errc::bad_value, m_fields.key(name),
@@ -200,7 +230,7 @@ private:
         };
         switch (row.type) {
             case value_type::integer: {
-                const auto value = m_fields.integer(name);
+                const auto value = read_integer(row, name);
                 if (!value) return std::nullopt;
                 if (static_cast<double>(*value) < row.low || static_cast<double>(*value) > row.high)
                     return out_of_bounds(std::to_string(*value));
@@ -235,7 +265,15 @@ private:
         const auto inert = m_values.family->inert_keys;
         return std::ranges::any_of(top_keys, names) || std::ranges::any_of(rope_keys, names) ||
                (name == gguf_windows && reads_gguf_windows(*m_values.family)) ||
+               (name == gguf_linear_layers && m_values.family->linear_layers) ||
+               (name == gguf_interval && reads_attention_interval(*m_values.family)) || of_windows(name) ||
                std::ranges::find(inert, name) != inert.end();
+    }
+    /// Whether gguf_layers.hpp reads a key of blocks with a window.
+    [[nodiscard]] bool of_windows(std::string_view name) const {
+        const bool sizes = name == "attention.key_length_swa" || name == "attention.value_length_swa";
+        return (name == "rope.dimension_count_swa" && reads_gguf_ropes(*m_values.family)) ||
+               (sizes && m_values.family->lists(model_key::global_head_dim));
     }
     [[nodiscard]] bool allows(const inert_key& known) const {
         switch (known.allowed) {

@@ -9,6 +9,7 @@
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/gguf_indexer.hpp>
 #include <larql/detail/model/gguf_latent.hpp>
+#include <larql/detail/model/gguf_layers.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>
 #include <larql/detail/model/names.hpp>
@@ -38,6 +39,26 @@ inline std::string_view gguf_routing(const gguf_file& file, const gguf_fields& f
     return "softmax";
 }
 
+/// The tokens of a file's vocabulary, by any of the places that tell; 0 if none does.
+inline std::uint64_t gguf_vocabulary(const gguf_file& file, const gguf_fields& fields) {
+    if (const gguf_value* tokens = file.find_value("tokenizer.ggml.tokens"); tokens != nullptr && tokens->is_array())
+        return tokens->count();
+    const tensor_info* embedding = file.find_tensor("token_embd.weight");
+    if (embedding != nullptr && !embedding->shape.empty()) return embedding->shape.front();
+    return fields.integer("vocab_size").value_or(0);
+}
+
+/// Whether a file has what tells a row from others of its architecture.
+inline bool gguf_shows(const gguf_file& file, const gguf_fields& fields, const model_family& row) {
+    if (row.gguf_vocabulary != 0 && row.gguf_vocabulary != gguf_vocabulary(file, fields)) return false;
+    if (row.windows == window_rule::pattern && fields.says_none("attention.sliding_window")) return false;
+    const tensor_info* gate = file.find_tensor("blk.0.attn_gate.weight");
+    if (!row.head_counts || gate == nullptr || gate->shape.empty()) return true;
+    const tensor_info* output = file.find_tensor("blk.0.attn_output.weight");  // its columns: the heads' outputs
+    const bool whole = output != nullptr && gate->shape.front() == output->columns();
+    return whole == (row.gate == output_gate::per_element);
+}
+
 /// The family of a GGUF architecture, or null.
 inline const model_family* find_gguf_family(std::span<const model_family> rows, const gguf_file& file,
                                             std::string_view architecture) {
@@ -48,7 +69,8 @@ inline const model_family* find_gguf_family(std::span<const model_family> rows, 
     };
     const bool alone = std::ranges::count_if(rows, named) == 1;
     const auto routed = [&](const model_family& row) {
-        return named(row) && (alone || row.routing.empty() || row.routing == gguf_routing(file, fields));
+        return named(row) && (alone || ((row.routing.empty() || row.routing == gguf_routing(file, fields)) &&
+                                        gguf_shows(file, fields, row)));
     };
     const auto best = std::ranges::find_if(rows, routed);
     return best != rows.end() ? &*best : nullptr;
@@ -145,17 +167,21 @@ inline void read_gguf_rope(const gguf_file& file, const gguf_fields& fields, con
 /// The temperature of queries, where the architecture's graph applies it.
 inline void read_gguf_temperature(const gguf_fields& fields, model_values& values) {
     const bool scaled = !fields.says_none("attention.temperature_scale");
-    if (!scaled) return;
-    if (!values.family->gguf_temperature) {
+    const bool by_original = values.family->gguf_temperature_by_original;
+    if (!scaled) {
+        if (by_original) values.top.set(model_key::temperature_scale, 0.0, fields.key("attention.temperature_scale"));
+        return;
+    }
+    if (!values.family->gguf_temperature && !by_original) {
         values.not_understood.push_back(fields.key("attention.temperature_scale") + " is stated, which \"" +
                                         std::string(values.family->name) + "\" does not have");
         return;
     }
     if (const auto scale = fields.number("attention.temperature_scale"))
         values.top.set(model_key::temperature_scale, *scale, fields.key("attention.temperature_scale"));
-    if (const std::uint64_t length = fields.required("attention.temperature_length"))
-        values.top.set(model_key::temperature_length, static_cast<double>(length),
-                       fields.key("attention.temperature_length"));
+    const char* of_length = by_original ? "rope.scaling.original_context_length" : "attention.temperature_length";
+    if (const std::uint64_t length = fields.required(of_length))
+        values.top.set(model_key::temperature_length, static_cast<double>(length), fields.key(of_length));
 }
 
 /// Plain attention: what the architecture fixes is held against what the file says.
@@ -171,11 +197,16 @@ inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
                                   " elements: \"" + std::string(values.family->name) +
                                   "\" rotates and weighs all of them");
     };
-    if (!values.family->partial_rotary)
+    if (!values.family->partial_rotary || values.family->share_of_proportional)
         require("rope.dimension_count");
     else if (const auto rotated = fields.integer("rope.dimension_count"))
         values.top.set(model_key::rotary_dim, *rotated, fields.key("rope.dimension_count"));
-    require("attention.value_length");
+    const std::uint64_t value = fields.integer("attention.value_length").value_or(head_dim);
+    const std::string name = fields.key("attention.value_length");
+    if (!values.family->lists(model_key::v_head_dim))
+        require("attention.value_length");
+    else if (is_gguf_size(fields, name, value))
+        values.top.set(model_key::v_head_dim, value, name);
 }
 
 /// Whether the file has biases that config.json would state with `attention_bias`.
@@ -191,48 +222,20 @@ inline bool has_biases(const gguf_file& file, const name_matcher& names, const m
     return false;
 }
 
-/// Layers without key/value heads have no attention (llama.cpp conversion/kimi_linear.py).
-inline void read_gguf_layer_types(const gguf_fields& fields, model_values& values) {
-    constexpr const char* name = "attention.head_count_kv";
-    const gguf_value* stated = fields.find(name);
-    if (stated == nullptr || !stated->is_array()) return;
-    const auto heads = fields.numbers(name);
-    if (!heads || std::ranges::find(*heads, 0.0) == heads->end()) return;
-    if (!values.family->linear_layers) {
-        fields.problems().add(errc::unsupported_architecture, fields.key(name), "differs from layer to layer");
-        return;
-    }
-    std::vector<std::string> types;
-    for (const double count : *heads) types.emplace_back(count == 0.0 ? linear_layer : full_layer);
-    const std::uint64_t blocks = values.top.size(model_key::num_hidden_layers);
-    const std::uint64_t predicting = values.top.size(model_key::num_nextn_predict_layers);
-    if (predicting < blocks && types.size() == blocks) types.resize(static_cast<std::size_t>(blocks - predicting));
-    values.top.set(model_key::layer_types, std::move(types), fields.key(name));
-}
-
-/// Which layers have a window: one flag each, or the number of layers from one without to the next (llama.cpp
-/// conversion/gemma.py and llama_hparams::set_swa_pattern, where the last of each such number has none).
-inline void read_gguf_windows(const gguf_fields& fields, model_values& values) {
-    if (!reads_gguf_windows(*values.family)) return;
-    const gguf_value* stated = fields.find(gguf_windows);
-    if (stated == nullptr) return;
-    if (!stated->is_array()) {
-        if (const auto period = fields.integer(gguf_windows))
-            values.top.set(model_key::sliding_window_pattern, *period, fields.key(gguf_windows));
-        return;
-    }
-    std::vector<std::string> types;
-    for (const double windowed : fields.numbers(gguf_windows).value_or(std::vector<double>{}))
-        types.emplace_back(windowed != 0.0 ? sliding_layer : full_layer);
-    values.top.set(model_key::layer_types, std::move(types), fields.key(gguf_windows));
-}
-
 /// Numbers that files of a family state and config.json does not: another would be another model.
 inline void check_gguf_constants(const gguf_fields& fields, model_values& values) {
     for (const fixed_number& fixed : values.family->gguf_output.stated)
         if (const auto stated = fields.number(fixed.name); stated && *stated != fixed.value)
             values.not_understood.push_back(fields.key(fixed.name) + " is " + shown(*stated) + ", and \"" +
                                             std::string(values.family->name) + "\" has " + shown(fixed.value));
+}
+
+/// The pairing of the rows of q and k in this file.
+inline rope_pairing stored_gguf_pairing(const gguf_fields& fields, const model_family& family) {
+    if (family.stored == gguf_rows::interleaved) return rope_pairing::interleaved;
+    const bool halved =
+        family.stored == gguf_rows::halved_with_sections && fields.find("rope.dimension_sections") != nullptr;
+    return halved ? rope_pairing::half_split : family.pairing;
 }
 
 /// Reads a GGUF file's metadata.
@@ -263,7 +266,11 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     if (values.family->windows == window_rule::from_block && values.top.size(model_key::sliding_window) != 0)
         values.not_understood.push_back(values.top.name(model_key::sliding_window) +
                                         " is stated, and no key says from which block on");
+    read_gguf_layers(fields, values);
+    read_gguf_value_is_key(file, names, values);
+    set_gguf_constants(fields, values);
     read_gguf_rope(file, fields, reader, names, values);
+    split_gguf_ropes(fields, values);
     read_gguf_temperature(fields, values);
     check_gguf_constants(fields, values);
 
@@ -271,6 +278,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
     values.top.set(model_key::attention_bias, has_biases(file, names, values), "attention biases");
     const auto q_norm = names.spell({tensor_role::q_norm, false, 0, 0}, "");
     values.top.set(model_key::qk_norm, q_norm && file.find_tensor(*q_norm) != nullptr, "attn_q_norm");
+    read_gguf_unseen_norms(values);
     if (values.family->gguf_untruncated)
         values.ropes.front().keys.set(model_key::rope_truncate, false, "rope.scaling.type");
     const bool tied = !file.tensors().empty() && file.find_tensor("output.weight") == nullptr;
@@ -281,8 +289,7 @@ inline void read_gguf_values(const gguf_file& file, std::string_view architectur
                                                         {model_key::eos_token_id, "tokenizer.ggml.eos_token_id"}};
     for (const auto& [key, name] : tokens)
         if (const auto token = file.find<std::uint64_t>(name)) values.top.set(key, *token, name);
-    values.stored_pairing =
-        values.family->stored == gguf_rows::interleaved ? rope_pairing::interleaved : values.family->pairing;
+    values.stored_pairing = stored_gguf_pairing(fields, *values.family);
 }
 
 }  // namespace larql::detail

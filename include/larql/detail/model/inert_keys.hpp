@@ -132,7 +132,7 @@ inline constexpr inert_key hf_inert_keys[] = {
 /// The same below a GGUF architecture's prefix.
 inline constexpr inert_key gguf_inert_keys[] = {
     {"attention.causal", inert_key::when::yes},
-    {"rope.scaling.finetuned"},
+    {"rope.scaling.finetuned"},  // read by gguf_source.hpp, where it says that heads rotate
     {"rope.scaling.yarn_ext_factor", inert_key::when::one},
     {"rope.scaling.yarn_attn_factor", inert_key::when::one},
     {"rope.dimension_sections"},  // for text all axes are equal
@@ -142,7 +142,6 @@ inline constexpr inert_key gguf_inert_keys[] = {
     {"embedding_scale", inert_key::when::one},
     {"residual_scale", inert_key::when::one},
     {"attention.output_scale", inert_key::when::no},
-    {"attention.value_scale", inert_key::when::no},
     {"attention.value_length"},  // read with the sizes, see gguf_source.hpp
     {"attention.key_length_mla"},
     {"attention.value_length_mla"},

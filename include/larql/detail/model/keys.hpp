@@ -103,6 +103,16 @@ constexpr bool reads_multiplier(const model_family& f) {
     return f.scale == scale_rule::stated || f.scale == scale_rule::stated_or_usual;
 }
 constexpr bool reads_temperature(const model_family& f) { return f.temperature; }
+/// Whether GGUF states sizes for each layer.
+constexpr bool reads_gguf_layers(const model_family& f) {
+    return f.kind == attention_kind::gqa &&
+           (f.head_counts || f.block_configs || !f.window_keys.empty() || f.lists(model_key::global_head_dim));
+}
+/// Whether blocks with a window rotate by keys of their own in GGUF, and not unscaled by a base alone.
+constexpr bool reads_gguf_ropes(const model_family& f) {
+    return f.kind == attention_kind::gqa && !f.default_local_theta &&
+           (f.dictionaries == dictionary_rule::by_layer_type || f.lists(model_key::global_head_dim));
+}
 constexpr bool reads_partial(const model_family& f) { return f.partial_rotary; }
 constexpr bool reads_magnitudes(const model_family& f) { return f.longrope == longrope_rule::short_alone; }
 constexpr bool reads_alpha(const model_family& f) { return f.dynamic_alpha; }
@@ -176,7 +186,7 @@ inline constexpr key_row top_keys[] = {
     {model_key::softcap,                    value_type::number,  0,          any_finite,     {"attn_logit_softcapping"},           {"attn_logit_softcapping"},           reads_softcap},
     {model_key::attention_multiplier,       value_type::number,  above_zero, any_finite,     {"attention_multiplier"},             {"attention.scale"},                  reads_multiplier},
     {model_key::key_multiplier,             value_type::number,  above_zero, any_finite,     {"key_multiplier"},                   {},                                   lists<model_key::key_multiplier>, 1.0},
-    {model_key::value_scale,                value_type::number,  above_zero, any_finite,     {"attention_value_scale"},            {},                                   lists<model_key::value_scale>, 1.0},
+    {model_key::value_scale,                value_type::number,  above_zero, any_finite,     {"attention_value_scale"},            {"attention.value_scale"},            lists<model_key::value_scale>, 1.0},
     {model_key::query_pre_attn_scalar,      value_type::number,  above_zero, any_finite,     {"query_pre_attn_scalar"},            {},                                   reads_query_scalar},
     {model_key::temperature_tuning,         value_type::flag,    0,          1,              {"attn_temperature_tuning"},          {},                                   reads_tuning},
     {model_key::temperature_scale,          value_type::number,  above_zero, any_finite,     {"attn_scale"},                       {},                                   reads_tuning},

@@ -98,6 +98,7 @@ public:
         if (m_family.windows == window_rule::none) return 0;
         if (!top.find<bool>(model_key::use_sliding_window).value_or(m_family.window_by_default)) return 0;
         if (const std::size_t previous = top.size(model_key::previous_tokens); previous != 0) return previous + 1;
+        if (m_values.from_gguf && m_family.lists(model_key::previous_tokens)) require_own_window();
         if (top.stated(model_key::sliding_window)) return top.size(model_key::sliding_window);
         if (top.stated(model_key::local_attention)) return top.size(model_key::local_attention) / 2;
         if (!m_values.class_defaults) return 0;
@@ -107,6 +108,16 @@ public:
     }
 
 private:
+    /// Reports a window that no configuration of the caller's states, where the file's number may be either.
+    void require_own_window() {
+        const std::string name = m_values.top.name(model_key::sliding_window);
+        if (name.starts_with(m_values.where) && m_reported.insert(name))
+            m_problems.add(errc::missing_key, name,
+                           "GGUF does not tell whether the token itself is counted, as llama.cpp takes it, or those "
+                           "before it, as transformers does: state sliding_window or sliding_window_size with --config "
+                           "(checkpoint::open's `config`)");
+    }
+
     /// The blocks that `no_rope_layers` names, where the family goes by it.
     void read_no_rope(std::vector<layer_plan>& all) {
         if (m_family.nope != nope_rule::listed) return;

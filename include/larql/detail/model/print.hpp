@@ -162,9 +162,13 @@ inline bool is_printable(const model_values& values) {
     const model_family& f = *values.family;
     const bool windows = f.windows == window_rule::none || f.windows == window_rule::every_block ||
                          f.windows == window_rule::from_block || f.windows == window_rule::layer_types;
+    // Layers that differ, a magnitude by lengths that GGUF does not have, and what reads images beside the text.
+    const bool others = values.by_layer || values.ropes.size() > 1 || f.linear_layers || f.default_local_theta ||
+                        f.longrope != longrope_rule::usual || f.classes.front().ends_with("ForConditionalGeneration");
     return f.kind != attention_kind::gqa ||
-           (windows && f.nope == nope_rule::none && f.scale != scale_rule::inverse_sqrt_stated && !f.partial_rotary &&
-            f.aliases.empty() && f.reads == decltype(f.reads){} && values.top.size(model_key::n_routed_experts) == 0);
+           (windows && !others && f.nope == nope_rule::none && f.scale != scale_rule::inverse_sqrt_stated &&
+            !f.partial_rotary && f.aliases.empty() && f.reads == decltype(f.reads){} &&
+            values.top.size(model_key::n_routed_experts) == 0);
 }
 
 /// The name of a key in a family's config.json: its own, if it has one.

@@ -156,6 +156,11 @@ private:
         spec.gate = m_values.flag_or_default(model_key::mla_use_output_gate) ? m_family.gate_by_key : m_family.gate;
         spec.gated_by = m_family.gated_by;
         const bool normed = !m_family.lists(model_key::qk_norm) || m_values.flag_or_default(model_key::qk_norm);
+        if (m_values.from_gguf && m_family.gguf_normed_experts != 0 && !top().stated(model_key::qk_norm))
+            m_problems.add(errc::missing_key, m_values.where + "use_qk_norm",
+                           "GGUF has no place for it, and no published model has " +
+                               std::to_string(top().size(model_key::n_routed_experts)) +
+                               " experts: state it with --config (checkpoint::open's `config`)");
         if (normed) spec.q_norm = with_eps(m_family.q_norm);
         if (normed) spec.k_norm = with_eps(m_family.k_norm);
         spec.v_norm = with_eps(m_family.v_norm);
@@ -328,7 +333,7 @@ private:
         if (m_family.temperature && !scale)
             m_problems.add(errc::missing_key, m_values.where + "llama_4_scaling_beta",
                            "required and absent: the factor of the queries by position");
-        if (scale && spec.temperature.length == 0.0)
+        if (spec.temperature.scale != 0.0 && spec.temperature.length == 0.0)
             m_problems.add(errc::missing_key, m_values.where + "original_max_position_embeddings",
                            "required by the queries' temperature and absent");
     }

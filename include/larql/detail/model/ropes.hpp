@@ -78,7 +78,8 @@ public:
         rope.kind = kind(keys);
         require_read(keys, rope.kind);
         rope.rotary_dim = whole;
-        const auto dim = stated_rotary_dim(whole);
+        const auto own = keys.find<std::uint64_t>(model_key::rotary_dim);  // of layers of one type, in GGUF
+        const auto dim = own ? std::optional(static_cast<std::size_t>(*own)) : stated_rotary_dim(whole);
         const auto stated_share = first<double>(keys, model_key::partial_rotary_factor);
         const auto share = dim && !stated_share ? std::nullopt : stated_share ? stated_share : default_share();
         if (share && rope.kind == rope_kind::proportional) {
@@ -172,11 +173,13 @@ private:
     /// Reports a rope type that the family's code does not have.
     void require_read(const key_values& keys, rope_kind found) {
         const dictionary_rule rule = m_family.dictionaries;
-        const bool good = m_values.ropes.empty() || (rule == dictionary_rule::linear     ? found == rope_kind::linear
-                                                     : rule == dictionary_rule::longrope ? found == rope_kind::longrope
-                                                     : rule == dictionary_rule::default_or_longrope
-                                                         ? found == rope_kind::longrope || found == rope_kind::standard
-                                                         : true);
+        const bool unscaled = m_values.from_gguf && found == rope_kind::standard;  // a file of GGUF always says it
+        const bool good = m_values.ropes.empty() || unscaled ||
+                          (rule == dictionary_rule::linear     ? found == rope_kind::linear
+                           : rule == dictionary_rule::longrope ? found == rope_kind::longrope
+                           : rule == dictionary_rule::default_or_longrope
+                               ? found == rope_kind::longrope || found == rope_kind::standard
+                               : true);
         if (!good && m_reported.insert("rope type"))
             m_not_understood.push_back(keys.name(model_key::rope_type, m_values.where + "rope_parameters") + ": \"" +
                                        std::string(m_family.name) + "\" has no rope type \"" +

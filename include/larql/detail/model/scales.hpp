@@ -68,6 +68,7 @@ private:
         const auto stated = top().find<double>(model_key::query_pre_attn_scalar);
         if (stated || !m_values.from_gguf)
             return stated ? *stated : m_family.default_of(model_key::query_pre_attn_scalar).value_or(head);
+        if (m_family.gguf_wide_blocks == 0) return head;
         const std::size_t blocks = top().size(model_key::num_hidden_layers);
         if (blocks == m_family.gguf_wide_blocks && g.num_heads != 0)
             return static_cast<double>(g.hidden_size / g.num_heads);

@@ -11,6 +11,19 @@
 
 namespace larql::detail {
 
+/// What the layers of LFM2 that have attention compute.
+constexpr model_family short_convolutions(model_family row) {
+    row.names = lfm2_names;
+    row.q_norm = row.k_norm = rms_heads;
+    row.linear_layers = true;
+    row.default_rope_theta = 1000000.0;
+    row.default_rms_norm_eps = 1e-5;
+    row.defaults = {{{model_key::full_attention_interval, 1.0}}};
+    row.aliases = lfm2_aliases;
+    row.inert_keys = lfm2_inert;
+    return row;
+}
+
 inline constexpr model_family hybrid_families[] = {
     {.name = "mllama",  // Llama 3.2 Vision, for text, which passes by the layers that attend to an image
      .model_types = {"mllama_text_model"},
@@ -21,18 +34,14 @@ inline constexpr model_family hybrid_families[] = {
      .default_rope_theta = 500000.0,
      .default_rms_norm_eps = 1e-5,
      .defaults = {{{model_key::full_attention_interval, 1.0}, {model_key::num_key_value_heads, 8.0}}}},
-    {.name = "lfm2",  // modeling_lfm2.py, modeling_lfm2_moe.py
-     .model_types = {"lfm2", "lfm2_moe"},
-     .classes = {"Lfm2ForCausalLM", "Lfm2Model", "Lfm2MoeForCausalLM", "Lfm2MoeModel"},
-     .names = lfm2_names,
-     .q_norm = rms_heads,
-     .k_norm = rms_heads,
-     .linear_layers = true,
-     .default_rope_theta = 1000000.0,
-     .default_rms_norm_eps = 1e-5,
-     .defaults = {{{model_key::full_attention_interval, 1.0}}},
-     .aliases = lfm2_aliases,
-     .inert_keys = lfm2_inert},
+    short_convolutions({.name = "lfm2",  // modeling_lfm2.py
+                        .model_types = {"lfm2"},
+                        .classes = {"Lfm2ForCausalLM", "Lfm2Model"},
+                        .gguf_architecture = "lfm2"}),
+    short_convolutions({.name = "lfm2_moe",  // modeling_lfm2_moe.py
+                        .model_types = {"lfm2_moe"},
+                        .classes = {"Lfm2MoeForCausalLM", "Lfm2MoeModel"},
+                        .gguf_architecture = "lfm2moe"}),
     {.name = "falcon_h1",
      .model_types = {"falcon_h1"},
      .classes = {"FalconH1ForCausalLM", "FalconH1Model"},
@@ -72,6 +81,7 @@ inline constexpr model_family hybrid_families[] = {
     {.name = "granitemoehybrid",  // modeling_granitemoehybrid.py GraniteMoeHybridAttention
      .model_types = {"granitemoehybrid"},
      .classes = {"GraniteMoeHybridForCausalLM", "GraniteMoeHybridModel"},
+     .gguf_architecture = "granitehybrid",
      .names = llama_names,
      .scale = scale_rule::stated,
      .linear_layers = true,
@@ -80,6 +90,7 @@ inline constexpr model_family hybrid_families[] = {
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-6,
      .defaults = {{{model_key::attention_multiplier, 1.0}}},
+     .stored = gguf_rows::interleaved,
      .aliases = granite_hybrid_aliases,
      .inert_keys = mamba_inert,
      .fixed_keys = granite_hybrid_fixed},

@@ -64,13 +64,23 @@ inline constexpr std::string_view ernie_moe_inert[] = {  // of the router, and w
 inline constexpr std::string_view falcon_inert[] = {"parallel_attn", "num_ln_in_parallel_attn"};
 inline constexpr std::string_view neox_inert[] = {"use_parallel_residual"};  // likewise: modeling_gpt_neox.py
 inline constexpr std::string_view llama4_inert[] = {"nope_layer_interval", "for_llm_compressor"};  // read nowhere
+inline constexpr key_default llama4_assumed[] = {{model_key::attention_chunk_size, 8192.0},  // llama.cpp's llama4.cpp
+                                                 {model_key::no_rope_layer_interval, 4.0},
+                                                 {model_key::temperature_tuning, 1.0},
+                                                 {model_key::temperature_scale, 0.1},
+                                                 {model_key::temperature_length, 8192.0}};
+// What multiplies the base, or divides positions: see the row's rope_ratio.
+inline constexpr fixed_number chatglm_base[] = {{"rope.freq_base", 10000.0}};
+inline constexpr fixed_number ministral3_multiplier[] = {{"rope.scaling.yarn_log_multiplier", 1.0}};
 
 inline constexpr std::string_view qwen3_next_inert[] = {  // of blocks with linear attention, and what is always so
     "linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim", "linear_num_key_heads",
     "linear_num_value_heads", "mamba_ssm_dtype",     "attn_output_gate"};
 
 // What multiplies embeddings, the sum with the residual and logits: modeling_minicpm.py, published with the models.
-inline constexpr std::string_view minicpm_inert[] = {"scale_emb", "scale_depth", "dim_model_base", "mup_denominator"};
+inline constexpr std::string_view minicpm_inert[] = {"scale_emb",       "scale_depth",     "dim_model_base",
+                                                     "mup_denominator", "embedding_scale", "residual_scale",
+                                                     "logit_scale"};
 inline constexpr key_alias exaone_aliases[] = {{model_key::num_hidden_layers, "num_layers"},
                                                {model_key::rms_norm_eps, "layer_norm_epsilon"}};
 inline constexpr std::string_view falcon_h1_inert[] = {  // of the state space, and of what is read and given
@@ -156,7 +166,8 @@ inline constexpr std::string_view opt_inert[] = {  // which side of the block it
     "do_layer_norm_before", "layer_norm_elementwise_affine", "_remove_final_layer_norm"};
 inline constexpr std::string_view mamba_inert[] = {  // of the state space
     "mamba_chunk_size",   "mamba_d_head",         "mamba_n_heads",       "mamba_d_state",  "mamba_n_groups",
-    "z_loss_coefficient", "embedding_multiplier", "residual_multiplier", "logits_scaling", "mamba_inner_layernorms"};
+    "z_loss_coefficient", "embedding_multiplier", "residual_multiplier", "logits_scaling", "mamba_inner_layernorms",
+    "embedding_scale",    "residual_scale",       "logit_scale"};
 inline constexpr fixed_key bamba_fixed[] = {{"partial_rotary_factor", "0.5"}};  // whatever it says: BambaConfig
 inline constexpr key_alias bamba_aliases[] = {{model_key::full_attention_indexes, "attn_layer_indices"},
                                               {model_key::rotary_dim, "attn_rotary_emb"}};

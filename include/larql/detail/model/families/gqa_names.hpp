@@ -40,7 +40,7 @@ inline constexpr name_row post_norm_names[] = {
     {tensor_role::inert,               "",                                                 "blk.{}.post_attention_norm.weight"},
 };
 inline constexpr name_row mimo_v2_sink_names[] = {  // conversion_mapping.py, modeling_mimo_v2_flash.py
-    {tensor_role::sinks,               "layers.{}.self_attn.attention_sink_bias"},
+    {tensor_role::sinks,               "layers.{}.self_attn.attention_sink_bias",          "blk.{}.attn_sinks.weight"},
     {tensor_role::sinks,               "layers.{}.self_attn.sinks"},
 };
 inline constexpr name_row sink_names[] = {  // modeling_gpt_oss.py
@@ -141,14 +141,19 @@ inline constexpr name_row nemotron_h_names[] = {  // modeling_nemotron_h.py
     {tensor_role::v,                   "layers.{}.mixer.v_proj.weight"},
     {tensor_role::o,                   "layers.{}.mixer.o_proj.weight"},
 };
-inline constexpr name_row chatglm_names[] = {  // modeling_chatglm.py, published with the models
-    {tensor_role::embedding,           "embedding.word_embeddings.weight"},
-    {tensor_role::output_norm,         "encoder.final_layernorm.weight"},
-    {tensor_role::output,              "output_layer.weight"},
-    {tensor_role::input_norm,          "encoder.layers.{}.input_layernorm.weight"},
-    {tensor_role::ffn_norm,            "encoder.layers.{}.post_attention_layernorm.weight"},
-    {tensor_role::qkv,                 "encoder.layers.{}.self_attention.query_key_value.weight"},
-    {tensor_role::o,                   "encoder.layers.{}.self_attention.dense.weight"},
+inline constexpr name_row chatglm4_names[] = {  // modeling_chatglm.py, published with the models
+    {tensor_role::embedding,           "embedding.word_embeddings.weight",                 "token_embd.weight"},
+    {tensor_role::output_norm,         "encoder.final_layernorm.weight",                   "output_norm.weight"},
+    {tensor_role::output,              "output_layer.weight",                              "output.weight"},
+    {tensor_role::input_norm,          "encoder.layers.{}.input_layernorm.weight",         "blk.{}.attn_norm.weight"},
+    {tensor_role::ffn_norm,            "encoder.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight"},
+    {tensor_role::qkv,                 "encoder.layers.{}.self_attention.query_key_value.weight", "blk.{}.attn_qkv.weight"},
+    {tensor_role::o,                   "encoder.layers.{}.self_attention.dense.weight",    "blk.{}.attn_output.weight"},
+};
+inline constexpr name_row separate_names[] = {  // GGUF of transformers' glm, whose projections stand by themselves
+    {tensor_role::q,                   "",                                                 "blk.{}.attn_q.weight"},
+    {tensor_role::k,                   "",                                                 "blk.{}.attn_k.weight"},
+    {tensor_role::v,                   "",                                                 "blk.{}.attn_v.weight"},
 };
 inline constexpr name_row transformer_names[] = {  // what families after GPT-2 call the tensors around attention
     {tensor_role::embedding,           "wte.weight"},
@@ -249,7 +254,7 @@ inline constexpr name_row afmoe_gate_names[] = {  // modeling_afmoe.py
     {tensor_role::gate,                "layers.{}.self_attn.gate_proj.weight"},
 };
 inline constexpr name_row g_proj_names[] = {  // modeling_laguna.py, modeling_lfm3.py, modeling_step3p7.py
-    {tensor_role::gate,                "layers.{}.self_attn.g_proj.weight"},
+    {tensor_role::gate,                "layers.{}.self_attn.g_proj.weight",                "blk.{}.attn_gate.weight"},
 };
 inline constexpr name_row lfm_norm_names[] = {  // modeling_lfm3.py
     {tensor_role::input_norm,          "layers.{}.operator_norm.weight"},
@@ -321,7 +326,8 @@ inline constexpr auto exaone_names = joined(llama_names, exaone_own_names);
 inline constexpr auto sarvam_moe_names = joined(qwen3_names, sarvam_moe_own_names);
 inline constexpr auto lfm2_names = joined(llama_names, head_layernorm_names, lfm2_own_names);
 inline constexpr auto opt_names = joined(llama_names, lfm2_own_names, opt_norm_names);
-inline constexpr auto glm_names = joined(llama_names, given_norm_names);
+inline constexpr auto glm_names = joined(llama_names, given_norm_names, post_norm_names);
+inline constexpr auto chatglm_names = joined(chatglm4_names, separate_names);
 inline constexpr auto kolibri_names = joined(qwen3_names, given_norm_names);
 inline constexpr auto apertus_names = joined(qwen3_names, apertus_own_names);
 inline constexpr auto gptj_names = joined(transformer_names, gptj_own_names);

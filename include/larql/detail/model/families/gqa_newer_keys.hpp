@@ -52,7 +52,8 @@ inline constexpr fixed_key step3p5_fixed[] = {{"attention_other_setting.attentio
                                               {"zero_centered", "true"},
                                               {"att_impl_type", "GQA"}};
 inline constexpr std::string_view step3p5_inert[] = {  // of the router and the weights of experts, of prediction blocks
-    "moe_router_scaling_factor", "norm_expert_weight", "need_fp32_gate", "mtp_layer_types", "mtp_mlp_layer_types"};
+    "moe_router_scaling_factor", "norm_expert_weight", "need_fp32_gate",    "mtp_layer_types",
+    "mtp_mlp_layer_types",       "swiglu_clamp_exp",   "swiglu_clamp_shexp"};
 inline constexpr key_alias lfm3_aliases[] = {{model_key::rms_norm_eps, "norm_eps"},
                                              {model_key::mla_use_output_gate, "use_attention_gate"}};
 inline constexpr std::string_view lfm3_inert[] = {"use_sandwich_norm"};  // norms of what attention gives

@@ -11,6 +11,22 @@
 
 namespace larql::detail {
 
+/// What the layers of Qwen3-Next and Qwen3.5 that have attention compute.
+constexpr model_family next_attention(model_family row) {
+    row.names = qwen3_next_names;
+    row.q_norm = row.k_norm = rms_zero;
+    row.linear_layers = true;
+    row.gate = output_gate::per_element;
+    row.partial_rotary = true;
+    row.biases_by_key = q_k_v_o;
+    row.default_rope_theta = 10000.0;
+    row.default_rms_norm_eps = 1e-6;
+    row.default_head_dim = 256;
+    row.defaults = {{{model_key::partial_rotary_factor, 0.25}, {model_key::full_attention_interval, 4.0}}};
+    row.inert_keys = qwen3_next_inert;
+    return row;
+}
+
 inline constexpr model_family normed_families[] = {
     {.name = "qwen3",
      .model_types = {"qwen3"},
@@ -32,6 +48,7 @@ inline constexpr model_family normed_families[] = {
     {.name = "qwen3_vl",  // the language model, for text: modeling_qwen3_vl.py
      .model_types = {"qwen3_vl_text"},
      .classes = {"Qwen3VLForConditionalGeneration", "Qwen3VLTextModel", "Qwen3VLModel"},
+     .gguf_architecture = "qwen3vl",
      .names = qwen3_names,
      .q_norm = rms_heads,
      .k_norm = rms_heads,
@@ -42,6 +59,7 @@ inline constexpr model_family normed_families[] = {
     {.name = "qwen3_vl_moe",  // likewise: modeling_qwen3_vl_moe.py
      .model_types = {"qwen3_vl_moe_text"},
      .classes = {"Qwen3VLMoeForConditionalGeneration", "Qwen3VLMoeTextModel", "Qwen3VLMoeModel"},
+     .gguf_architecture = "qwen3vlmoe",
      .names = qwen3_names,
      .q_norm = rms_heads,
      .k_norm = rms_heads,
@@ -134,6 +152,7 @@ inline constexpr model_family normed_families[] = {
     {.name = "hy_v3",
      .model_types = {"hy_v3"},
      .classes = {"HYV3ForCausalLM", "HYV3Model"},
+     .gguf_architecture = "hy_v3",
      .names = qwen3_names,
      .q_norm = rms_heads,
      .k_norm = rms_heads,
@@ -157,6 +176,21 @@ inline constexpr model_family normed_families[] = {
      .default_rms_norm_eps = 1e-5,
      .aliases = layer_norm_aliases,
      .inert_keys = logit_scale_inert},
+    {.name = "olmo3",
+     .model_types = {"olmo3"},
+     .classes = {"Olmo3ForCausalLM", "Olmo3Model", "Olmo3ForSequenceClassification"},
+     .gguf_architecture = "olmo2",  // files that state a window
+     .names = qwen3_names,
+     .q_norm = rms_whole,
+     .k_norm = rms_whole,
+     .windows = window_rule::pattern,
+     .biases_by_key = q_k_v_o,
+     .default_rope_theta = 500000.0,
+     .default_rms_norm_eps = 1e-5,
+     .default_sliding_window = 4096,
+     .default_local_theta = 500000.0,
+     .defaults = {{{model_key::sliding_window_pattern, 4.0}}},
+     .gguf_one_base = true},
     {.name = "olmo2",
      .model_types = {"olmo2"},
      .classes = {"Olmo2ForCausalLM", "Olmo2Model", "Olmo2ForSequenceClassification"},
@@ -167,19 +201,6 @@ inline constexpr model_family normed_families[] = {
      .biases_by_key = q_k_v_o,
      .default_rope_theta = 10000.0,
      .default_rms_norm_eps = 1e-5},
-    {.name = "olmo3",
-     .model_types = {"olmo3"},
-     .classes = {"Olmo3ForCausalLM", "Olmo3Model", "Olmo3ForSequenceClassification"},
-     .names = qwen3_names,
-     .q_norm = rms_whole,
-     .k_norm = rms_whole,
-     .windows = window_rule::pattern,
-     .biases_by_key = q_k_v_o,
-     .default_rope_theta = 500000.0,
-     .default_rms_norm_eps = 1e-5,
-     .default_sliding_window = 4096,
-     .default_local_theta = 500000.0,
-     .defaults = {{{model_key::sliding_window_pattern, 4.0}}}},
     {.name = "olmoe",
      .model_types = {"olmoe"},
      .classes = {"OlmoeForCausalLM", "OlmoeModel"},
@@ -195,6 +216,7 @@ inline constexpr model_family normed_families[] = {
     {.name = "llama4",
      .model_types = {"llama4_text"},
      .classes = {"Llama4ForCausalLM", "Llama4TextModel", "Llama4ForConditionalGeneration"},
+     .gguf_architecture = "llama4",
      .names = llama_names,
      .pairing = rope_pairing::interleaved,
      .q_norm = {.kind = norm_kind::rms, .has_gain = false, .after_rope = true},
@@ -215,6 +237,11 @@ inline constexpr model_family normed_families[] = {
                    {model_key::temperature_tuning, 1.0},
                    {model_key::temperature_scale, 0.1},
                    {model_key::temperature_length, 8192.0}}},
+     .gguf_normed_experts = 16,
+     .gguf_unnormed_experts = 128,
+     .gguf_assumed = llama4_assumed,
+     .gguf_loses = "use_qk_norm (known of the published models by their number of experts), another size of chunks, "
+                   "other blocks without rotation, another temperature of queries",
      .inert_keys = llama4_inert},
     {.name = "exaone4",
      .model_types = {"exaone4"},
@@ -286,7 +313,8 @@ inline constexpr model_family normed_families[] = {
     {.name = "gemma4",
      .model_types = {"gemma4_text"},
      .classes = {"Gemma4ForCausalLM", "Gemma4TextModel", "Gemma4ForConditionalGeneration"},
-     .names = qwen3_names,
+     .gguf_architecture = "gemma4",
+     .names = gemma3_names,
      .scale = scale_rule::one,
      .q_norm = rms_heads,
      .k_norm = rms_heads,
@@ -324,22 +352,18 @@ inline constexpr model_family normed_families[] = {
                    {model_key::num_attention_heads, 8.0},
                    {model_key::num_key_value_heads, 2.0}}},
      .inert_keys = gemma3n_inert},
-    {.name = "qwen3_next",  // modeling_qwen3_next.py, modeling_qwen3_5.py, modeling_qwen3_5_moe.py
-     .model_types = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"},
-     .classes = {"Qwen3NextForCausalLM", "Qwen3NextModel", "Qwen3_5ForCausalLM", "Qwen3_5TextModel",
-                 "Qwen3_5MoeForCausalLM", "Qwen3_5MoeTextModel"},
-     .names = qwen3_next_names,
-     .q_norm = rms_zero,
-     .k_norm = rms_zero,
-     .linear_layers = true,
-     .gate = output_gate::per_element,
-     .partial_rotary = true,
-     .biases_by_key = q_k_v_o,
-     .default_rope_theta = 10000.0,
-     .default_rms_norm_eps = 1e-6,
-     .default_head_dim = 256,
-     .defaults = {{{model_key::partial_rotary_factor, 0.25}, {model_key::full_attention_interval, 4.0}}},
-     .inert_keys = qwen3_next_inert},
+    next_attention({.name = "qwen3_next",  // modeling_qwen3_next.py
+                    .model_types = {"qwen3_next"},
+                    .classes = {"Qwen3NextForCausalLM", "Qwen3NextModel"},
+                    .gguf_architecture = "qwen3next"}),
+    next_attention({.name = "qwen3_5",  // modeling_qwen3_5.py
+                    .model_types = {"qwen3_5_text"},
+                    .classes = {"Qwen3_5ForCausalLM", "Qwen3_5TextModel"},
+                    .gguf_architecture = "qwen35"}),
+    next_attention({.name = "qwen3_5_moe",  // modeling_qwen3_5_moe.py
+                    .model_types = {"qwen3_5_moe_text"},
+                    .classes = {"Qwen3_5MoeForCausalLM", "Qwen3_5MoeTextModel"},
+                    .gguf_architecture = "qwen35moe"}),
 };
 
 }  // namespace larql::detail
