@@ -369,6 +369,15 @@ TEST_CASE("gqa families: GGUF files of llama.cpp's converter give what transform
         const std::string problem = larql::testing::error_of([&] { CHECK(error(std::string(name)) <= 2e-5); });
         CHECK(problem == "no error");
     }
+    // As config.json says it, where that says all; of layers that differ none is written.
+    const auto open = [](const char* name) { return checkpoint::open(data() + "/gguf/" + name + "-bf16.gguf"); };
+    const checkpoint ministral = open("ministral3_converted");
+    const attention_spec again = parse_model_config(ministral.config_json()).blocks[1];
+    CHECK(again.rope == ministral.spec(1).rope);
+    CHECK(again.temperature.scale == ministral.spec(1).temperature.scale);
+    CHECK(again.temperature.length == ministral.spec(1).temperature.length);
+    for (const char* name : {"laguna_converted", "nemotron_nas_converted", "qwen3_vl_converted", "minicpm_converted"})
+        LARQL_CHECK_ERROR(open(name).config_json(), errc::unsupported_architecture, "does not write a config.json");
     // A number of tokens with or without the one that sees them.
     LARQL_CHECK_ERROR(error("mimo_v2_flash_converted"), errc::missing_key,
                       "mimo2.attention.sliding_window: GGUF does not tell whether the token itself is counted");
