@@ -38,7 +38,7 @@ struct key_selection {
     /// Valid until the selection changes or ends.
     [[nodiscard]] key_list_view view() const noexcept { return {begins, keys}; }
 
-    /// The lists of tokens [first, first + tokens), such as those of one sequence of a batch.
+    /// The lists of tokens [first, first + tokens), such as those of one sequence of a batch; there must be so many.
     [[nodiscard]] key_selection part(std::size_t first, std::size_t tokens) const {
         key_selection made;
         for (std::size_t t = first; t < first + tokens; ++t) made.append(of(t));

@@ -4,6 +4,9 @@
 #ifndef LARQL_TESTS_SUPPORT_RANDOM_HPP
 #define LARQL_TESTS_SUPPORT_RANDOM_HPP
 
+#include <larql/detail/xtensor.hpp>
+
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -39,6 +42,20 @@ public:
 private:
     std::uint64_t m_state;
 };
+
+/// Hidden states of so many tokens.
+inline tensor<float, 2> random_rows(random_source& random, std::size_t rows, std::size_t width) {
+    auto x = tensor<float, 2>::from_shape({rows, width});
+    random.fill_normal(x);
+    return x;
+}
+
+/// Rows [begin, begin + count) of some.
+inline tensor<float, 2> rows_of(const tensor<float, 2>& x, std::size_t begin, std::size_t count) {
+    auto part = tensor<float, 2>::from_shape({count, x.shape(1)});
+    std::copy_n(x.data() + begin * x.shape(1), part.size(), part.data());
+    return part;
+}
 
 }  // namespace larql::testing
 

@@ -28,23 +28,12 @@ using larql::cached_sequence;
 using larql::errc;
 using larql::kv_cache;
 using larql::tensor;
+using larql::testing::random_rows;
 using larql::testing::random_source;
 using larql::testing::relative_error;
+using larql::testing::rows_of;
 
 constexpr attention_form all_forms[] = {attention_form::factored, attention_form::dense, attention_form::latent};
-
-tensor<float, 2> random_rows(random_source& random, std::size_t rows, std::size_t width) {
-    auto x = tensor<float, 2>::from_shape({rows, width});
-    random.fill_normal(x);
-    return x;
-}
-
-/// Rows [begin, begin + count) of some.
-tensor<float, 2> rows_of(const tensor<float, 2>& x, std::size_t begin, std::size_t count) {
-    auto part = tensor<float, 2>::from_shape({count, x.shape(1)});
-    std::copy_n(x.data() + begin * x.shape(1), part.size(), part.data());
-    return part;
-}
 
 /// Calls `use(layer)` for each block of each shipped checkpoint in each form, whose attention is to keys of each token.
 template <class F>

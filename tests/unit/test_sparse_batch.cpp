@@ -32,25 +32,15 @@ using larql::key_selection;
 using larql::kv_cache;
 using larql::tensor;
 using larql::testing::failing_executor;
+using larql::testing::random_rows;
 using larql::testing::random_source;
 using larql::testing::relative_error;
+using larql::testing::rows_of;
 
 constexpr std::size_t sequences = 5, capacity = 90;
 using sizes = std::array<std::size_t, sequences>;
 
 checkpoint open(const std::string& name) { return checkpoint::open(std::string(LARQL_TEST_DATA) + "/hf/" + name); }
-
-tensor<float, 2> random_rows(random_source& random, std::size_t rows, std::size_t width) {
-    auto x = tensor<float, 2>::from_shape({rows, width});
-    random.fill_normal(x);
-    return x;
-}
-
-tensor<float, 2> rows_of(const tensor<float, 2>& x, std::size_t begin, std::size_t count) {
-    auto part = tensor<float, 2>::from_shape({count, x.shape(1)});
-    std::copy_n(x.data() + begin * x.shape(1), part.size(), part.data());
-    return part;
-}
 
 /// A model's blocks, one sequence at a time and all at once, on the same hidden states.
 class both_ways {

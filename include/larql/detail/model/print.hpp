@@ -190,13 +190,13 @@ inline void print_member(nlohmann::json& object, std::string_view name, nlohmann
 /// One number for what GGUF says of each layer.
 /// @throws error unsupported_architecture if layers, or two such lists, differ
 inline void print_repeated(const carried_value& carried, const std::optional<std::vector<double>>& stated,
-                           nlohmann::json& config) {
+                           const gguf_file& file, nlohmann::json& config) {
     if (!stated || stated->empty()) return;
     const double number = decimal_of_float(stated->front());
     const bool same = std::ranges::all_of(*stated, [&](double one) { return one == stated->front(); });
     if (!same || config.value(std::string(carried.name), number) != number)
         fail(errc::unsupported_architecture, "transformers has one number for all layers, and these differ",
-             {.subject = std::string(carried.gguf)});
+             {.file = file.shard_path(0), .subject = std::string(carried.gguf)});
     print_member(config, carried.name, number);
 }
 
@@ -211,7 +211,9 @@ inline void print_carried(const model_family& family, const gguf_file& file, nlo
             case carried_kind::size: print(file.find<std::uint64_t>(key)); break;
             case carried_kind::flag: print(file.find<bool>(key)); break;
             case carried_kind::of_layers: print(file.find<std::vector<double>>(key)); break;
-            case carried_kind::repeated: print_repeated(carried, file.find<std::vector<double>>(key), config); break;
+            case carried_kind::repeated:
+                print_repeated(carried, file.find<std::vector<double>>(key), file, config);
+                break;
             case carried_kind::number:
                 if (const auto number = file.find<double>(key))
                     print_member(config, carried.name, decimal_of_float(*number));

@@ -12,6 +12,19 @@
 
 namespace larql::detail {
 
+/// What GLM's dense models compute.
+constexpr model_family glm_attention(model_family row) {
+    row.names = glm_names;
+    row.pairing = rope_pairing::interleaved;
+    row.partial_rotary = true;
+    row.biases_by_key = q_k_v;
+    row.default_rope_theta = 10000.0;
+    row.default_rms_norm_eps = 1.5625e-7;
+    row.default_head_dim = 128;
+    row.defaults = {{{model_key::attention_bias, 1.0}, {model_key::partial_rotary_factor, 0.5}}};
+    return row;
+}
+
 inline constexpr model_family plain_families[] = {
     {.name = "llama",
      .model_types = {"llama", "llava_llama", "llava"},  // the first LLaVA's keys stand in one object
@@ -100,30 +113,16 @@ inline constexpr model_family plain_families[] = {
      .default_rms_norm_eps = 1e-6,
      .default_head_dim = 256,
      .gguf_loses = "a rope base, rope scaling"},
-    {.name = "glm",  // modeling_glm.py; its GGUF files are ChatGLM's
-     .model_types = {"glm"},
-     .classes = {"GlmForCausalLM", "GlmModel", "GlmForSequenceClassification", "GlmForTokenClassification"},
-     .names = glm_names,
-     .pairing = rope_pairing::interleaved,
-     .partial_rotary = true,
-     .biases_by_key = q_k_v,
-     .default_rope_theta = 10000.0,
-     .default_rms_norm_eps = 1.5625e-7,
-     .default_head_dim = 128,
-     .defaults = {{{model_key::attention_bias, 1.0}, {model_key::partial_rotary_factor, 0.5}}}},
-    {.name = "glm4",  // modeling_glm4.py; in GGUF GLM-4.1V and GLM-OCR, too
-     .model_types = {"glm4"},
-     .classes = {"Glm4ForCausalLM", "Glm4Model", "Glm4ForSequenceClassification", "Glm4ForTokenClassification"},
-     .gguf_architecture = "glm4",
-     .names = glm_names,
-     .pairing = rope_pairing::interleaved,
-     .partial_rotary = true,
-     .biases_by_key = q_k_v,
-     .default_rope_theta = 10000.0,
-     .default_rms_norm_eps = 1.5625e-7,
-     .default_head_dim = 128,
-     .defaults = {{{model_key::attention_bias, 1.0}, {model_key::partial_rotary_factor, 0.5}}},
-     .stored = gguf_rows::halved_with_sections},
+    glm_attention(
+        {.name = "glm",  // modeling_glm.py; its GGUF files are ChatGLM's
+         .model_types = {"glm"},
+         .classes = {"GlmForCausalLM", "GlmModel", "GlmForSequenceClassification", "GlmForTokenClassification"}}),
+    glm_attention(
+        {.name = "glm4",  // modeling_glm4.py; in GGUF GLM-4.1V and GLM-OCR, too
+         .model_types = {"glm4"},
+         .classes = {"Glm4ForCausalLM", "Glm4Model", "Glm4ForSequenceClassification", "Glm4ForTokenClassification"},
+         .gguf_architecture = "glm4",
+         .stored = gguf_rows::halved_with_sections}),
     {.name = "stablelm",
      .model_types = {"stablelm"},
      .classes = {"StableLmForCausalLM", "StableLmModel", "StableLmForSequenceClassification",
