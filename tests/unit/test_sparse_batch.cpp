@@ -16,6 +16,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <numeric>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -87,9 +89,14 @@ public:
                 CHECK(m_batch[source][i].size() == cache.size());
                 of_singles[i] = own.selection;
                 listed += own.selection.tokens();
+                CHECK((own.selection.empty() || !batch.selection.empty()));
                 for (std::size_t t = 0; t < added[i]; ++t) {
-                    if (own.selection.empty()) continue;
-                    CHECK(std::ranges::equal(batch.selection.of(row + t), own.selection.of(t)));
+                    if (batch.selection.empty()) continue;
+                    std::vector<std::uint32_t> all(cache.size() - added[i] + t + 1);  // of a sequence that sees all
+                    std::iota(all.begin(), all.end(), 0U);
+                    CHECK(std::ranges::equal(batch.selection.of(row + t), own.selection.empty()
+                                                                              ? std::span<const std::uint32_t>(all)
+                                                                              : own.selection.of(t)));
                 }
             }
             if (!batch.selection.empty()) CHECK(batch.selection.tokens() == total);
