@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include <support/json_peer.hpp>
+
 #include "replay.hpp"
 
 namespace {
@@ -22,9 +24,11 @@ void attempt(const Call& call) {
 
 }  // namespace
 
-// Whatever the bytes, each reader returns or throws larql::error; a value that was read reads back from its own text.
+// Whatever the bytes, each reader returns or throws larql::error; a value that was read reads back from its own text,
+// and is the one that nlohmann's parser reads.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
+    if (larql::testing::compare_json(text) == larql::testing::json_agreement::differs) std::abort();
     const larql::error_where where{.file = "fuzz", .offset = 0, .subject = {}};
     attempt([&] {
         const nlohmann::json value = larql::detail::parse_json(text, where);

@@ -6,11 +6,13 @@
 
 #include <doctest/doctest.h>
 #include <support/files.hpp>
+#include <support/json_peer.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 using larql::errc;
 using larql::detail::json_limits;
@@ -49,11 +51,72 @@ TEST_CASE("json: rejects what is not JSON, with the byte") {
           "// c\n{}", "\"a\nb\"", "\"\\x\"", "\"\\ud800\"", "[1e999]", "\xef\xbb{}", "{\"a\" 1}"})
         LARQL_CHECK_ERROR(parse(bad), errc::corrupt_header, "f.json @ ");
     LARQL_CHECK_ERROR(parse("[1, 2, x]"), errc::corrupt_header,
-                      "f.json @ 7: not JSON: parse error at line 1, column 8");
+                      "f.json @ 7: not JSON: line 1, column 8: expected a value, got \"x\"");
+    LARQL_CHECK_ERROR(parse("{\n \"a\": 1,\n \"b\" 2}"), errc::corrupt_header,
+                      "f.json @ 16: not JSON: line 3, column 6: expected ':', got \"2\"");
     LARQL_CHECK_ERROR(parse(std::string_view("{}\0", 3)), errc::corrupt_header,
-                      "f.json @ 2: not JSON: expected text, got a NUL");
+                      "f.json @ 2: not JSON: line 1, column 3: expected the end of the text, got a NUL character");
     LARQL_CHECK_ERROR(parse(std::string_view("{}\0{", 4)), errc::corrupt_header, "f.json @ 2");
     LARQL_CHECK_ERROR(parse("[1, 2, x]", {}, 100), errc::corrupt_header, "f.json @ 107: not JSON");
+}
+
+TEST_CASE("json: says what it expected, and what it got") {
+    const std::pair<std::string_view, std::string_view> cases[] = {
+        {"[1 2]", "expected ',' or ']', got \"2\""},
+        {"{\"a\":1]", "expected ',' or '}', got \"]\""},
+        {"{a:1}", "expected a key in quotes, got \"a\""},
+        {"{\"a\":1,}", "expected a key in quotes, got \"}\""},
+        {"[1,]", "expected a value, got \"]\""},
+        {"[1.]", "expected a digit, got \"]\""},
+        {"[1e+]", "expected a digit, got \"]\""},
+        {"[-]", "expected a digit, got \"]\""},
+        {"[\"a", "expected a closing quote, got the end of the text"},
+        {"[\"a\\n\x01\"]", "expected a closing quote, got \"\\x01\""},
+        {"[\"\\q\"]", "expected an escape, got \"q\""},
+        {"[\"\\u12g4\"]", "expected four hexadecimal digits, got \"g\""},
+        {"[\"\\ud800\\u0041\"]", "half of a surrogate pair"},
+        {"[\"\\udc00\"]", "half of a surrogate pair"},
+        {"[\"x\xc3\"]", "ill-formed UTF-8: byte \\xc3"},
+        {"[-1e999]", "expected a number within double's range"},
+        {"[\xc3\xa9]", "expected a value, got \"\xc3\xa9\""},
+        {"{} x", "expected the end of the text, got \"x\""},
+    };
+    for (const auto& [text, problem] : cases) LARQL_CHECK_ERROR(parse(text), errc::corrupt_header, problem);
+}
+
+TEST_CASE("json: is read as nlohmann's parser reads it") {
+    using larql::testing::compare_json;
+    using larql::testing::json_agreement;
+    const std::string_view texts[] = {
+        R"({"a":[1,-2,{"b":null,"":[]}],"c":true,"d":2.5e-3,"e":"\u00e9\n\ud83d\ude00\/\b\f\r\t\"\\"})",
+        R"([0,-0,10,18446744073709551615,18446744073709551616,-9223372036854775808,-9223372036854775809])",
+        R"([0.0,-0.0,1E5,1e-400,4.9e-324,1.7976931348623157e308,123456789012345678901234567890.5])",
+        "\xef\xbb\xbf [ \"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\" ,\t{ } ,\r\n[ ] , false ] ",
+        R"({"x.w":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},"__metadata__":{"format":"pt"}})"};
+    std::size_t accepted = 0, refused = 0;
+    const auto check = [&](const std::string& text) {
+        const json_agreement found = compare_json(text);
+        accepted += found == json_agreement::same_value ? 1 : 0;
+        refused += found == json_agreement::both_refuse ? 1 : 0;
+        CAPTURE(text);
+        CHECK(found != json_agreement::differs);
+    };
+    for (const std::string_view text : texts) {
+        REQUIRE(compare_json(text) == json_agreement::same_value);
+        for (std::size_t at = 0; at < text.size(); ++at) {
+            for (int byte = 1; byte < 256; ++byte) {
+                std::string changed(text);
+                changed[at] = static_cast<char>(byte);
+                check(changed);
+            }
+            for (std::size_t length = 1; length < 30; ++length) {
+                check(std::string(text).erase(at, length));
+                check(std::string(text).insert(at, text.substr(at, length)));
+            }
+        }
+    }
+    CHECK(accepted > 10000);
+    CHECK(refused > 10000);
 }
 
 TEST_CASE("json: rejects strings that are not UTF-8") {
@@ -113,8 +176,7 @@ TEST_CASE("json: tolerates bare NaN and infinities where asked to, as strings") 
     for (const std::string_view bad : {"[NaNs]", "[aNaN]", "[NaN,Nab]", "[NaN,Inxxxxxx]", "[NaN,-Ixxxxxxx]",
                                        "[Infinit]", "[-NaN]", "[+Infinity]", "[NaN Infinity]", "{NaN:1}x", "\"NaN"})
         LARQL_CHECK_ERROR(parse(bad, python), errc::corrupt_header, "f.json");
-    // Quoting moves what follows, so that no byte is named.
-    LARQL_CHECK_ERROR(parse("[NaN, x]", python), errc::corrupt_header, "f.json: not JSON");
+    LARQL_CHECK_ERROR(parse("[NaN, x]", python), errc::corrupt_header, "f.json @ 6: not JSON");
 }
 
 TEST_CASE("json: a string written is the string read") {

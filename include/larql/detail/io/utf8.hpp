@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <string_view>
 
 namespace larql::detail {
@@ -50,6 +51,25 @@ inline bool is_utf8(std::string_view text) noexcept {
         i += length;
     }
     return true;
+}
+
+/// Appends a code point that is no half of a surrogate pair.
+inline void append_utf8(std::string& out, std::uint32_t code_point) {
+    const auto put = [&](std::uint32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
+    const auto rest = [&](int shift) { put(0x80U | (code_point >> shift & 0x3fU)); };
+    if (code_point < 0x80) return put(code_point);
+    if (code_point < 0x800) {
+        put(0xc0U | code_point >> 6);
+    } else {
+        if (code_point < 0x10000) {
+            put(0xe0U | code_point >> 12);
+        } else {
+            put(0xf0U | code_point >> 18);
+            rest(12);
+        }
+        rest(6);
+    }
+    rest(0);
 }
 
 }  // namespace larql::detail

@@ -6,27 +6,26 @@
 
 #include <larql/detail/function_ref.hpp>
 #include <larql/detail/io/byte_reader.hpp>
-#include <larql/detail/io/json.hpp>
+#include <larql/detail/io/json_text.hpp>
 #include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/detail/safetensors/contents.hpp>
-#include <larql/detail/safetensors/plain_header.hpp>
 #include <larql/tensor_info.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace larql::detail {
 
-/// Collects the header's entries; whatever it does not know inside an entry is skipped, whatever shape it has.
+/// Collects the header's entries, offsets from the start of the data; whatever it does not know inside an entry is
+/// skipped, whatever shape it has.
 class safetensors_header_consumer final : public json_consumer {
 public:
     safetensors_header_consumer(safetensors_contents& out) : m_out(out) {}
@@ -36,14 +35,13 @@ public:
         if (m_depth == 1 && !object) refuse("the header: expected an object, got an array");
         if (m_depth == 2) {
             if (!object) refuse("expected an object, got an array");
-            m_entry = {};
+            m_has = {};
         }
         if (m_depth == 3) {
             if (m_in_metadata) refuse("metadata: expected a string, got a container");
             if (m_field == field::dtype) refuse("dtype: expected a string, got a container");
             if (m_field != field::other && object) refuse(field_name() + ": expected an array, got an object");
-            if (m_field == field::shape) m_entry.shape.emplace();
-            if (m_field == field::offsets) m_entry.offsets.emplace();
+            if (m_field != field::other) start_list();
         }
         if (m_depth == 4 && m_field != field::other) refuse(field_name() + ": expected an integer, got a container");
     }
@@ -53,12 +51,12 @@ public:
         --m_depth;
     }
 
-    void key(std::string&& name) override {
+    void key(std::string_view name) override {
         if (m_depth == 1) {
             m_in_metadata = name == "__metadata__";
-            m_name = std::move(name);
+            m_name = name;
         } else if (m_depth == 2 && m_in_metadata) {
-            m_metadata_key = std::move(name);
+            m_metadata_key = name;
         } else if (m_depth == 2) {
             m_field = name == "dtype"          ? field::dtype
                       : name == "shape"        ? field::shape
@@ -67,34 +65,36 @@ public:
         }
     }
 
-    void scalar(nlohmann::json&& value) override {
-        if (m_depth == 0) refuse("the header: expected an object, got a " + std::string(value.type_name()));
-        if (m_depth == 1 && m_in_metadata && value.is_null()) return;  // as good as none
-        if (m_depth == 1) refuse("expected an object, got a " + std::string(value.type_name()));
-        if (m_in_metadata) return metadata_value(std::move(value));
+    void scalar(const json_scalar& value) override {
+        if (m_depth == 0) refuse(std::string("the header: expected an object, got a ") + type_name(value));
+        if (m_depth == 1 && m_in_metadata && std::holds_alternative<std::nullptr_t>(value)) return;  // as good as none
+        if (m_depth == 1) refuse(std::string("expected an object, got a ") + type_name(value));
+        if (m_in_metadata) return metadata_value(value);
         if (m_field == field::other) return;
         if (m_depth == 2) {
-            if (m_field != field::dtype || !value.is_string())
+            const std::string_view* const text = text_in(value);
+            if (m_field != field::dtype || text == nullptr)
                 refuse(field_name() + ": expected " + (m_field == field::dtype ? "a string" : "an array") + ", got a " +
-                       value.type_name());
-            m_entry.dtype = value.get<std::string>();
+                       type_name(value));
+            m_dtype = *text;
+            m_has.dtype = true;
             return;
         }
-        if (!value.is_number_unsigned())
-            refuse(field_name() + ": expected an integer from 0 to 2^64 - 1, got " + value.dump(-1, ' ', true));
-        auto& list = m_field == field::shape ? *m_entry.shape : *m_entry.offsets;
+        const std::uint64_t* const number = std::get_if<std::uint64_t>(&value);
+        if (number == nullptr)
+            refuse(field_name() + ": expected an integer from 0 to 2^64 - 1, got " +
+                   to_json(value).dump(-1, ' ', true));
+        auto& list = m_field == field::shape ? m_shape : m_offsets;
         if (list.size() == safetensors_max_rank)
             refuse(field_name() + ": expected at most " + std::to_string(safetensors_max_rank) + " numbers, got more",
                    errc::limit_exceeded);
-        list.push_back(value.get<std::uint64_t>());
+        list.push_back(*number);
     }
 
 private:
     enum class field { other, dtype, shape, offsets };
-    struct entry {
-        std::optional<std::string> dtype{};
-        std::optional<std::vector<std::uint64_t>> shape{};
-        std::optional<std::vector<std::uint64_t>> offsets{};
+    struct fields {
+        bool dtype = false, shape = false, offsets = false;
     };
 
     [[noreturn]] void refuse(const std::string& problem, errc code = errc::corrupt_header) const {
@@ -104,34 +104,37 @@ private:
         return m_field == field::dtype ? "dtype" : m_field == field::shape ? "shape" : "data_offsets";
     }
 
-    void metadata_value(nlohmann::json&& value) {
-        if (!value.is_string())
-            refuse("metadata " + quoted_name(m_metadata_key) + ": expected a string, got a " + value.type_name());
+    void start_list() {
+        (m_field == field::shape ? m_has.shape : m_has.offsets) = true;
+        (m_field == field::shape ? m_shape : m_offsets).clear();
+    }
+
+    void metadata_value(const json_scalar& value) {
+        const std::string_view* const text = text_in(value);
+        if (text == nullptr)
+            refuse("metadata " + quoted_name(m_metadata_key) + ": expected a string, got a " + type_name(value));
         if (m_out.metadata.size() == safetensors_max_metadata)
             refuse("too much metadata: expected at most " + std::to_string(safetensors_max_metadata) +
                        " entries, got more",
                    errc::limit_exceeded);
-        m_out.metadata.emplace(std::move(m_metadata_key), value.get<std::string>());
+        m_out.metadata.emplace(std::move(m_metadata_key), *text);
     }
 
     void finish_entry() {
-        for (const auto& [name, present] :
-             {std::pair{"dtype", m_entry.dtype.has_value()}, std::pair{"shape", m_entry.shape.has_value()},
-              std::pair{"data_offsets", m_entry.offsets.has_value()}})
+        for (const auto& [name, present] : {std::pair{"dtype", m_has.dtype}, std::pair{"shape", m_has.shape},
+                                            std::pair{"data_offsets", m_has.offsets}})
             if (!present) refuse("expected dtype, shape and data_offsets, got no " + std::string(name));
-        if (m_entry.offsets->size() != 2)
-            refuse("data_offsets: expected 2 integers, got " + std::to_string(m_entry.offsets->size()));
-        const std::uint64_t begin = (*m_entry.offsets)[0];
-        const std::uint64_t end = (*m_entry.offsets)[1];
+        if (m_offsets.size() != 2) refuse("data_offsets: expected 2 integers, got " + std::to_string(m_offsets.size()));
+        const std::uint64_t begin = m_offsets[0];
+        const std::uint64_t end = m_offsets[1];
         if (begin > end)
             refuse("data_offsets: expected an end at or after " + std::to_string(begin) + ", got " +
                    std::to_string(end));
-        const dtype_traits* traits = find_safetensors_dtype(*m_entry.dtype);
-        if (traits == nullptr)
-            refuse("expected a known dtype, got " + quoted_name(*m_entry.dtype), errc::unknown_dtype);
+        const dtype_traits* traits = find_safetensors_dtype(m_dtype);
+        if (traits == nullptr) refuse("expected a known dtype, got " + quoted_name(m_dtype), errc::unknown_dtype);
         check_size(*traits, end - begin);
         m_out.tensors.push_back({.name = m_out.names->add(m_name),
-                                 .shape = std::move(*m_entry.shape),
+                                 .shape = m_shape,
                                  .type = traits->type,
                                  .shard = 0,
                                  .offset = begin,
@@ -140,9 +143,9 @@ private:
     }
 
     void check_size(const dtype_traits& traits, std::uint64_t stored) const {
-        if (stored_bytes(traits, *m_entry.shape) == stored) return;
+        if (stored_bytes(traits, m_shape) == stored) return;
         std::optional<std::uint64_t> elements = 1;
-        for (const std::uint64_t extent : *m_entry.shape)
+        for (const std::uint64_t extent : m_shape)
             if (elements) elements = checked_multiply(*elements, extent);
         std::optional<std::uint64_t> bytes;
         if (elements && *elements % traits.block_elements == 0)
@@ -164,16 +167,11 @@ private:
     field m_field = field::other;
     std::string m_name{};
     std::string m_metadata_key{};
-    entry m_entry{};
+    // Of the entry that is being read; they keep their memory from entry to entry.
+    fields m_has{};
+    std::string m_dtype{};
+    std::vector<std::uint64_t> m_shape{}, m_offsets{};
 };
-
-/// Reads any header. Offsets count from the start of the data.
-inline safetensors_contents parse_safetensors_json(std::string_view object, const error_where& where) {
-    safetensors_contents out;
-    safetensors_header_consumer consumer(out);
-    consumer.read(object, where);
-    return out;
-}
 
 /// Sorts the tensors by their data and checks that they fill it: from its start to the file's end, without gap or
 /// overlap.
@@ -248,8 +246,8 @@ inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std
              where);
 
     const std::string_view object = std::string_view(text).substr(0, last + 1);
-    std::optional<safetensors_contents> plain = plain_safetensors_header::read(object);
-    safetensors_contents out = plain ? std::move(*plain) : parse_safetensors_json(object, where);
+    safetensors_contents out;
+    safetensors_header_consumer(out).read(object, where);
     out.data_offset = 8 + length;
     place_safetensors(out, file_size, file);
     return out;

@@ -5,7 +5,7 @@
 #define LARQL_DETAIL_SAFETENSORS_INDEX_HPP
 
 #include <larql/detail/io/input_file.hpp>
-#include <larql/detail/io/json.hpp>
+#include <larql/detail/io/json_text.hpp>
 #include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/shard_names.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>
@@ -59,21 +59,21 @@ public:
         if (m_depth == 3 && m_in_map) refuse("weight_map: expected a file name, got a container");
     }
     void close() override { --m_depth; }
-    void key(std::string&& name) override {
+    void key(std::string_view name) override {
         if (m_depth == 1)
             m_in_map = name == "weight_map";
         else if (m_depth == 2 && m_in_map)
-            m_name = std::move(name);
+            m_name = name;
     }
-    void scalar(nlohmann::json&& value) override {
-        if (m_depth == 0) refuse(std::string("the index: expected an object, got a ") + value.type_name());
+    void scalar(const json_scalar& value) override {
+        if (m_depth == 0) refuse(std::string("the index: expected an object, got a ") + type_name(value));
         if (!m_in_map) return;
-        if (m_depth == 1) refuse(std::string("weight_map: expected an object, got a ") + value.type_name());
-        if (!value.is_string()) refuse(std::string("weight_map: expected a file name, got a ") + value.type_name());
-        const auto& file = value.get_ref<const std::string&>();
-        if (file.empty() || file != m_stored_path) {  // neighbours mostly lie in one file
-            m_shard = number_of(check_path(file));
-            m_stored_path = file;
+        if (m_depth == 1) refuse(std::string("weight_map: expected an object, got a ") + type_name(value));
+        const std::string_view* const file = text_in(value);
+        if (file == nullptr) refuse(std::string("weight_map: expected a file name, got a ") + type_name(value));
+        if (file->empty() || *file != m_stored_path) {  // neighbours mostly lie in one file
+            m_shard = number_of(check_path(*file));
+            m_stored_path = *file;
         }
         m_out.weight_map.push_back({m_out.names.add(m_name), m_shard});
     }
@@ -103,7 +103,7 @@ private:
     }
 
     // An index must not reach outside its folder.
-    [[nodiscard]] std::string check_path(const std::string& text) const {
+    [[nodiscard]] std::string check_path(std::string_view text) const {
         const auto bad = [&](const char* what) {
             fail_here(errc::bad_value,
                       std::string("expected a path within the index's folder, got ") + what + ": " +
@@ -111,7 +111,7 @@ private:
                       m_name);
         };
         if (text.empty()) bad("an empty one");
-        if (text.find('\0') != std::string::npos) bad("a NUL character");
+        if (text.find('\0') != std::string_view::npos) bad("a NUL character");
         const std::filesystem::path path(std::u8string(text.begin(), text.end()));
         if (path.has_root_path()) bad("an absolute one");
         for (const std::filesystem::path& part : path)
