@@ -4,7 +4,7 @@
 # compiler and flags, and only if something links it.
 function(_larql_add_compiled)
   # Three files, to be compiled side by side.
-  set(layers attention_layer attention_layer_parts linear)
+  set(layers amx attention_layer attention_layer_parts linear)
   set(models attention_plan checkpoint gguf model_config quantization_config safetensors sharded_tensors weight_reader)
   set(tools convert verify)
   file(GLOB there RELATIVE "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../include/larql/detail/bodies"

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Permission to use the matrix unit of recent x86 processors (AMX).
+// Use of the matrix unit of recent x86 processors (AMX), for programs that ask for it. What does not include this
+// header contains none of its code.
 #ifndef LARQL_AMX_HPP
 #define LARQL_AMX_HPP
 
-#include <larql/detail/amx.hpp>
+#include <larql/detail/separate.hpp>
 
 namespace larql {
 
@@ -15,8 +16,12 @@ namespace larql {
 /// (larger signal frames), which larql makes only here. Harmless to repeat and from any thread.
 ///
 /// @return  whether AMX with bfloat16 may be used now; false on processors and systems that have none
-inline bool enable_amx() noexcept { return detail::request_amx(); }
+LARQL_INLINE bool enable_amx() noexcept;
 
 }  // namespace larql
+
+#ifndef LARQL_SEPARATE
+#include <larql/detail/bodies/amx.hpp>
+#endif
 
 #endif

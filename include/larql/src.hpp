@@ -12,6 +12,7 @@
 #define LARQL_SEPARATE
 #endif
 
+#include <larql/detail/bodies/amx.hpp>
 #include <larql/detail/bodies/attention_layer.hpp>
 #include <larql/detail/bodies/attention_layer_parts.hpp>
 #include <larql/detail/bodies/attention_plan.hpp>

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether this process may use AMX, the matrix unit of recent x86 processors, and how to ask for it.
+// Whether the processor has AMX, the matrix unit of recent x86 processors, and permission to use it.
 #ifndef LARQL_DETAIL_AMX_HPP
 #define LARQL_DETAIL_AMX_HPP
 
 #include <larql/detail/cpu.hpp>
-
-#include <atomic>
 
 #if LARQL_X86_DISPATCH && defined(__linux__)
 #define LARQL_AMX 1
@@ -19,10 +17,10 @@
 
 namespace larql::detail {
 
+#if LARQL_AMX
 /// Whether the processor has AMX tiles and their bfloat16 products. It is asked once: the instruction that tells is
 /// emulated in virtual machines and takes ten microseconds there.
 inline bool processor_has_amx() noexcept {
-#if LARQL_AMX
     static const bool has = [] {
         unsigned a = 0;
         unsigned b = 0;
@@ -34,50 +32,24 @@ inline bool processor_has_amx() noexcept {
         return (d & amx_bf16) != 0 && (d & amx_tile) != 0 && detected_simd_level() >= simd_level::avx512;
     }();
     return has;
-#else
-    return false;
-#endif
 }
 
-/// What is known about the operating system's permission, which is asked once for each value.
-enum class amx_permission : int { unknown, denied, granted };
-inline std::atomic<amx_permission>& known_amx_permission() noexcept {
-    static std::atomic<amx_permission> known{amx_permission::unknown};
-    return known;
-}
-
-/// Asks the operating system whether it lets this process use AMX. Changes nothing.
-inline bool ask_amx_permission() noexcept {
-    bool granted = false;
-#if LARQL_AMX
-    constexpr long arch_get_xcomp_perm = 0x1022;  // asm/prctl.h of Linux 5.16
-    constexpr unsigned long tile_data = 1UL << 18;
-    unsigned long features = 0;
-    granted = processor_has_amx() && syscall(SYS_arch_prctl, arch_get_xcomp_perm, &features) == 0 &&
-              (features & tile_data) != 0;
-#endif
-    known_amx_permission().store(granted ? amx_permission::granted : amx_permission::denied);
-    return granted;
-}
-
-/// Whether the operating system lets this process use AMX: what it said at the first call, or after request_amx().
-inline bool amx_permitted() noexcept {
-    const amx_permission known = known_amx_permission().load(std::memory_order_relaxed);
-    return known == amx_permission::unknown ? ask_amx_permission() : known == amx_permission::granted;
-}
-
-/// Asks for permission, for the whole process and its future threads. @return amx_permitted() afterwards
+/// Asks the operating system for permission, for the whole process and its future threads.
+/// @return  whether this process may use AMX now
 inline bool request_amx() noexcept {
-#if LARQL_AMX
+    constexpr long arch_get_xcomp_perm = 0x1022;  // asm/prctl.h of Linux 5.16
     constexpr long arch_req_xcomp_perm = 0x1023;
     constexpr long tile_data_feature = 18;
+    const auto granted = [] {
+        unsigned long features = 0;
+        return syscall(SYS_arch_prctl, arch_get_xcomp_perm, &features) == 0 &&
+               (features >> tile_data_feature & 1UL) != 0;
+    };
     if (!processor_has_amx()) return false;
-    if (!ask_amx_permission()) (void)syscall(SYS_arch_prctl, arch_req_xcomp_perm, tile_data_feature);
-    return ask_amx_permission();
-#else
-    return false;
-#endif
+    if (!granted()) (void)syscall(SYS_arch_prctl, arch_req_xcomp_perm, tile_data_feature);
+    return granted();
 }
+#endif
 
 }  // namespace larql::detail
 

@@ -5,10 +5,9 @@
 #ifndef LARQL_DETAIL_GEMM_HPP
 #define LARQL_DETAIL_GEMM_HPP
 
-#include <larql/detail/amx.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/function_ref.hpp>
-#include <larql/detail/gemm/amx.hpp>
+#include <larql/detail/gemm/amx_slot.hpp>
 #include <larql/detail/gemm/blas.hpp>
 #include <larql/detail/gemm/few_rows.hpp>
 #include <larql/detail/gemm/packed.hpp>
@@ -17,6 +16,7 @@
 #include <larql/executor.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -45,7 +45,8 @@ inline gemm_path best_gemm_path() noexcept {
     switch (active_simd_level()) {
         case simd_level::portable: return below_avx2;
         case simd_level::avx2: return gemm_path::avx2;
-        case simd_level::avx512: return amx_permitted() ? gemm_path::amx : gemm_path::avx512;
+        case simd_level::avx512:
+            return amx_slot().load(std::memory_order_acquire) != nullptr ? gemm_path::amx : gemm_path::avx512;
     }
     return below_avx2;
 }
@@ -76,22 +77,6 @@ inline void multiply_few(const product<float>& p, executor& threads, gemm_path p
                       threads);
 }
 
-#if LARQL_AMX
-// AMX, and for the rows that it leaves out the vector kernels.
-inline void multiply_amx(const product<float>& p, executor& threads) {
-    for (const index_range left : amx_product(p, threads).run()) {
-        auto read = [&](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
-            p.a.read_rows(left.begin + begin, left.begin + end, out, stride);
-        };
-        auto c_row = [&](std::size_t i) { return p.c_row(left.begin + i); };
-        const float* data = p.a.data == nullptr ? nullptr : p.a.data + left.begin * p.a.row_stride;
-        const matrix_source<float> rows{left.size(), p.k(), read, data, p.a.row_stride};
-        const product<float> rest{rows, p.k_scale, p.b, p.b_rows, c_row, p.shared_bytes};
-        packed_product(rest, simd_level::avx512, threads).run();
-    }
-}
-#endif
-
 template <class T>
 void multiply(const product<T>& p, executor& threads, gemm_path path) {
     const std::size_t b_depth = p.b_rows == row_role::depth ? p.b.rows : p.b.cols;
@@ -107,10 +92,8 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
         if (p.b_rows == row_role::column && p.m() <= few_rows_limit) return multiply_few(p, threads, path);
     if constexpr (std::is_same_v<T, float>) {
         if (path != gemm_path::blas) {
-#if LARQL_AMX
-            if (path == gemm_path::amx && p.b_rows == row_role::depth && p.m() >= amx_block)
-                return multiply_amx(p, threads);
-#endif
+            if (path == gemm_path::amx && p.b_rows == row_role::depth)
+                return amx_slot().load(std::memory_order_acquire)(p, threads);
             return packed_product(p, level_of(path), threads).run();
         }
     }
@@ -127,7 +110,7 @@ void multiply(const product<T>& p, executor& threads, gemm_path path) {
 /// @param b        [K, N]
 /// @param c_row    where row i of the product is written: N contiguous values, rows apart from each other; what was
 ///                 there is not read. Called from several threads
-/// @param path     for tests; the processor must have it
+/// @param path     for tests; the processor must have it, and the program must have enabled AMX
 /// @throws error shape_mismatch if the factors disagree about K; whatever a reader throws
 template <class T>
 void gemm_nn(const matrix_source<T>& a, const std::type_identity_t<T>* k_scale, const matrix_source<T>& b,

@@ -8,6 +8,8 @@
 #define LARQL_DETAIL_GEMM_AMX_HPP
 
 #include <larql/detail/gemm/amx_kernels.hpp>
+#include <larql/detail/gemm/amx_slot.hpp>
+#include <larql/detail/gemm/packed.hpp>
 #include <larql/detail/gemm/product.hpp>
 #include <larql/executor.hpp>
 
@@ -192,6 +194,21 @@ private:
     std::size_t m_tiles_size = 0;
     std::size_t m_steps = 0;
 };
+
+/// AMX, and for the rows that it leaves out, or so few that tiles stay mostly empty, the vector kernels.
+inline void multiply_with_amx(const product<float>& p, executor& threads) {
+    if (p.m() < amx_block) return packed_product(p, simd_level::avx512, threads).run();
+    for (const index_range left : amx_product(p, threads).run()) {
+        auto read = [&](std::size_t begin, std::size_t end, float* out, std::size_t stride) {
+            p.a.read_rows(left.begin + begin, left.begin + end, out, stride);
+        };
+        auto c_row = [&](std::size_t i) { return p.c_row(left.begin + i); };
+        const float* data = p.a.data == nullptr ? nullptr : p.a.data + left.begin * p.a.row_stride;
+        const matrix_source<float> rows{left.size(), p.k(), read, data, p.a.row_stride};
+        const product<float> rest{rows, p.k_scale, p.b, p.b_rows, c_row, p.shared_bytes};
+        packed_product(rest, simd_level::avx512, threads).run();
+    }
+}
 
 }  // namespace larql::detail
 #endif
