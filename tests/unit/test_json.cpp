@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <larql/detail/io/json.hpp>
+#include <larql/detail/io/json_string.hpp>
 #include <larql/detail/io/utf8.hpp>
 
 #include <nlohmann/json.hpp>

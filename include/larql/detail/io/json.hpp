@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// JSON texts as values, of limited depth, and strings as JSON.
+// JSON texts as values, of limited depth.
 #ifndef LARQL_DETAIL_IO_JSON_HPP
 #define LARQL_DETAIL_IO_JSON_HPP
 
@@ -87,24 +87,6 @@ inline nlohmann::json parse_json(std::string_view text, const error_where& where
     json_builder builder(limits);
     builder.read(text, where, limits.tolerate_non_finite);
     return builder.take();
-}
-
-/// Appends `text`, which is UTF-8, as a JSON string with its quotes.
-inline void append_json_string(std::string& out, std::string_view text) {
-    out += '"';
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20) {
-            constexpr char hex[] = "0123456789abcdef";
-            out += "\\u00";
-            out += hex[byte >> 4];
-            out += hex[byte & 15];
-            continue;
-        }
-        if (c == '"' || c == '\\') out += '\\';
-        out += c;
-    }
-    out += '"';
 }
 
 }  // namespace larql::detail

@@ -19,7 +19,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <locale>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -196,9 +198,9 @@ private:
         if (parsed(text, real)) return real;
 #endif
         // What lies outside double's range, and everything for libraries that cannot read double.
-        const nlohmann::json read = nlohmann::json::parse(text, nullptr, false);
-        if (read.is_discarded()) not_json("expected a number within double's range", begin);
-        real = read.get<double>();
+        std::istringstream in{std::string(text)};
+        in.imbue(std::locale::classic());
+        if (!(in >> real)) not_json("expected a number within double's range", begin);
         return real;
     }
     void digits() {
