@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <string>
 
+#include "least_time.hpp"
+
 namespace {
 
 struct attention_case {
@@ -64,10 +66,7 @@ void run(benchmark::State& state, const attention_case& c, const K& k, const V& 
     const larql::attention_options options{.threads = &threads(c.one_thread)};
     larql::gqa_attention_into(q, k, v, out, options, scratch);
     if (!agrees(q, k, v, out)) return state.SkipWithError("differs from the reference");
-    for (auto _ : state) {
-        larql::gqa_attention_into(q, k, v, out, options, scratch);
-        benchmark::DoNotOptimize(out.data());
-    }
+    larql::benchmarks::time_least(state, [&] { larql::gqa_attention_into(q, k, v, out, options, scratch); });
     const double pairs = static_cast<double>(c.heads * c.tokens) * static_cast<double>(c.keys);
     const double flops = (c.tokens > 1 ? 1.0 : 2.0) * pairs * static_cast<double>(c.key_size + c.value_size);
     const double row = static_cast<double>(c.latent ? c.key_size : c.key_size + c.value_size);
@@ -112,7 +111,7 @@ const attention_case half_cases[] = {
 const attention_case one_thread = {"prefill/h16kv16_qk192_v128_s1024", 1024, 1024, 16, 16, 192, 128, false, true};
 
 void add(const attention_case& c, const char* variant, void (*function)(benchmark::State&, const attention_case&)) {
-    benchmark::RegisterBenchmark((c.name + variant).c_str(), function, c)->UseRealTime()->Unit(benchmark::kMillisecond);
+    larql::benchmarks::add_case(c.name + variant, function, c);
 }
 
 const bool registered = [] {

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "least_time.hpp"
+
 namespace {
 
 using larql::f16;
@@ -109,10 +111,7 @@ void decode(benchmark::State& state, const shape& s, bool in_pages) {
     larql::gqa_attention_into(q, k, v, out, options, scratch);
     if (out != larql::gqa_attention_asym(q, kv.k_rows, kv.v_rows, options))
         return state.SkipWithError("pages give other numbers");
-    for (auto _ : state) {
-        larql::gqa_attention_into(q, k, v, out, options, scratch);
-        benchmark::DoNotOptimize(out.data());
-    }
+    larql::benchmarks::time_least(state, [&] { larql::gqa_attention_into(q, k, v, out, options, scratch); });
     const std::size_t row = s.kv_heads * (s.key_size + (s.latent ? 0 : s.value_size));
     state.counters["bytes"] =
         benchmark::Counter(static_cast<double>(tokens * row * 2), benchmark::Counter::kIsIterationInvariantRate);
@@ -158,15 +157,7 @@ void batch(benchmark::State& state, const shape& s, const std::vector<std::size_
     const auto want = out;
     one_call();
     if (out != want) return state.SkipWithError("a batch gives other numbers");
-    for (auto _ : state) {
-        in_one_call ? one_call() : single_calls();
-        benchmark::DoNotOptimize(out.data());
-    }
-}
-
-template <class F>
-void add(const std::string& name, F&& function) {
-    benchmark::RegisterBenchmark(name.c_str(), std::forward<F>(function))->UseRealTime()->Unit(benchmark::kMillisecond);
+    larql::benchmarks::time_least(state, [&] { in_one_call ? one_call() : single_calls(); });
 }
 
 const bool registered = [] {
@@ -176,11 +167,13 @@ const bool registered = [] {
     };
     for (const shape& s : shapes) {
         for (const bool pages : {false, true})
-            add("paged/" + std::string(s.name) + "_kv4096/f16/" + (pages ? "pages64" : "contiguous"),
+            larql::benchmarks::add_case(
+                "paged/" + std::string(s.name) + "_kv4096/f16/" + (pages ? "pages64" : "contiguous"),
                 [&s, pages](benchmark::State& state) { decode(state, s, pages); });
         for (const auto& [name, list] : lengths)
             for (const bool one : {true, false})
-                add("batch/" + std::string(s.name) + "_" + name + "_b8/f16/" + (one ? "one_call" : "single_calls"),
+                larql::benchmarks::add_case(
+                    "batch/" + std::string(s.name) + "_" + name + "_b8/f16/" + (one ? "one_call" : "single_calls"),
                     [&s, list, one](benchmark::State& state) { batch(state, s, list, one); });
     }
     return true;

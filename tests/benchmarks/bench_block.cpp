@@ -20,6 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "least_time.hpp"
+
 namespace {
 
 using larql::dtype;
@@ -128,11 +130,10 @@ void block(benchmark::State& state, dtype type, std::size_t tokens) {
     const auto x = hidden_states(tokens);
     larql::attention_result<float> r;
     larql::attention_workspace<float> memory;
-    for (auto _ : state) {
+    larql::benchmarks::time_least(state, [&] {
         layer.forward_into(x, cache, r, memory, {.threads = &threads()});
-        benchmark::DoNotOptimize(r.out.data());
         cache.truncate(cached);
-    }
+    });
     const larql::dtype_traits& traits = larql::traits_of(type);
     constexpr double numbers = 7168.0 * (1536 + 576) + 1536.0 * 128 * 192 + 512.0 * 128 * 256 + 7168.0 * 128 * 128;
     const double bytes = numbers / traits.block_elements * traits.block_bytes + cached * 576.0 * 2;
@@ -144,10 +145,8 @@ const bool registered = [] {
         {"bf16", dtype::bf16}, {"q8_0", dtype::q8_0}, {"q4_0", dtype::q4_0}, {"q4_K", dtype::q4_k}};
     for (const std::size_t tokens : {1U, 4U, 512U})
         for (const auto& [name, type] : types)
-            benchmark::RegisterBenchmark(("block/v3_h128_kv4096_t" + std::to_string(tokens) + "/" + name).c_str(),
-                                         block, type, tokens)
-                ->UseRealTime()
-                ->Unit(benchmark::kMillisecond);
+            larql::benchmarks::add_case("block/v3_h128_kv4096_t" + std::to_string(tokens) + "/" + name, block, type,
+                                        tokens);
     return true;
 }();
 

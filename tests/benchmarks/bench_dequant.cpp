@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "least_time.hpp"
+
 namespace {
 
 constexpr std::size_t elements = std::size_t{16} << 20;
@@ -55,21 +57,15 @@ void dequant(benchmark::State& state, larql::dtype type) {
         dequantize(type, blocks, out);
         if (!same_values(out, expected)) return state.SkipWithError("differs from the portable decoder");
     }
-    for (auto _ : state) {
-        dequantize(type, blocks, out);
-        benchmark::ClobberMemory();
-    }
-    const auto rounds = static_cast<std::int64_t>(state.iterations());
-    state.SetItemsProcessed(rounds * static_cast<std::int64_t>(elements));
-    state.SetBytesProcessed(rounds * static_cast<std::int64_t>(elements * sizeof(float)));  // of output
+    larql::benchmarks::time_least(state, [&] { dequantize(type, blocks, out); });
+    state.SetItemsProcessed(static_cast<std::int64_t>(elements));
+    state.SetBytesProcessed(static_cast<std::int64_t>(elements * sizeof(float)));  // of output
 }
 
 [[maybe_unused]] const bool registered = [] {
     for (const larql::dtype_traits& row : larql::detail::dtype_table)
         if (row.kind != larql::dtype_kind::integer && row.block_bytes < sizeof(float) * row.block_elements)
-            benchmark::RegisterBenchmark(("dequant/" + ggml_name(row.type)).c_str(), dequant, row.type)
-                ->Unit(benchmark::kMillisecond)
-                ->UseRealTime();
+            larql::benchmarks::add_case("dequant/" + ggml_name(row.type), dequant, row.type);
     return true;
 }();
 

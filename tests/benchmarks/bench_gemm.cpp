@@ -20,6 +20,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "least_time.hpp"
+
 namespace {
 
 larql::thread_pool& threads() {
@@ -118,10 +120,9 @@ void absorb_dense(benchmark::State& state, larql::executor& executor) {
             !agrees(layer.v, values, kv_gains, kv_a, [](std::size_t i) { return head * 128 + i; }))
             return state.SkipWithError("K or V is wrong");
     }
-    for (auto _ : state) {  // into memory that exists, like the products that it is compared with
+    larql::benchmarks::time_least(state, [&] {  // into memory that exists, like the products that it is compared with
         larql::absorb_into(factors, geometry, layer.q, layer.k, layer.v, options);
-        benchmark::DoNotOptimize(layer.q.data());
-    }
+    });
     const double flops = 2.0 * 7168 * 32 * (192.0 * 1536 + 256.0 * 512);
     state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -134,10 +135,9 @@ void sgemm(benchmark::State& state) {
     const auto a = random_matrix<float>(m, k, 1);
     const auto b = random_matrix<float>(k, n, 2);
     auto c = larql::tensor<float, 2>::from_shape({m, n});
-    for (auto _ : state) {
+    larql::benchmarks::time_least(state, [&] {
         larql::detail::blas_gemm<float>(m, n, k, {a.data(), k}, {b.data(), n}, false, {c.data(), n}, false);
-        benchmark::DoNotOptimize(c.data());
-    }
+    });
     state.SetLabel(larql::openblas_status().message);
     state.counters["flops"] =
         benchmark::Counter(2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
@@ -148,27 +148,23 @@ void copy(benchmark::State& state) {
     const std::size_t size = std::size_t{256} << 20;
     std::vector<char> from(size, 1);
     std::vector<char> to(size, 2);
-    for (auto _ : state) {
+    larql::benchmarks::time_least(state, [&] {
         constexpr std::size_t parts = 16;
         threads().run(parts, [&](std::size_t i) {
             std::memcpy(to.data() + i * (size / parts), from.data() + i * (size / parts), size / parts);
         });
-        benchmark::DoNotOptimize(to.data());
-    }
-    state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * 2 * static_cast<std::int64_t>(size));
+    });
+    state.SetBytesProcessed(2 * static_cast<std::int64_t>(size));
 }
-
-BENCHMARK(sgemm)->Name("sgemm/6144x7168x1536")->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(copy)->Name("copy/256MiB")->Unit(benchmark::kMillisecond)->UseRealTime();
 
 const bool registered = [] {
     static larql::serial_executor one;
-    const auto add = [](const char* name, auto function, larql::executor& executor) {
-        benchmark::RegisterBenchmark(name, function, std::ref(executor))->Unit(benchmark::kMillisecond)->UseRealTime();
-    };
-    add("absorb_dense/v3_32heads", absorb_dense<float>, threads());
-    add("absorb_dense/v3_32heads/bf16", absorb_dense<larql::bf16>, threads());
-    add("absorb_dense/v3_32heads/t1", absorb_dense<float>, one);
+    using larql::benchmarks::add_case;
+    add_case("sgemm/6144x7168x1536", sgemm);
+    add_case("copy/256MiB", copy);
+    add_case("absorb_dense/v3_32heads", absorb_dense<float>, std::ref(threads()));
+    add_case("absorb_dense/v3_32heads/bf16", absorb_dense<larql::bf16>, std::ref(threads()));
+    add_case("absorb_dense/v3_32heads/t1", absorb_dense<float>, std::ref(one));
     return true;
 }();
 

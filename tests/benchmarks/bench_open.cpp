@@ -16,6 +16,8 @@
 #include <string_view>
 #include <vector>
 
+#include "least_time.hpp"
+
 namespace {
 
 using larql::testing::gguf_builder;
@@ -68,10 +70,10 @@ void open_14_shards(benchmark::State& state) {
             file.find_tensor("blk.1199.attn_kv_a_mqa.weight") == nullptr)
             return state.SkipWithError("the file does not read back");
     }
-    for (auto _ : state) {
+    larql::benchmarks::time_least(state, [&] {
         const auto file = larql::gguf_file::open(path);
         benchmark::DoNotOptimize(file.tensors().data());
-    }
+    });
 }
 
 // A model as DeepSeek-V3 is published: 163 shards, 91,000 tensors.
@@ -96,10 +98,13 @@ void open_163_safetensors(benchmark::State& state) {
         return file.tensors().size();
     };
     if (size() != std::size_t{count} * each) return state.SkipWithError("the files do not read back");
-    for (auto _ : state) benchmark::DoNotOptimize(size());
+    larql::benchmarks::time_least(state, [&] { benchmark::DoNotOptimize(size()); });
 }
 
-}  // namespace
+const bool registered = [] {
+    larql::benchmarks::add_case("open/14shards", open_14_shards);
+    larql::benchmarks::add_case("open/163safetensors", open_163_safetensors);
+    return true;
+}();
 
-BENCHMARK(open_14_shards)->Name("open/14shards")->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(open_163_safetensors)->Name("open/163safetensors")->Unit(benchmark::kMillisecond)->UseRealTime();
+}  // namespace

@@ -3,7 +3,7 @@
 
 PEER is torch, ggml (the libraries inside the package llama-cpp-python, called through ctypes) or gguf-py. Prints one
 JSON object per line: what the peer is, then for each case that it starts, and for the outcome. A peer that is not
-installed says so and exits 3. Each repetition is the mean over as many calls as fill --seconds, as in Google Benchmark.
+installed says so and exits 3. Each repetition is the least of as many calls as fill --seconds, as in larql-bench.
 """
 import argparse
 import ctypes
@@ -35,15 +35,17 @@ def measure(call, seconds, repetitions):
     start = time.perf_counter()
     call()  # warms caches and thread pools, and says how long a call takes
     once = time.perf_counter() - start
-    calls = max(1, math.ceil(seconds / max(once, 1e-7)))
+    calls = max(1 if once > 2 else 5, math.ceil(seconds / max(once, 1e-7)))
     if once > 8 * seconds:
         return [once]  # so long that warming is no part of it
     out = []
     for _ in range(1 if once > 4 * seconds else repetitions):
-        start = time.perf_counter()
+        least = math.inf
         for _ in range(calls):
+            start = time.perf_counter()
             call()
-        out.append((time.perf_counter() - start) / calls)
+            least = min(least, time.perf_counter() - start)
+        out.append(least)
     return out
 
 
@@ -377,7 +379,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=NAMES)
     parser.add_argument("--threads", type=int, default=2, help="for cases whose name does not say")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a repetition")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a repetition")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("cases", nargs="*")
     options = parser.parse_intermixed_args()

@@ -534,8 +534,9 @@ def write_report(results, options):
     out.mkdir(parents=True, exist_ok=True)
     names = {**results.seconds, **results.failures}
     lines = ["# Benchmark report", "", *table(["", ""], [[k, v] for k, v in results.facts]),
-             "Times are medians over all repetitions; spread is the longest less the shortest, in percent of the "
-             "median. A ratio is the peer's time divided by larql's: above 1, larql is faster. GB are 10^9 bytes. No "
+             "A repetition is the least of several calls; times are medians over all repetitions; spread is the longest "
+             "less the shortest, in percent of the median. A ratio is the peer's time divided by larql's: above 1, "
+             "larql is faster. GB are 10^9 bytes. No "
              "environment variable that sets threads or kernels reached larql or a peer.", "", "Peers:", ""]
     lines += [f"- {details}" for details in results.peers.values()]
     lines += [f"- {peer} is left out: {reason}" for peer, reason in results.absent.items()]
