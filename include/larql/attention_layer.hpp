@@ -109,7 +109,7 @@ public:
     [[nodiscard]] const attention_spec& spec() const noexcept { return m_spec; }
 
     /// A cache of the layout that this layer's form needs.
-    /// @tparam Storage   float, bf16, f16 or f8_e4m3
+    /// @tparam Storage   float, bf16, f16, f8_e4m3 or q8_0_block
     /// @param  capacity  tokens; memory is touched as tokens arrive
     /// @param  rollback  tokens that `truncate` can always take back, such as a draft that is rejected; only compressed
     ///                   attention, which leaves its window behind, has a limit and takes memory for it

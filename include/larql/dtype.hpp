@@ -332,7 +332,17 @@ struct f8_e4m3 {
     constexpr operator float() const noexcept { return f8_e4m3_to_float(bits); }  // NOLINT: widening is exact
 };
 
-static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2 && sizeof(f8_e4m3) == 1);
+/// 32 numbers of ggml's Q8_0, for K/V caches of half the memory of f16 and nearly its exactness: a number is
+/// scale * code. Encoding divides by the largest magnitude of the block over 127, so that errors are at most 1/254 of
+/// it. A block with a number that is not finite, or whose scale is beyond f16's range, holds NaN.
+struct q8_0_block {
+    static constexpr std::size_t elements = 32;
+
+    f16 scale{};
+    std::int8_t codes[elements]{};
+};
+
+static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2 && sizeof(f8_e4m3) == 1 && sizeof(q8_0_block) == 34);
 
 }  // namespace larql
 

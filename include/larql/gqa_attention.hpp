@@ -145,7 +145,9 @@ template <class Q, class K, class V>
 attention_shapes read_attention_shapes(const Q& q, const K& k, const V& v, const attention_options& options) {
     static_assert(is_attention_element<attention_element_t<Q>> && is_attention_element<attention_element_t<K>> &&
                       is_attention_element<attention_element_t<V>>,
-                  "larql: q, k and v must hold float, double, larql::bf16, larql::f16 or larql::f8_e4m3");
+                  "larql: q, k and v must hold float, double, larql::bf16, larql::f16, larql::f8_e4m3 "
+                  "or larql::q8_0_block");
+    static_assert(!is_block<attention_element_t<Q>>, "larql: q does not come in blocks");
     const attention_shapes shapes{read_operand_shape(q.shape(), options.num_q_heads, "q", "num_q_heads"),
                                   read_operand_shape(k.shape(), options.num_kv_heads, "k", "num_kv_heads"),
                                   read_operand_shape(v.shape(), options.num_kv_heads, "v", "num_kv_heads")};
@@ -279,7 +281,7 @@ narrowed_rows make_narrowed_rows(const attention_rows<E>& rows) noexcept {
 ///
 /// @param q  [T, H, D]  queries, rope already applied; or [T, H * D] with options.num_q_heads
 /// @param k  [S, G, D]  keys, rope already applied, row s is position s; or [S, G * D] with options.num_kv_heads.
-///                      float, bf16, f16, f8_e4m3, or double
+///                      float, bf16, f16, f8_e4m3, or double; q8_0_block in a rows_view
 /// @param v  [S, G, V]  values, likewise
 /// @return   [T, H, V]  new row-major tensor; double if any input is double, else float. Rows that may see no key
 ///                      (S = 0 included) are zero

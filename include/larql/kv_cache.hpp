@@ -7,6 +7,7 @@
 
 #include <larql/detail/attention/cached_rows.hpp>
 #include <larql/detail/attention/operand.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/compressed/shape.hpp>
 #include <larql/detail/compressed/state.hpp>
 #include <larql/detail/xtensor.hpp>
@@ -37,7 +38,7 @@ struct kv_cache_shape {
 };
 
 /// Keys and values, and the keys of a sparse indexer if it has one, of up to `capacity` tokens. T is the storage:
-/// float, bf16, f16 or f8_e4m3.
+/// float, bf16, f16, f8_e4m3 or q8_0_block, whose heads are multiples of 32 (a latent cache's R and P, too).
 ///
 /// Two layouts. Separate: keys [capacity, G, D] and values [capacity, G, V]. Latent (MLA, one head): a single
 /// [capacity, 1, R + P] whose first R columns are also the values. Either way keys() and values() are views for
@@ -52,18 +53,23 @@ struct kv_cache_shape {
 template <class T>
 class kv_cache {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16> ||
-                      std::is_same_v<T, f8_e4m3>,
-                  "larql: kv_cache stores float, larql::bf16, larql::f16 or larql::f8_e4m3");
+                      std::is_same_v<T, f8_e4m3> || std::is_same_v<T, q8_0_block>,
+                  "larql: kv_cache stores float, larql::bf16, larql::f16, larql::f8_e4m3 or larql::q8_0_block");
     using extents = std::array<std::size_t, 3>;
 
-    static auto make_view(const T* data, const extents& shape, const extents& strides) {
-        return xt::adapt(data, shape[0] * shape[1] * shape[2], xt::no_ownership(), shape, strides);
+    static auto make_view(const rows_view<const T>& rows) {
+        if constexpr (detail::is_block<T>)
+            return rows;
+        else
+            return xt::adapt(
+                rows.data, rows.tokens * rows.heads * rows.size, xt::no_ownership(), rows.shape(),
+                extents{static_cast<std::size_t>(rows.token_stride), static_cast<std::size_t>(rows.head_stride), 1});
     }
 
 public:
     using value_type = T;
-    /// A read-only view of [size(), G, D or V].
-    using view = decltype(make_view(nullptr, extents{}, extents{}));
+    /// A read-only view of [size(), G, D or V]: of xtensor, or of blocks a rows_view.
+    using view = decltype(make_view({}));
 
     /// A cache with keys and values apart.
     /// @throws error errc::limit_exceeded if the sizes overflow, std::bad_alloc if the system refuses the memory
@@ -80,6 +86,7 @@ public:
         kv_cache cache;
         if (rope_size > std::numeric_limits<std::size_t>::max() - latent_size)
             detail::fail(errc::limit_exceeded, "row size overflows", {.subject = "kv_cache"});
+        detail::require_whole_elements<T>(latent_size, "kv_cache");
         cache.m_shape = {capacity, 1, latent_size + rope_size, latent_size, index_size, layer};
         cache.m_keys = detail::allocate_cached<T>(capacity, 1, latent_size + rope_size);
         if (index_size != 0) cache.m_index = detail::allocate_cached<T>(capacity, 1, index_size);
@@ -87,11 +94,17 @@ public:
     }
 
     /// A cache of compressed attention.
+    /// @throws error errc::unsupported_dtype if T is made of blocks
     [[nodiscard]] static kv_cache compressed(const compressed_cache_shape& shape) {
-        kv_cache cache;
-        cache.m_shape = {shape.capacity, 1, shape.head_dim, shape.head_dim};
-        cache.m_compressed = std::make_unique<detail::compressed_state<T>>(shape);
-        return cache;
+        if constexpr (detail::is_block<T>) {
+            detail::fail(errc::unsupported_dtype, "compressed attention keeps no blocks of Q8_0",
+                         {.subject = "kv_cache"});
+        } else {
+            kv_cache cache;
+            cache.m_shape = {shape.capacity, 1, shape.head_dim, shape.head_dim};
+            cache.m_compressed = std::make_unique<detail::compressed_state<T>>(shape);
+            return cache;
+        }
     }
 
     kv_cache(kv_cache&& other) noexcept
@@ -139,7 +152,7 @@ public:
             return shape.ratio == 0 ? 0 : (shape.entry_bytes(shape.ratio, sizeof(T)) + shape.ratio - 1) / shape.ratio;
         }
         const std::size_t heads = m_shape.kv_heads * (m_shape.key_size + (is_latent() ? 0 : m_shape.value_size));
-        return (heads + m_shape.index_size) * sizeof(T);
+        return width(heads + m_shape.index_size) * sizeof(T);
     }
 
     /// Bytes that the cache has reserved.
@@ -183,7 +196,7 @@ public:
                 {.subject = "index"});
         check_room(shape.tokens);
         const std::size_t first = m_size;
-        detail::store_cached(index, shape, m_index.get() + first * m_shape.index_size);
+        detail::store_cached(index, shape, m_index.get() + first * width(m_shape.index_size));
         if constexpr (sizeof...(K) == 0)
             m_size += m_shape.kv_heads == 0 ? shape.tokens : 0;
         else if constexpr (sizeof...(K) == 1)
@@ -199,30 +212,24 @@ public:
 
     /// Keys of the tokens held, [size(), G, D].
     /// @throws error errc::shape_mismatch if the cache is compressed, as then there is no row for each token
-    [[nodiscard]] view keys() const {
-        require_rows();
-        return rows(m_keys.get(), m_shape.key_size, m_shape.key_size);
-    }
+    [[nodiscard]] view keys() const { return make_view(key_rows()); }
     /// Values of the tokens held, [size(), G, V]; a prefix of each key when latent.
-    [[nodiscard]] view values() const {
-        require_rows();
-        return is_latent() ? rows(m_keys.get(), m_shape.key_size, m_shape.value_size)
-                           : rows(m_values.get(), m_shape.value_size, m_shape.value_size);
-    }
+    [[nodiscard]] view values() const { return make_view(value_rows()); }
     /// Keys of the indexer of the tokens held, [size(), 1, Di].
-    [[nodiscard]] view index_keys() const {
-        return make_view(m_index.get(), {m_size, 1, m_shape.index_size}, {m_shape.index_size, m_shape.index_size, 1});
-    }
+    [[nodiscard]] view index_keys() const { return make_view(index_rows()); }
 
     /// The same as plain views of rows, for a batch of sequences.
     [[nodiscard]] rows_view<const T> key_rows() const {
         require_rows();
-        return plain_rows(m_keys.get(), m_shape.key_size, m_shape.key_size);
+        return plain_rows(m_keys.get(), m_shape.kv_heads, m_shape.key_size, m_shape.key_size);
     }
     [[nodiscard]] rows_view<const T> value_rows() const {
         require_rows();
-        return is_latent() ? plain_rows(m_keys.get(), m_shape.key_size, m_shape.value_size)
-                           : plain_rows(m_values.get(), m_shape.value_size, m_shape.value_size);
+        return is_latent() ? plain_rows(m_keys.get(), 1, m_shape.key_size, m_shape.value_size)
+                           : plain_rows(m_values.get(), m_shape.kv_heads, m_shape.value_size, m_shape.value_size);
+    }
+    [[nodiscard]] rows_view<const T> index_rows() const {
+        return plain_rows(m_index.get(), 1, m_shape.index_size, m_shape.index_size);
     }
 
     /// Adds tokens [begin, end) of another cache as they are, as when a sequence goes on in two ways, or begins with a
@@ -249,9 +256,9 @@ public:
                              std::to_string(next_position()),
                          {.subject = "append_from"});
         check_room(end - begin);
-        const auto copy = [&](const memory& from, const memory& to, std::size_t width) {
-            if (from != nullptr)
-                std::copy_n(from.get() + begin * width, (end - begin) * width, to.get() + m_size * width);
+        const auto copy = [&](const memory& from, const memory& to, std::size_t numbers) {
+            const std::size_t row = width(numbers);
+            if (from != nullptr) std::copy_n(from.get() + begin * row, (end - begin) * row, to.get() + m_size * row);
         };
         copy(other.m_keys, m_keys, a.kv_heads * a.key_size);
         copy(other.m_values, m_values, a.kv_heads * a.value_size);
@@ -271,8 +278,9 @@ public:
                          "drop " + std::to_string(tokens) + " tokens, holds " + std::to_string(m_size),
                          {.subject = "kv_cache"});
         const std::size_t kept = m_size - tokens;
-        const auto move = [&](const memory& rows, std::size_t width) {
-            if (rows != nullptr) std::copy_n(rows.get() + tokens * width, kept * width, rows.get());
+        const auto move = [&](const memory& rows, std::size_t numbers) {
+            const std::size_t row = width(numbers);
+            if (rows != nullptr) std::copy_n(rows.get() + tokens * row, kept * row, rows.get());
         };
         move(m_keys, m_shape.kv_heads * m_shape.key_size);
         move(m_values, m_shape.kv_heads * m_shape.value_size);
@@ -343,7 +351,7 @@ private:
     /// Behind the rows that are there.
     template <class E>
     void store_rows(const E& e, std::size_t tokens, std::size_t size, const memory& to) {
-        detail::store_cached(e, {tokens, m_shape.kv_heads, size}, to.get() + m_size * m_shape.kv_heads * size);
+        detail::store_cached(e, {tokens, m_shape.kv_heads, size}, to.get() + m_size * m_shape.kv_heads * width(size));
     }
 
     void require_rows() const {
@@ -353,18 +361,16 @@ private:
                          {.subject = "kv_cache"});
     }
 
-    view rows(const T* data, std::size_t row_size, std::size_t columns) const {
-        const std::size_t heads = m_shape.kv_heads;
-        return make_view(data, {m_size, heads, columns}, {heads * row_size, row_size, 1});
-    }
+    /// Elements of a row of so many numbers.
+    static constexpr std::size_t width(std::size_t numbers) noexcept { return detail::elements_of<T>(numbers); }
 
-    rows_view<const T> plain_rows(const T* data, std::size_t row_size, std::size_t columns) const {
+    rows_view<const T> plain_rows(const T* data, std::size_t heads, std::size_t row_size, std::size_t columns) const {
         return {.data = data,
                 .tokens = m_size,
-                .heads = m_shape.kv_heads,
+                .heads = heads,
                 .size = columns,
-                .token_stride = static_cast<std::ptrdiff_t>(m_shape.kv_heads * row_size),
-                .head_stride = static_cast<std::ptrdiff_t>(row_size)};
+                .token_stride = static_cast<std::ptrdiff_t>(heads * width(row_size)),
+                .head_stride = static_cast<std::ptrdiff_t>(width(row_size))};
     }
 
     template <class E>

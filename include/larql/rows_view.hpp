@@ -6,6 +6,7 @@
 #define LARQL_ROWS_VIEW_HPP
 
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/ceil_div.hpp>
 #include <larql/error.hpp>
 
@@ -25,7 +26,8 @@ namespace larql {
 /// at data[pages[t / page_tokens] * page_stride], the block table of an engine whose sequences share a pool of pages.
 /// Pages that nothing is read from, because a window has left them behind, may have any number.
 ///
-/// Strides count elements and may be negative; a row's elements lie side by side. Nothing is owned: memory and page
+/// Strides count elements and may be negative; a row's elements lie side by side. Of larql::q8_0_block an element is a
+/// block of 32 numbers: `size` counts numbers, strides count blocks. Nothing is owned: memory and page
 /// numbers must outlive the call.
 template <class E>
 struct rows_view {
@@ -56,9 +58,10 @@ inline constexpr bool is_rows_view = false;
 template <class E>
 inline constexpr bool is_rows_view<rows_view<E>> = true;
 
-/// @throws error errc::shape_mismatch if there are too few pages
+/// @throws error errc::shape_mismatch if there are too few pages, or rows are not whole blocks
 template <class E>
 attention_rows<E> rows_of(const rows_view<E>& view, const char* name) {
+    require_whole_elements<E>(view.size, name);
     attention_rows<E> rows{view.data, view.token_stride, view.head_stride, {}};
     if (view.pages.empty()) return rows;
     const std::size_t wanted = view.page_tokens == 0 ? 0 : ceil_div(view.tokens, view.page_tokens);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention says which element types it takes.
-// expect: larql: q, k and v must hold float, double, larql::bf16, larql::f16 or larql::f8_e4m3
+// expect: larql: q, k and v must hold float, double, larql::bf16, larql::f16, larql::f8_e4m3
 #include <larql/gqa_attention.hpp>
 
 #ifdef LARQL_FORBIDDEN

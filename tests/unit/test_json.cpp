@@ -146,6 +146,8 @@ TEST_CASE("json: rejects a key that occurs twice in one object, at any depth") {
         for (std::size_t i = 0; i < keys; ++i) text += "\"k" + std::to_string(i) + "\":0,";
         CHECK_NOTHROW(parse(text + "\"k\":0}"));
         LARQL_CHECK_ERROR(parse(text + "\"k1\":0}"), errc::duplicate_name, ": k1: key stored twice");
+        LARQL_CHECK_ERROR(parse("{\"a\":1,\"b\":" + text + "\"k1\":0}}"), errc::duplicate_name,
+                          ": k1: key stored twice");
     }
     CHECK(parse(R"({"a":{"a":{"a":1}},"b":{"a":1}})").size() == 2);
 }

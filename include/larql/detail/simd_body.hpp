@@ -18,6 +18,7 @@ typedef std::uint16_t vhalf __attribute__((vector_size(LARQL_SIMD_BYTES / 2))); 
 typedef float vfloat_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
 typedef std::uint16_t vhalf_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 2), aligned(2), may_alias));
 typedef std::uint8_t vbyte_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 4), aligned(1), may_alias));
+typedef std::int8_t vcode_memory __attribute__((vector_size(LARQL_SIMD_BYTES / 4), aligned(1), may_alias));
 typedef std::int32_t vint_memory __attribute__((vector_size(LARQL_SIMD_BYTES), aligned(4), may_alias));
 
 #if LARQL_SIMD_BYTES == 64
@@ -98,6 +99,35 @@ LARQL_SIMD_INLINE vfloat load(const f8_e4m3* p) noexcept {
     const vfloat finite = reinterpret_cast<vfloat>(magnitude << 20) * 0x1p120F;
     const vuint chosen = (magnitude == 0x7fU) ? (magnitude | 0x7fc00000U) : reinterpret_cast<vuint>(finite);
     return reinterpret_cast<vfloat>(chosen | ((wide & 0x80U) << 24));
+}
+
+LARQL_SIMD_INLINE vfloat load(const std::int8_t* p) noexcept {
+#if LARQL_SIMD_BYTES == 64 && !defined(__clang__)  // GCC 12 widens in parts
+    typedef char signed_bytes __attribute__((vector_size(16), aligned(1), may_alias));
+    typedef int signed_words __attribute__((vector_size(64)));
+    const vint wide =
+        __builtin_ia32_pmovsxbd512_mask(*reinterpret_cast<const signed_bytes*>(p), signed_words{}, all_lanes);
+#elif LARQL_SIMD_BYTES == 32 && !defined(__clang__)
+    typedef char signed_bytes __attribute__((vector_size(16)));
+    typedef long long two_words __attribute__((vector_size(16)));
+    long long eight = 0;
+    __builtin_memcpy(&eight, p, sizeof eight);
+    const vint wide = __builtin_ia32_pmovsxbd256(reinterpret_cast<signed_bytes>(two_words{eight, 0}));
+#else
+    const vint wide = __builtin_convertvector(*reinterpret_cast<const vcode_memory*>(p), vint);
+#endif
+    return __builtin_convertvector(wide, vfloat);
+}
+
+/// Numbers i, i + 1, ... of a row; where it is made of blocks, i is a multiple of the lanes.
+template <class E>
+LARQL_SIMD_INLINE vfloat load_row(const E* row, std::size_t i) noexcept {
+    return load(row + i);
+}
+LARQL_SIMD_INLINE vfloat load_row(const q8_0_block* row, std::size_t i) noexcept {
+    const q8_0_block& block = row[i / q8_0_block::elements];
+    const vhalf scale = block.scale.bits - vhalf{};
+    return load(block.codes + i % q8_0_block::elements) * from_f16_bits(scale);
 }
 
 /// The greater; NaN if b is NaN.

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_ATTENTION_GENERIC_HPP
 
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 
 #include <atomic>
 #include <cmath>
@@ -76,7 +77,7 @@ template <class T, class E>
 void convert_rows(const attention_rows<const E>& rows, std::size_t head, key_range range, std::size_t n, T* out) {
     for (std::size_t j = range.begin; j < range.end; ++j) {
         const E* row = rows.row(j, head);
-        for (std::size_t d = 0; d < n; ++d) *out++ = static_cast<T>(row[d]);
+        for (std::size_t d = 0; d < n; ++d) *out++ = number_in<T>(row, d);
     }
 }
 

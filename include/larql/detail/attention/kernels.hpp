@@ -8,6 +8,7 @@
 
 #include <larql/detail/attention/plan.hpp>
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/simd.hpp>
 #include <larql/dtype.hpp>
 

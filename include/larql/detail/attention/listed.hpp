@@ -87,12 +87,13 @@ struct listed_item {
     template <class E>
     void gather(const attention_rows<const E>& rows, std::size_t size, key_range range, E* to) const {
         for (std::size_t i = range.begin; i < range.end; ++i)
-            std::copy_n(rows.row(keys[i], kv_head), size, to + i * size);
+            std::copy_n(rows.row(keys[i], kv_head), elements_of<E>(size), to + i * elements_of<E>(size));
     }
 
     void run(simd_level level, executor& threads, listed_memory& memory) const {
-        K* const k = memory.k.get<K>(keys.size() * whole.key_size);
-        V* const v = whole.v_is_k ? nullptr : memory.v.get<V>(keys.size() * whole.value_size);
+        const std::size_t key_width = elements_of<K>(whole.key_size), value_width = elements_of<V>(whole.value_size);
+        K* const k = memory.k.get<K>(keys.size() * key_width);
+        V* const v = whole.v_is_k ? nullptr : memory.v.get<V>(keys.size() * value_width);
         constexpr std::size_t part = 256;
         threads.run(ceil_div(keys.size(), part), [&](std::size_t i) {
             const key_range range{i * part, std::min((i + 1) * part, keys.size())};
@@ -100,9 +101,8 @@ struct listed_item {
             if (v != nullptr) gather(whole.v, whole.value_size, range, v);
         });
         attention_problem<T, K, V> one = whole;
-        const auto whole_rows = [](std::size_t size) { return static_cast<std::ptrdiff_t>(size); };
-        one.k = {k, whole_rows(whole.key_size), 0, {}};
-        one.v = {v, whole_rows(whole.value_size), 0, {}};
+        one.k = {k, static_cast<std::ptrdiff_t>(key_width), 0, {}};
+        one.v = {v, static_cast<std::ptrdiff_t>(value_width), 0, {}};
         if constexpr (std::is_same_v<K, V>)
             if (v == nullptr) one.v = one.k;
         one.q.data = whole.q.row(token, kv_head * whole.group());

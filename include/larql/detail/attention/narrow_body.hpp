@@ -40,8 +40,8 @@ LARQL_SIMD_FUNCTION void score_few(const stored_heads& keys, const float* q, std
                 vfloat x[Rows];
                 LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) x[r] = load(rows + r * depth + d);
                 LARQL_UNROLL for (std::size_t j = 0; j < tile; ++j) {
-                    prefetch(row[j] + d, ahead);
-                    const vfloat y = load(row[j] + d);
+                    prefetch(row[j] + elements_of<E>(d), ahead);
+                    const vfloat y = load_row(row[j], d);
                     LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) sum[j * Rows + r] =
                         multiply_add(x[r], y, sum[j * Rows + r]);
                 }
@@ -57,10 +57,10 @@ LARQL_SIMD_FUNCTION void score_few(const stored_heads& keys, const float* q, std
 /// Tokens whose values are added before the next head has its turn, where there are several.
 inline constexpr std::ptrdiff_t value_tile_tokens = 8;
 
-/// Vectors vectors of one head.
+/// Vectors vectors of one head, from column `first` on; `out` begins there.
 template <std::size_t Rows, std::size_t Vectors, class E>
-LARQL_SIMD_FUNCTION void add_few_columns(const row_block& values, std::size_t columns, const float* weights,
-                                         std::size_t width, float* out) {
+LARQL_SIMD_FUNCTION void add_few_columns(const row_block& values, std::size_t first, std::size_t columns,
+                                         const float* weights, std::size_t width, float* out) {
     vfloat sum[Rows][Vectors];
     LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) sum[r][i] = load(out + r * columns + i * lanes);
@@ -71,8 +71,8 @@ LARQL_SIMD_FUNCTION void add_few_columns(const row_block& values, std::size_t co
         const E* row = reinterpret_cast<const E*>(data);
         vfloat y[Vectors];
         LARQL_UNROLL for (std::size_t i = 0; i < Vectors; ++i) {
-            prefetch(row + i * lanes, ahead);
-            y[i] = load(row + i * lanes);
+            prefetch(row + elements_of<E>(first + i * lanes), ahead);
+            y[i] = load_row(row, first + i * lanes);
         }
         LARQL_UNROLL for (std::size_t r = 0; r < Rows; ++r) {
             const vfloat w = broadcast(weights[j * width + r]);
@@ -97,11 +97,11 @@ LARQL_SIMD_FUNCTION void add_few(const stored_heads& values, std::size_t columns
         for (std::size_t h = 0; h < values.heads; ++h, data += values.head_stride) {
             const float* const w = weights + token * width + h * Rows;
             float* const to = out + h * Rows * columns;
-            const auto from = [&](std::size_t c) { return row_block{data + c * sizeof(E), values.token_stride, n}; };
+            const row_block rows{data, values.token_stride, n};
             std::size_t c = 0;
             for (; c + most * lanes <= columns; c += most * lanes)
-                add_few_columns<Rows, most, E>(from(c), columns, w, width, to + c);
-            for (; c < columns; c += lanes) add_few_columns<Rows, 1, E>(from(c), columns, w, width, to + c);
+                add_few_columns<Rows, most, E>(rows, c, columns, w, width, to + c);
+            for (; c < columns; c += lanes) add_few_columns<Rows, 1, E>(rows, c, columns, w, width, to + c);
         }
     }
 }

@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_ATTENTION_OPERAND_HPP
 
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
@@ -25,7 +26,7 @@ using attention_element_t = std::remove_cv_t<typename std::decay_t<E>::value_typ
 template <class T>
 inline constexpr bool is_attention_element =
     std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bf16> || std::is_same_v<T, f16> ||
-    std::is_same_v<T, f8_e4m3>;
+    std::is_same_v<T, f8_e4m3> || std::is_same_v<T, q8_0_block>;
 
 /// double if any operand is double, else float.
 template <class... E>
@@ -106,7 +107,10 @@ std::vector<T> gather_rows(const attention_rows<const E>& rows, std::ptrdiff_t e
     for (std::size_t t = 0; t < shape.tokens; ++t)
         for (std::size_t h = 0; h < shape.heads; ++h) {
             const E* from = rows.row(t, h);
-            for (std::size_t d = 0; d < shape.size; ++d, from += element_stride) *to++ = static_cast<T>(*from);
+            if constexpr (is_block<E>)
+                for (std::size_t d = 0; d < shape.size; ++d) *to++ = number_in<T>(from, d);
+            else
+                for (std::size_t d = 0; d < shape.size; ++d, from += element_stride) *to++ = static_cast<T>(*from);
         }
     return out;
 }
@@ -117,6 +121,8 @@ class attention_operand {
 public:
     template <class E>
     attention_operand(const E& e, const operand_shape& shape, const char* name = "rows") {
+        static_assert(is_rows_view<E> || !is_block<attention_element_t<E>>,
+                      "larql: rows of larql::q8_0_block are given as a rows_view, whose size counts numbers");
         if constexpr (is_rows_view<E>)
             use_view(e, shape, name);
         else if constexpr (has_rows_in_memory<const E&>)

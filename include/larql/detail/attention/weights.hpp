@@ -6,6 +6,7 @@
 
 #include <larql/detail/attention/generic.hpp>
 #include <larql/detail/attention/problem.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -38,7 +39,7 @@ void softmax_weights_row(const attention_problem<T, K, V>& p, std::size_t token,
     attention_generic::running_softmax<T> state;
     for (std::size_t j = seen.begin; j < seen.end; ++j) {
         const K* row = p.k.row(j, head / p.group());
-        for (std::size_t d = 0; d < p.key_size; ++d) key[d] = static_cast<T>(row[d]);
+        for (std::size_t d = 0; d < p.key_size; ++d) key[d] = number_in<T>(row, d);
         const T s = attention_generic::dot<T>(q, key, p.key_size);
         const auto cap = static_cast<T>(p.softcap);
         weights[j] = cap > 0 ? cap * std::tanh(s / cap) : s;

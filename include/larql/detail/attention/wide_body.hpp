@@ -212,8 +212,8 @@ LARQL_SIMD_FUNCTION void convert(const row_block& rows, std::size_t columns, flo
     for (std::size_t j = 0; j < rows.rows; ++j, to += to_stride) {
         const auto* from = reinterpret_cast<const E*>(rows.data + static_cast<std::ptrdiff_t>(j) * rows.stride);
         std::size_t i = 0;
-        for (; i + lanes <= columns; i += lanes) store(to + i, load(from + i));
-        for (; i < columns; ++i) to[i] = static_cast<float>(from[i]);
+        for (; i + lanes <= columns; i += lanes) store(to + i, load_row(from, i));
+        for (; i < columns; ++i) to[i] = number_in<float>(from, i);
         for (; i % lanes != 0; ++i) to[i] = 0.0F;
     }
 }

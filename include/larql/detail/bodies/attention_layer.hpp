@@ -100,7 +100,7 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
             [&](tensor<T, 3>&& index_keys) {
                 if (index != nullptr) {
                     index->append_indexed(index_keys);
-                    return detail::rows_of_cached<T>(index->index_keys());
+                    return detail::rows_of_cached<T>(index->index_rows());
                 }
                 if (m_spec.kv_layer) return matrix_input<T>();
                 const bool latent = caches_latents(m_spec), indexed = m_spec.indexer.own();
@@ -112,7 +112,7 @@ void attention_layer<T>::forward_into(const matrix_input<T>& x, kv_cache<Storage
                     cache.append_indexed(index_keys, r.k, r.v);
                 else
                     cache.append(r.k, r.v);
-                return indexed ? detail::rows_of_cached<T>(cache.index_keys()) : matrix_input<T>();
+                return indexed ? detail::rows_of_cached<T>(cache.index_rows()) : matrix_input<T>();
             },
             [&](auto& out, const attention_options& options) {
                 gqa_attention_into(r.q, cache.keys(), cache.values(), out, options, memory.scratch());
@@ -234,11 +234,12 @@ void attention_layer<T>::run_compressed(const matrix_input<T>& x, detail::compre
     require_width(x);
     if (state != nullptr) state->require_room(x.rows());
     if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
-    detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
-        detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
-        block.forward(x, r);
-        if (state != nullptr) state->append(block.added());
-    });
+    if constexpr (!detail::is_block<Storage>)  // there are no such caches
+        detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
+            detail::compressed_attention<T, Storage> block(m_spec, m_rope, m_weights, m_sinks, state, threads);
+            block.forward(x, r);
+            if (state != nullptr) state->append(block.added());
+        });
 }
 
 template <class T>
@@ -368,11 +369,13 @@ LARQL_LAYER(float, float)
 LARQL_LAYER(float, bf16)
 LARQL_LAYER(float, f16)
 LARQL_LAYER(float, f8_e4m3)
+LARQL_LAYER(float, q8_0_block)
 template class attention_layer<double>;
 LARQL_LAYER(double, float)
 LARQL_LAYER(double, bf16)
 LARQL_LAYER(double, f16)
 LARQL_LAYER(double, f8_e4m3)
+LARQL_LAYER(double, q8_0_block)
 #undef LARQL_LAYER
 
 #endif

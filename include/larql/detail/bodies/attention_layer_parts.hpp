@@ -284,7 +284,7 @@ void attention_layer<T>::run_batch(const matrix_input<T>& x, std::span<const cac
                     const auto queries = indexer.queries(x, latent, at);
                     const auto select = [&](const cached_sequence<Storage>& s, std::size_t row) {
                         const kv_cache<Storage>& keys = s.index != nullptr ? *s.index : *s.cache;
-                        return indexer.select(queries, row, s.tokens, detail::rows_of_cached<T>(keys.index_keys()));
+                        return indexer.select(queries, row, s.tokens, detail::rows_of_cached<T>(keys.index_rows()));
                     };
                     select_batch(sequences, select, lists.selections, r);
                 }

@@ -18,6 +18,7 @@
 #include <larql/key_selection.hpp>
 #include <larql/matrix_input.hpp>
 #include <larql/rope.hpp>
+#include <larql/rows_view.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -31,14 +32,15 @@
 
 namespace larql::detail {
 
-/// A view [S, 1, Di] of a cache as a matrix of another type, which reads the cache.
-template <class T, class View>
-matrix_input<T> rows_of_cached(const View& keys) {
-    const std::size_t rows = keys.shape()[0], width = keys.shape()[2];
-    return matrix_input<T>(rows, width,
-                           [data = keys.data(), width](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
-                               for (std::size_t r = begin; r < end; ++r, out += stride)
-                                   for (std::size_t i = 0; i < width; ++i) out[i] = static_cast<T>(data[r * width + i]);
+/// Rows [S, 1, Di] of a cache as a matrix of another type, which reads the cache.
+template <class T, class E>
+matrix_input<T> rows_of_cached(const rows_view<const E>& keys) {
+    return matrix_input<T>(keys.tokens, keys.size,
+                           [keys](std::size_t begin, std::size_t end, T* out, std::size_t stride) {
+                               for (std::size_t r = begin; r < end; ++r, out += stride) {
+                                   const E* row = keys.data + static_cast<std::ptrdiff_t>(r) * keys.token_stride;
+                                   for (std::size_t i = 0; i < keys.size; ++i) out[i] = number_in<T>(row, i);
+                               }
                            });
 }
 

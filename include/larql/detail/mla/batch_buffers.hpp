@@ -26,6 +26,7 @@ struct batch_buffers {
     std::vector<attention_sequence<bf16>> of_bf16{};
     std::vector<attention_sequence<f16>> of_f16{};
     std::vector<attention_sequence<f8_e4m3>> of_f8{};
+    std::vector<attention_sequence<q8_0_block>> of_q8_0{};
 
     /// Empties what describes a call.
     void clear() noexcept {
@@ -44,8 +45,10 @@ struct batch_buffers {
             return of_bf16;
         else if constexpr (std::is_same_v<Storage, f16>)
             return of_f16;
-        else
+        else if constexpr (std::is_same_v<Storage, f8_e4m3>)
             return of_f8;
+        else
+            return of_q8_0;
     }
 };
 

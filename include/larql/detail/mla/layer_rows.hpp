@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_MLA_LAYER_ROWS_HPP
 
 #include <larql/attention_layer.hpp>
+#include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/mla/projection_buffers.hpp>
 #include <larql/kv_cache.hpp>
 #include <larql/matrix_input.hpp>
@@ -18,7 +19,13 @@ namespace larql::detail {
 template <class T, class Storage>
 void copy_rows_of(const kv_cache<Storage>& cache, T* rows) {
     const rows_view<const Storage> keys = cache.key_rows();
-    read_strided<T, Storage>({keys.data, keys.token_stride, 1}, keys.size, 0, keys.tokens, rows, keys.size);
+    if constexpr (is_block<Storage>) {
+        for (std::size_t t = 0; t < keys.tokens; ++t)
+            for (std::size_t i = 0; i < keys.size; ++i)
+                *rows++ = number_in<T>(keys.data + static_cast<std::ptrdiff_t>(t) * keys.token_stride, i);
+    } else {
+        read_strided<T, Storage>({keys.data, keys.token_stride, 1}, keys.size, 0, keys.tokens, rows, keys.size);
+    }
 }
 
 /// Rows [first, first + tokens) of a tensor of heads.
