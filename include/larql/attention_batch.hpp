@@ -61,11 +61,10 @@ attention_shapes read_sequence_shapes(const attention_sequence<K, V>& s, std::si
     try {
         check_attention_shapes(shapes, options);
         if (shapes.v.size != value_size)
-            fail(errc::shape_mismatch,
-                 "value head size " + std::to_string(shapes.v.size) + ", out has " + std::to_string(value_size),
+            fail(errc::shape_mismatch, concat({"value head size ", shapes.v.size, ", out has ", value_size}),
                  {.subject = "v"});
     } catch (const error& e) {
-        fail(e.code(), e.what(), {.subject = "sequence " + std::to_string(number)});
+        fail(e.code(), e.what(), {.subject = concat({"sequence ", number})});
     }
     return shapes;
 }
@@ -108,8 +107,8 @@ void gqa_attention_batch(const Q& q, const Sequences& list, Out&& out, const att
     }
     if (tokens != q_shape.tokens || tokens != got.tokens)
         detail::fail(errc::shape_mismatch,
-                     "q has " + std::to_string(q_shape.tokens) + " rows, out " + std::to_string(got.tokens) +
-                         ", the sequences have " + std::to_string(tokens) + " tokens",
+                     detail::concat({"q has ", q_shape.tokens, " rows, out ", got.tokens, ", the sequences have ",
+                                     tokens, " tokens"}),
                      {.subject = "sequences"});
     const auto out_rows = detail::find_rows(out, got);
     if (!out_rows) detail::fail(errc::shape_mismatch, "a row's elements do not lie side by side", {.subject = "out"});

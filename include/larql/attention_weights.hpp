@@ -43,7 +43,7 @@ private:
     static std::size_t index(tensor_role role) {
         if (!is_attention_role(role))
             detail::fail(errc::bad_value, "is no tensor of an attention block",
-                         {.subject = "role " + std::to_string(static_cast<unsigned>(role))});
+                         {.subject = detail::concat({"role ", static_cast<unsigned>(role)})});
         return static_cast<std::size_t>(role);
     }
     std::array<entry, static_cast<std::size_t>(tensor_role::inert) + 1> m_entries{};
@@ -147,9 +147,10 @@ inline void require_valid_sharing(const attention_spec& spec) {
                        spec.v_norm.kind == norm_kind::none;
     const bool latent = spec.shares_latents && spec.k_rope_norm.kind == norm_kind::none;
     if (spec.kv_layer && (!(plain || latent) || *spec.kv_layer >= spec.layer))
-        refuse("kv_layer",
-               "expected plain attention without norms of keys and values, or shared latents, and a layer before " +
-                   std::to_string(spec.layer) + ", got layer " + std::to_string(*spec.kv_layer));
+        refuse(
+            "kv_layer",
+            concat({"expected plain attention without norms of keys and values, or shared latents, and a layer before ",
+                    spec.layer, ", got layer ", *spec.kv_layer}));
     if (spec.shares_latents && (spec.kind != attention_kind::mla || spec.form == attention_form::dense ||
                                 spec.geometry.num_heads != spec.geometry.kv_heads()))
         refuse("shares_latents", "expected latent attention, not in its dense form, with as many kv heads as heads");
@@ -162,20 +163,19 @@ inline void require_valid_indexer(const attention_spec& spec) {
     };
     const indexer_spec& indexer = spec.indexer;
     if (indexer.pool == 0 || indexer.top_k % indexer.pool != 0)
-        refuse("indexer", "expected top_k to be a multiple of the keys of a pool, got " +
-                              std::to_string(indexer.top_k) + " and " + std::to_string(indexer.pool));
+        refuse("indexer", concat({"expected top_k to be a multiple of the keys of a pool, got ", indexer.top_k, " and ",
+                                  indexer.pool}));
     if (!indexer.own()) return;
     if (indexer.heads == 0 || indexer.head_dim < spec.rope.rotary_dim)
-        refuse("indexer", "expected heads of at least the " + std::to_string(spec.rope.rotary_dim) +
-                              " elements that rotate, got " + std::to_string(indexer.heads) + " of " +
-                              std::to_string(indexer.head_dim));
+        refuse("indexer", concat({"expected heads of at least the ", spec.rope.rotary_dim,
+                                  " elements that rotate, got ", indexer.heads, " of ", indexer.head_dim}));
     if (spec.kind != attention_kind::mla || (spec.geometry.q_lora_rank == 0 && !indexer.from_input))
         refuse("indexer", "its queries are made from a query latent, which the block does not have");
     if (indexer.k_norm.kind != norm_kind::none && !(indexer.k_norm.eps > 0.0))
-        refuse("indexer.k_norm.eps", "expected a number above 0, got " + std::to_string(indexer.k_norm.eps));
+        refuse("indexer.k_norm.eps", concat({"expected a number above 0, got ", indexer.k_norm.eps}));
     if (indexer.q_norm.kind != norm_kind::none && !(indexer.q_norm.eps > 0.0 && indexer.from_input))
         refuse("indexer.q_norm",
-               "expected queries made from the input and an eps above 0, got " + std::to_string(indexer.q_norm.eps));
+               concat({"expected queries made from the input and an eps above 0, got ", indexer.q_norm.eps}));
 }
 
 /// Holds a spec's numbers against each other: one that was left at 0 would compute something else without a word.
@@ -185,17 +185,15 @@ inline void require_valid(const attention_spec& spec) {
         fail(errc::bad_value, problem, {.subject = std::string("attention_spec::") + member});
     };
     if (!(spec.scale > 0.0) || !(spec.scale <= 3e38))
-        refuse("scale", "expected a finite number above 0, got " + std::to_string(spec.scale));
+        refuse("scale", concat({"expected a finite number above 0, got ", spec.scale}));
     if (g.num_heads == 0 || g.num_heads % g.kv_heads() != 0)
-        refuse("geometry", "expected kv heads to divide heads, got " + std::to_string(g.kv_heads()) + " and " +
-                               std::to_string(g.num_heads));
+        refuse("geometry", concat({"expected kv heads to divide heads, got ", g.kv_heads(), " and ", g.num_heads}));
     if (g.pairing != rope_pairing::none && spec.rope.rotary_dim != g.qk_rope_head_dim)
-        refuse("rope", "expected rotary_dim to be qk_rope_head_dim " + std::to_string(g.qk_rope_head_dim) + ", got " +
-                           std::to_string(spec.rope.rotary_dim));
+        refuse("rope", concat({"expected rotary_dim to be qk_rope_head_dim ", g.qk_rope_head_dim, ", got ",
+                               spec.rope.rotary_dim}));
     if (spec.output_groups != 0 && (spec.output_rank == 0 || g.num_heads * g.v_head_dim % spec.output_groups != 0))
-        refuse("output_groups", "expected a rank and a divisor of the heads' outputs " +
-                                    std::to_string(g.num_heads * g.v_head_dim) + ", got " +
-                                    std::to_string(spec.output_groups));
+        refuse("output_groups", concat({"expected a rank and a divisor of the heads' outputs ",
+                                        g.num_heads * g.v_head_dim, ", got ", spec.output_groups}));
     if (spec.kind == attention_kind::compressed)
         require_valid_compressed(spec);
     else if (spec.compression.ratio != 0)
@@ -203,7 +201,7 @@ inline void require_valid(const attention_spec& spec) {
     for (const norm_spec& norm :
          {spec.q_norm, spec.k_norm, spec.v_norm, spec.latent_norm, spec.k_rope_norm, spec.compression.norm})
         if (norm.kind != norm_kind::none && !(norm.eps > 0.0))
-            refuse("norm_spec::eps", "expected a number above 0, got " + std::to_string(norm.eps));
+            refuse("norm_spec::eps", concat({"expected a number above 0, got ", norm.eps}));
     if (spec.indexer.any()) require_valid_indexer(spec);
     require_valid_sharing(spec);
     if (spec.rope.learned && spec.rope.rotary_dim != 0 && spec.rope.multipliers.empty())
@@ -214,12 +212,12 @@ inline void require_valid(const attention_spec& spec) {
     if (spec.kind != attention_kind::gqa && (spec.input_size != 0 || spec.alibi != 0.0 || spec.value_scale != 1.0))
         refuse("input_size, alibi or value_scale", "belongs to plain attention");
     if (!(spec.value_scale > 0.0) || !(spec.value_scale <= 3e38))
-        refuse("value_scale", "expected a finite number above 0, got " + std::to_string(spec.value_scale));
+        refuse("value_scale", concat({"expected a finite number above 0, got ", spec.value_scale}));
     if (!(spec.alibi >= 0.0) || !(spec.alibi <= 128.0))
-        refuse("alibi", "expected 0 to 128, got " + std::to_string(spec.alibi));
-    if (!(spec.clip >= 0.0)) refuse("clip", "expected 0 or a number above, got " + std::to_string(spec.clip));
+        refuse("alibi", concat({"expected 0 to 128, got ", spec.alibi}));
+    if (!(spec.clip >= 0.0)) refuse("clip", concat({"expected 0 or a number above, got ", spec.clip}));
     if (spec.temperature.scale != 0.0 && !(spec.temperature.length > 0.0))
-        refuse("temperature", "expected a length above 0, got " + std::to_string(spec.temperature.length));
+        refuse("temperature", concat({"expected a length above 0, got ", spec.temperature.length}));
 }
 
 /// Whether a block needs a tensor, in the form of its spec.

@@ -203,7 +203,7 @@ constexpr const dtype_traits* find_safetensors_dtype(std::string_view name) noex
 ///         unknown_dtype for any other
 inline dtype dtype_from_ggml(std::uint64_t number, error_where where = {}) {
     if (const dtype_traits* row = find_ggml_dtype(number)) return row->type;
-    const std::string text = "ggml type " + std::to_string(number);
+    const std::string text = detail::concat({"ggml type ", number});
     for (const detail::refused_ggml_type& refused : detail::refused_ggml_types)
         if (static_cast<std::uint64_t>(refused.number) == number)
             detail::fail(errc::unsupported_dtype,

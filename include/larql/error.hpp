@@ -5,6 +5,7 @@
 #ifndef LARQL_ERROR_HPP
 #define LARQL_ERROR_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/language.hpp>
 #include <larql/printable.hpp>
 

@@ -23,15 +23,13 @@ namespace detail {
 inline void check_block_sizes(dtype type, std::size_t elements, std::size_t size_bytes) {
     const dtype_traits& traits = traits_of(type);
     if (elements % traits.block_elements != 0)
-        fail(errc::shape_mismatch, std::string(traits.name) + ": " + std::to_string(elements) +
-                                       " elements are not a multiple of its block of " +
-                                       std::to_string(traits.block_elements));
+        fail(errc::shape_mismatch, concat({traits.name, ": ", elements, " elements are not a multiple of its block of ",
+                                           traits.block_elements}));
     const std::size_t blocks = elements / traits.block_elements;
     // Compared by division, since the product could overflow.
     if (size_bytes % traits.block_bytes != 0 || size_bytes / traits.block_bytes != blocks)
-        fail(errc::shape_mismatch, std::string(traits.name) + ": " + std::to_string(elements) + " elements take " +
-                                       std::to_string(blocks) + " x " + std::to_string(traits.block_bytes) +
-                                       " bytes, got " + std::to_string(size_bytes));
+        fail(errc::shape_mismatch, concat({traits.name, ": ", elements, " elements take ", blocks, " x ",
+                                           traits.block_bytes, " bytes, got ", size_bytes}));
 }
 
 }  // namespace detail

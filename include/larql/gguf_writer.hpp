@@ -63,10 +63,10 @@ public:
                          m_out.where(name));
         detail::check_gguf_name(name, detail::gguf_max_name_bytes, m_out.where(name));
         if (shape.empty() || shape.size() > detail::gguf_max_dimensions)
-            detail::fail(errc::corrupt_header,
-                         "expected 1 to " + std::to_string(detail::gguf_max_dimensions) + " dimensions, got " +
-                             std::to_string(shape.size()),
-                         m_out.where(name));
+            detail::fail(
+                errc::corrupt_header,
+                detail::concat({"expected 1 to ", detail::gguf_max_dimensions, " dimensions, got ", shape.size()}),
+                m_out.where(name));
         m_out.declare(name, type, std::move(shape));
     }
 

@@ -105,13 +105,11 @@ inline void check_key_mask(const attention_options& options, std::size_t tokens,
     if (!options.key_lists.empty()) fail(errc::bad_value, "is given together with key_lists", {.subject = "key_mask"});
     if (mask.first_key > keys || mask.keys > keys - mask.first_key)
         fail(errc::shape_mismatch,
-             "has bits of " + std::to_string(mask.keys) + " keys from " + std::to_string(mask.first_key) +
-                 " on, there are " + std::to_string(keys),
+             concat({"has bits of ", mask.keys, " keys from ", mask.first_key, " on, there are ", keys}),
              {.subject = "key_mask"});
     if (mask.bits.size() / mask.words() != tokens || mask.bits.size() % mask.words() != 0)
         fail(errc::shape_mismatch,
-             std::to_string(mask.bits.size()) + " words, expected " + std::to_string(mask.words()) + " for each of " +
-                 std::to_string(tokens) + " tokens",
+             concat({mask.bits.size(), " words, expected ", mask.words(), " for each of ", tokens, " tokens"}),
              {.subject = "key_mask"});
 }
 
@@ -119,20 +117,15 @@ inline void check_attention_shapes(const attention_shapes& s, const attention_op
     const auto disagree = [](const char* subject, const std::string& problem) {
         fail(errc::shape_mismatch, problem, {.subject = subject});
     };
-    if (s.k.size != s.q.size)
-        disagree("k", "head size " + std::to_string(s.k.size) + ", q has " + std::to_string(s.q.size));
-    if (s.v.tokens != s.k.tokens)
-        disagree("v", std::to_string(s.v.tokens) + " tokens, k has " + std::to_string(s.k.tokens));
-    if (s.v.heads != s.k.heads) disagree("v", std::to_string(s.v.heads) + " heads, k has " + std::to_string(s.k.heads));
+    if (s.k.size != s.q.size) disagree("k", concat({"head size ", s.k.size, ", q has ", s.q.size}));
+    if (s.v.tokens != s.k.tokens) disagree("v", concat({s.v.tokens, " tokens, k has ", s.k.tokens}));
+    if (s.v.heads != s.k.heads) disagree("v", concat({s.v.heads, " heads, k has ", s.k.heads}));
     if (s.k.heads == 0 ? s.q.heads != 0 : s.q.heads % s.k.heads != 0)
-        disagree("q", std::to_string(s.q.heads) + " heads are not a multiple of the " + std::to_string(s.k.heads) +
-                          " key/value heads");
+        disagree("q", concat({s.q.heads, " heads are not a multiple of the ", s.k.heads, " key/value heads"}));
     if (!options.sinks.empty() && options.sinks.size() != s.q.heads)
-        disagree("sinks",
-                 std::to_string(options.sinks.size()) + " logits, q has " + std::to_string(s.q.heads) + " heads");
+        disagree("sinks", concat({options.sinks.size(), " logits, q has ", s.q.heads, " heads"}));
     if (!options.alibi.empty() && options.alibi.size() != s.q.heads)
-        disagree("alibi",
-                 std::to_string(options.alibi.size()) + " slopes, q has " + std::to_string(s.q.heads) + " heads");
+        disagree("alibi", concat({options.alibi.size(), " slopes, q has ", s.q.heads, " heads"}));
     if (!options.alibi.empty() && !options.key_lists.empty())
         fail(errc::bad_value, "is given together with key_lists", {.subject = "alibi"});
     if (options.first_key_position != 0 && !options.first_position)
@@ -310,8 +303,8 @@ auto gqa_attention(const Q& q, const K& k, const V& v, const attention_options& 
     const detail::attention_shapes shapes = detail::read_attention_shapes(q, k, v, options);
     if (shapes.v.size != shapes.k.size)
         detail::fail(errc::shape_mismatch,
-                     "value head size " + std::to_string(shapes.v.size) + ", key head size " +
-                         std::to_string(shapes.k.size) + "; gqa_attention_asym takes unequal sizes",
+                     detail::concat({"value head size ", shapes.v.size, ", key head size ", shapes.k.size,
+                                     "; gqa_attention_asym takes unequal sizes"}),
                      {.subject = "v"});
     attention_scratch scratch;
     return detail::attend_to_tensor<detail::attention_compute_t<Q, K, V>>(q, k, v, shapes, options, scratch);

@@ -190,10 +190,9 @@ public:
         require_rows();
         const detail::operand_shape shape = detail::read_operand_shape(index.shape(), 1, "index", "the cache");
         if (shape.size != m_shape.index_size)
-            detail::fail(
-                errc::shape_mismatch,
-                "key size " + std::to_string(shape.size) + ", the cache has " + std::to_string(m_shape.index_size),
-                {.subject = "index"});
+            detail::fail(errc::shape_mismatch,
+                         detail::concat({"key size ", shape.size, ", the cache has ", m_shape.index_size}),
+                         {.subject = "index"});
         check_room(shape.tokens);
         const std::size_t first = m_size;
         detail::store_cached(index, shape, m_index.get() + first * width(m_shape.index_size));
@@ -206,7 +205,7 @@ public:
         const std::size_t tokens = m_size - first;
         if (tokens == shape.tokens) return;
         m_size = first;
-        detail::fail(errc::shape_mismatch, std::to_string(shape.tokens) + " tokens, k has " + std::to_string(tokens),
+        detail::fail(errc::shape_mismatch, detail::concat({shape.tokens, " tokens, k has ", tokens}),
                      {.subject = "index"});
     }
 
@@ -246,14 +245,14 @@ public:
             a.index_size != b.index_size || is_latent() != other.is_latent())
             detail::fail(errc::shape_mismatch, "holds rows of other sizes", {.subject = "append_from"});
         if (begin > end || end > other.m_size)
-            detail::fail(errc::limit_exceeded,
-                         "expected tokens of the " + std::to_string(other.m_size) + " that are there, got " +
-                             std::to_string(begin) + " to " + std::to_string(end),
-                         {.subject = "append_from"});
+            detail::fail(
+                errc::limit_exceeded,
+                detail::concat({"expected tokens of the ", other.m_size, " that are there, got ", begin, " to ", end}),
+                {.subject = "append_from"});
         if (begin != end && other.m_dropped + begin != next_position())
             detail::fail(errc::bad_value,
-                         "the first has position " + std::to_string(other.m_dropped + begin) + ", the next here is " +
-                             std::to_string(next_position()),
+                         detail::concat({"the first has position ", other.m_dropped + begin, ", the next here is ",
+                                         next_position()}),
                          {.subject = "append_from"});
         check_room(end - begin);
         const auto copy = [&](const memory& from, const memory& to, std::size_t numbers) {
@@ -274,8 +273,7 @@ public:
     void drop_front(std::size_t tokens) {
         require_rows();
         if (tokens > m_size)
-            detail::fail(errc::limit_exceeded,
-                         "drop " + std::to_string(tokens) + " tokens, holds " + std::to_string(m_size),
+            detail::fail(errc::limit_exceeded, detail::concat({"drop ", tokens, " tokens, holds ", m_size}),
                          {.subject = "kv_cache"});
         const std::size_t kept = m_size - tokens;
         const auto move = [&](const memory& rows, std::size_t numbers) {
@@ -295,8 +293,7 @@ public:
     ///         far; it can always be emptied
     void truncate(std::size_t size) {
         if (size > this->size())
-            detail::fail(errc::limit_exceeded,
-                         "truncate to " + std::to_string(size) + " tokens, holds " + std::to_string(this->size()),
+            detail::fail(errc::limit_exceeded, detail::concat({"truncate to ", size, " tokens, holds ", this->size()}),
                          {.subject = "kv_cache"});
         if (is_compressed()) return m_compressed->truncate(size);
         m_longest = size + m_dropped == 0 ? 0 : longest();
@@ -330,8 +327,8 @@ private:
         const std::size_t tokens = check_rows(k, "k", m_shape.key_size);
         const std::size_t value_tokens = check_rows(v, "v", m_shape.value_size);
         if (value_tokens != tokens)
-            detail::fail(errc::shape_mismatch,
-                         std::to_string(value_tokens) + " tokens, k has " + std::to_string(tokens), {.subject = "v"});
+            detail::fail(errc::shape_mismatch, detail::concat({value_tokens, " tokens, k has ", tokens}),
+                         {.subject = "v"});
         check_room(tokens);
         store_rows(k, tokens, m_shape.key_size, m_keys);
         store_rows(v, tokens, m_shape.value_size, m_values);
@@ -377,8 +374,7 @@ private:
     std::size_t check_rows(const E& e, const char* name, std::size_t size) const {
         const detail::operand_shape shape = detail::read_operand_shape(e.shape(), m_shape.kv_heads, name, "the cache");
         if (shape.size != size)
-            detail::fail(errc::shape_mismatch,
-                         "head size " + std::to_string(shape.size) + ", the cache has " + std::to_string(size),
+            detail::fail(errc::shape_mismatch, detail::concat({"head size ", shape.size, ", the cache has ", size}),
                          {.subject = name});
         return shape.tokens;
     }
@@ -386,8 +382,8 @@ private:
     void check_room(std::size_t tokens) const {
         if (tokens > m_shape.capacity - m_size)
             detail::fail(errc::limit_exceeded,
-                         "holds " + std::to_string(m_size) + " tokens and " + std::to_string(tokens) +
-                             " more do not fit in its capacity of " + std::to_string(m_shape.capacity),
+                         detail::concat({"holds ", m_size, " tokens and ", tokens,
+                                         " more do not fit in its capacity of ", m_shape.capacity}),
                          {.subject = "kv_cache"});
     }
 

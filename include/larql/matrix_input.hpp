@@ -105,7 +105,7 @@ void read_strided(const strided_elements<T>& from, std::size_t cols, std::size_t
 
 inline void require_rank(std::size_t got, std::size_t wanted, std::string_view what) {
     if (got != wanted)
-        fail(errc::shape_mismatch, "expected " + std::to_string(wanted) + " dimensions, got " + std::to_string(got),
+        fail(errc::shape_mismatch, concat({"expected ", wanted, " dimensions, got ", got}),
              {.subject = std::string(what)});
 }
 

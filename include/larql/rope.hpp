@@ -45,14 +45,13 @@ namespace detail {
 
 inline void require_positive(double value, const char* name) {
     if (!(value > 0.0) || !std::isfinite(value))
-        fail(errc::bad_value, "expected a finite number above 0, got " + std::to_string(value), {.subject = name});
+        fail(errc::bad_value, concat({"expected a finite number above 0, got ", value}), {.subject = name});
 }
 
 inline const std::vector<double>& require_factors(const std::vector<double>& factors, std::size_t half,
                                                   const char* name) {
     if (factors.size() != half)
-        fail(errc::shape_mismatch,
-             "expected rotary_dim/2 = " + std::to_string(half) + " numbers, got " + std::to_string(factors.size()),
+        fail(errc::shape_mismatch, concat({"expected rotary_dim/2 = ", half, " numbers, got ", factors.size()}),
              {.subject = name});
     for (const double f : factors) require_positive(f, name);
     return factors;
@@ -112,8 +111,8 @@ inline void scale_llama3(const rope_config& rope, rope_table& table) {
     require_positive(rope.factor, "rope.factor");
     if (!(rope.high_freq_factor > rope.low_freq_factor) || !(rope.low_freq_factor > 0.0))
         fail(errc::bad_value,
-             "expected 0 < low_freq_factor < high_freq_factor, got " + std::to_string(rope.low_freq_factor) + " and " +
-                 std::to_string(rope.high_freq_factor),
+             concat({"expected 0 < low_freq_factor < high_freq_factor, got ", rope.low_freq_factor, " and ",
+                     rope.high_freq_factor}),
              {.subject = "rope"});
     for (double& w : table.frequencies) {
         const double wavelength = 2.0 * std::numbers::pi / w;
@@ -155,12 +154,10 @@ inline void require_usable(const rope_table& table) {
     const auto bad = std::ranges::find_if_not(table.frequencies, good);
     if (bad != table.frequencies.end())
         fail(errc::bad_value,
-             "these parameters give frequency " + std::to_string(bad - table.frequencies.begin()) + " as " +
-                 std::to_string(*bad),
+             concat({"these parameters give frequency ", bad - table.frequencies.begin(), " as ", *bad}),
              {.subject = "rope"});
     if (!(table.magnitude >= least_magnitude && table.magnitude <= most_magnitude))
-        fail(errc::bad_value, "these parameters give a magnitude of " + std::to_string(table.magnitude),
-             {.subject = "rope"});
+        fail(errc::bad_value, concat({"these parameters give a magnitude of ", table.magnitude}), {.subject = "rope"});
 }
 
 }  // namespace detail
@@ -177,7 +174,7 @@ inline void require_usable(const rope_table& table) {
 inline rope_table make_rope_table(const rope_config& rope, double sequence_length = 0.0) {
     if (rope.rotary_dim % 2 != 0)
         detail::fail(errc::bad_value,
-                     "expected an even number of rotated elements, got " + std::to_string(rope.rotary_dim),
+                     detail::concat({"expected an even number of rotated elements, got ", rope.rotary_dim}),
                      {.subject = "rope.rotary_dim"});
     rope_table table;
     if (rope.rotary_dim == 0) return table;
@@ -201,7 +198,7 @@ inline rope_table make_rope_table(const rope_config& rope, double sequence_lengt
         case rope_kind::proportional: {
             detail::require_positive(rope.factor, "rope.factor");
             if (!(rope.partial_rotary_factor >= 0.0 && rope.partial_rotary_factor <= 1.0))
-                detail::fail(errc::bad_value, "expected 0 to 1, got " + std::to_string(rope.partial_rotary_factor),
+                detail::fail(errc::bad_value, detail::concat({"expected 0 to 1, got ", rope.partial_rotary_factor}),
                              {.subject = "rope.partial_rotary_factor"});
             const auto rotated = static_cast<std::size_t>(rope.partial_rotary_factor * dim / 2.0);
             for (std::size_t j = 0; j < table.frequencies.size(); ++j)
@@ -278,8 +275,7 @@ void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table
     if (pairing == rope_pairing::none || half == 0) return;
     if (rope_begin > head_dim || 2 * half > head_dim - rope_begin)
         fail(errc::shape_mismatch,
-             "rotated elements end at " + std::to_string(rope_begin + 2 * half) + ", the head has " +
-                 std::to_string(head_dim),
+             concat({"rotated elements end at ", rope_begin + 2 * half, ", the head has ", head_dim}),
              {.subject = "apply_rope"});
     for (std::size_t t = 0; t < tokens; ++t)
         apply_rope(x.data() + t * heads * head_dim + rope_begin, heads, head_dim, at.table(t, table), pairing, at[t]);
@@ -311,7 +307,7 @@ void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table
                 std::span<const std::size_t> positions) {
     if (positions.size() != x.shape(0))
         detail::fail(errc::shape_mismatch,
-                     std::to_string(positions.size()) + " positions, x has " + std::to_string(x.shape(0)) + " tokens",
+                     detail::concat({positions.size(), " positions, x has ", x.shape(0), " tokens"}),
                      {.subject = "apply_rope"});
     detail::apply_rope(x, rope_begin, table, pairing, detail::token_places{.positions = positions});
 }
@@ -323,7 +319,7 @@ void apply_rope(tensor<T, 3>& x, std::size_t rope_begin, const rope_table& table
 /// @throws error errc::bad_value for an odd dim
 inline std::vector<std::size_t> rope_row_order(std::size_t dim, rope_pairing from, rope_pairing to) {
     if (dim % 2 != 0)
-        detail::fail(errc::bad_value, "expected an even number of rotated rows, got " + std::to_string(dim),
+        detail::fail(errc::bad_value, detail::concat({"expected an even number of rotated rows, got ", dim}),
                      {.subject = "rope_row_order"});
     std::vector<std::size_t> order(dim);
     for (std::size_t i = 0; i < dim; ++i) {
@@ -350,13 +346,11 @@ tensor<T, 2> permute_rope_rows(const tensor<T, 2>& weight, std::size_t head_dim,
                                std::size_t rope_dim, rope_pairing from, rope_pairing to) {
     const std::size_t rows = weight.shape(0), columns = weight.shape(1);
     if (head_dim == 0 || rows % head_dim != 0)
-        detail::fail(errc::shape_mismatch,
-                     "expected a multiple of " + std::to_string(head_dim) + " rows, got " + std::to_string(rows),
+        detail::fail(errc::shape_mismatch, detail::concat({"expected a multiple of ", head_dim, " rows, got ", rows}),
                      {.subject = "permute_rope_rows"});
     if (rope_begin > head_dim || rope_dim > head_dim - rope_begin)
         detail::fail(errc::shape_mismatch,
-                     "rotated rows end at " + std::to_string(rope_begin + rope_dim) + ", the head has " +
-                         std::to_string(head_dim),
+                     detail::concat({"rotated rows end at ", rope_begin + rope_dim, ", the head has ", head_dim}),
                      {.subject = "permute_rope_rows"});
     const std::vector<std::size_t> order = rope_row_order(rope_dim, from, to);
     tensor<T, 2> result = weight;

@@ -67,8 +67,7 @@ attention_rows<E> rows_of(const rows_view<E>& view, const char* name) {
     const std::size_t wanted = view.page_tokens == 0 ? 0 : ceil_div(view.tokens, view.page_tokens);
     if (view.page_tokens == 0 || view.pages.size() < wanted)
         fail(errc::shape_mismatch,
-             std::to_string(view.tokens) + " tokens do not fit " + std::to_string(view.pages.size()) + " pages of " +
-                 std::to_string(view.page_tokens),
+             concat({view.tokens, " tokens do not fit ", view.pages.size(), " pages of ", view.page_tokens}),
              {.subject = name});
     rows.pages = {view.pages.data(), view.page_tokens, view.page_stride};
     return rows;

@@ -56,10 +56,9 @@ inline std::string safetensors_header(std::span<const tensor_info> tensors,
         out += ":{\"dtype\":\"";
         out += traits_of(info.type).safetensors_name;
         out += "\",\"shape\":[";
-        for (const std::uint64_t extent : info.shape) out += std::to_string(extent) + ",";
+        for (const std::uint64_t extent : info.shape) out += concat({extent, ","});
         if (out.back() == ',') out.pop_back();
-        out += "],\"data_offsets\":[" + std::to_string(info.offset) + "," +
-               std::to_string(info.offset + info.size_bytes) + "]},";
+        out += concat({"],\"data_offsets\":[", info.offset, ",", info.offset + info.size_bytes, "]},"});
     }
     if (out.back() == ',') out.pop_back();
     out += '}';
@@ -67,8 +66,7 @@ inline std::string safetensors_header(std::span<const tensor_info> tensors,
     const std::uint64_t length = out.size() - 8;
     if (length > safetensors_max_header_bytes)
         fail(errc::limit_exceeded,
-             "header too large: expected at most " + std::to_string(safetensors_max_header_bytes) + " bytes, got " +
-                 std::to_string(length),
+             concat({"header too large: expected at most ", safetensors_max_header_bytes, " bytes, got ", length}),
              where);
     for (std::size_t i = 0; i < 8; ++i) out[i] = static_cast<char>(length >> (8 * i));
     return out;

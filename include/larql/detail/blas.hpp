@@ -26,8 +26,7 @@ using blas_int = CBLAS_INT;
 inline blas_int to_blas_int(std::size_t value, const char* what) {
     constexpr auto limit = static_cast<std::size_t>(std::numeric_limits<blas_int>::max());
     if (value > limit)
-        fail(errc::limit_exceeded, std::string(what) + " of a matrix product: BLAS counts up to " +
-                                       std::to_string(limit) + ", got " + std::to_string(value));
+        fail(errc::limit_exceeded, concat({what, " of a matrix product: BLAS counts up to ", limit, ", got ", value}));
     return static_cast<blas_int>(value);
 }
 

@@ -81,8 +81,8 @@ template <class T>
 void multiply(const product<T>& p, executor& threads, gemm_path path) {
     const std::size_t b_depth = p.b_rows == row_role::depth ? p.b.rows : p.b.cols;
     if (p.k() != b_depth)
-        fail(errc::shape_mismatch, "matrix product: the first factor has " + std::to_string(p.k()) +
-                                       " columns, the second has depth " + std::to_string(b_depth));
+        fail(errc::shape_mismatch,
+             concat({"matrix product: the first factor has ", p.k(), " columns, the second has depth ", b_depth}));
     if (p.m() == 0 || p.n() == 0) return;
     if (p.k() == 0) {
         for (std::size_t i = 0; i < p.m(); ++i) std::fill_n(p.c_row(i), p.n(), T{});

@@ -39,8 +39,7 @@ cached_memory<T> allocate_cached(std::size_t tokens, std::size_t heads, std::siz
         constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max());
         if (n != 0 && bytes > most / n)
             fail(errc::limit_exceeded,
-                 std::to_string(tokens) + " tokens of " + std::to_string(heads) + " heads of " + std::to_string(size) +
-                     " elements exceed " + std::to_string(most) + " bytes",
+                 concat({tokens, " tokens of ", heads, " heads of ", size, " elements exceed ", most, " bytes"}),
                  {.subject = "kv_cache"});
         bytes *= n;
     }

@@ -30,25 +30,21 @@ inline void check_key_lists(const key_list_view& lists, std::size_t tokens, std:
     if (lists.empty()) return;
     const auto refuse = [](errc code, const std::string& problem) { fail(code, problem, {.subject = "key_lists"}); };
     if (lists.tokens() != tokens)
-        refuse(errc::shape_mismatch,
-               std::to_string(lists.tokens()) + " lists, q has " + std::to_string(tokens) + " tokens");
+        refuse(errc::shape_mismatch, concat({lists.tokens(), " lists, q has ", tokens, " tokens"}));
     if (lists.begins.front() != 0 || lists.begins.back() != lists.keys.size())
-        refuse(errc::bad_value, "expected begins from 0 to " + std::to_string(lists.keys.size()) + ", got " +
-                                    std::to_string(lists.begins.front()) + " to " +
-                                    std::to_string(lists.begins.back()));
+        refuse(errc::bad_value, concat({"expected begins from 0 to ", lists.keys.size(), ", got ", lists.begins.front(),
+                                        " to ", lists.begins.back()}));
     for (std::size_t t = 0; t < tokens; ++t) {
         if (lists.begins[t + 1] < lists.begins[t] || lists.begins[t + 1] > lists.keys.size())
-            refuse(errc::bad_value, "list " + std::to_string(t) + " ends at " + std::to_string(lists.begins[t + 1]) +
-                                        ", it begins at " + std::to_string(lists.begins[t]) + " of " +
-                                        std::to_string(lists.keys.size()));
+            refuse(errc::bad_value, concat({"list ", t, " ends at ", lists.begins[t + 1], ", it begins at ",
+                                            lists.begins[t], " of ", lists.keys.size()}));
         const std::span<const std::uint32_t> list = lists.of(t);
         const auto unordered = std::ranges::adjacent_find(list, std::ranges::greater_equal{});
         if (unordered != list.end())
-            refuse(errc::bad_value, "expected ascending positions, list " + std::to_string(t) + " has " +
-                                        std::to_string(unordered[0]) + ", " + std::to_string(unordered[1]));
+            refuse(errc::bad_value,
+                   concat({"expected ascending positions, list ", t, " has ", unordered[0], ", ", unordered[1]}));
         if (!list.empty() && list.back() >= keys)
-            refuse(errc::shape_mismatch, "list " + std::to_string(t) + " has key " + std::to_string(list.back()) +
-                                             ", there are " + std::to_string(keys));
+            refuse(errc::shape_mismatch, concat({"list ", t, " has key ", list.back(), ", there are ", keys}));
     }
 }
 

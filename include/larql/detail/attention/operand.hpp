@@ -40,7 +40,7 @@ struct operand_shape {
 };
 
 inline std::string to_string(const operand_shape& s) {
-    return '[' + std::to_string(s.tokens) + ", " + std::to_string(s.heads) + ", " + std::to_string(s.size) + ']';
+    return concat({'[', s.tokens, ", ", s.heads, ", ", s.size, ']'});
 }
 
 /// What read_operand_shape says of the extents of `rank` dimensions, of which the first three are given.
@@ -49,15 +49,13 @@ inline operand_shape read_operand_extents(std::size_t rank, const std::size_t (&
     const auto refuse = [&](const std::string& problem) { fail(errc::shape_mismatch, problem, {.subject = name}); };
     if (rank == 3) {
         if (heads != 0 && heads != extents[1])
-            refuse("has " + std::to_string(extents[1]) + " heads, " + option + " says " + std::to_string(heads));
+            refuse(concat({"has ", extents[1], " heads, ", option, " says ", heads}));
         return {extents[0], extents[1], extents[2]};
     }
-    if (rank != 2)
-        refuse("has " + std::to_string(rank) + " dimensions, expected 3, or 2 with the heads in the options");
+    if (rank != 2) refuse(concat({"has ", rank, " dimensions, expected 3, or 2 with the heads in the options"}));
     if (heads == 0) refuse(std::string("of 2 dimensions needs ") + option);
     if (extents[1] % heads != 0)
-        refuse("has rows of " + std::to_string(extents[1]) + " elements, not a multiple of " + option + " = " +
-               std::to_string(heads));
+        refuse(concat({"has rows of ", extents[1], " elements, not a multiple of ", option, " = ", heads}));
     return {extents[0], heads, extents[1] / heads};
 }
 

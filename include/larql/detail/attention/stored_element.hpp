@@ -34,8 +34,7 @@ template <class E>
 void require_whole_elements(std::size_t numbers, const char* subject) {
     constexpr std::size_t each = element_numbers<std::remove_cv_t<E>>;
     if (numbers % each != 0)
-        fail(errc::shape_mismatch,
-             "rows of " + std::to_string(numbers) + " numbers are not whole blocks of " + std::to_string(each),
+        fail(errc::shape_mismatch, concat({"rows of ", numbers, " numbers are not whole blocks of ", each}),
              {.subject = subject});
 }
 

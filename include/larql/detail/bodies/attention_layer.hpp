@@ -152,9 +152,8 @@ void attention_layer<T>::require_own(const kv_cache<Storage>& cache) const {
     }
     const kv_cache_shape &got = cache.shape(), want = cache_shape(got.capacity);
     const auto text = [](const kv_cache_shape& s) {
-        return std::to_string(s.kv_heads) + " heads of " + std::to_string(s.key_size) + "/" +
-               std::to_string(s.value_size) +
-               (s.index_size == 0 ? "" : " and an indexer's key of " + std::to_string(s.index_size));
+        return detail::concat({s.kv_heads, " heads of ", s.key_size, "/", s.value_size,
+                               (s.index_size == 0 ? "" : detail::concat({" and an indexer's key of ", s.index_size}))});
     };
     const bool is_latent = caches_latents(m_spec);
     if (got.kv_heads != want.kv_heads || got.key_size != want.key_size || got.value_size != want.value_size ||
@@ -165,8 +164,8 @@ void attention_layer<T>::require_own(const kv_cache<Storage>& cache) const {
                      {.subject = "cache"});
     if (m_spec.kv_layer && got.layer && *got.layer != *m_spec.kv_layer)
         detail::fail(errc::bad_value,
-                     "the block attends to keys and values of layer " + std::to_string(*m_spec.kv_layer) +
-                         ", and this is the cache of layer " + std::to_string(*got.layer),
+                     detail::concat({"the block attends to keys and values of layer ", *m_spec.kv_layer,
+                                     ", and this is the cache of layer ", *got.layer}),
                      {.subject = "cache"});
 }
 
@@ -176,23 +175,22 @@ void attention_layer<T>::require_index(const kv_cache<Storage>* index, std::size
     const error_where where{.subject = "index"};
     if (keeps_index_apart() && index == nullptr)
         detail::fail(errc::bad_value,
-                     "required and not given: the block has an indexer of its own, and attends to keys of layer " +
-                         std::to_string(*m_spec.kv_layer) + ", whose cache has no place for the indexer's",
+                     detail::concat(
+                         {"required and not given: the block has an indexer of its own, and attends to keys of layer ",
+                          *m_spec.kv_layer, ", whose cache has no place for the indexer's"}),
                      where);
     if (index == nullptr) return;
     if (!keeps_index_apart()) detail::fail(errc::bad_value, "is given, and the block has no use for it", where);
     const std::size_t size = m_spec.indexer.cached_size();
     if (index->shape().index_size != size || index->shape().kv_heads != 0)
         detail::fail(errc::shape_mismatch,
-                     "expected a cache for keys of an indexer alone, of " + std::to_string(size) + " elements, got " +
-                         std::to_string(index->shape().index_size) + ", and " +
-                         std::to_string(index->shape().kv_heads) + " key/value heads",
+                     detail::concat({"expected a cache for keys of an indexer alone, of ", size, " elements, got ",
+                                     index->shape().index_size, ", and ", index->shape().kv_heads, " key/value heads"}),
                      where);
     if (index->first_position() != 0 || index->next_position() != position)
         detail::fail(errc::bad_value,
-                     "holds tokens " + std::to_string(index->first_position()) + " to " +
-                         std::to_string(index->next_position()) + ", and the first new one is at " +
-                         std::to_string(position),
+                     detail::concat({"holds tokens ", index->first_position(), " to ", index->next_position(),
+                                     ", and the first new one is at ", position}),
                      where);
 }
 
@@ -201,11 +199,12 @@ template <class Storage>
 std::size_t attention_layer<T>::first_new(const kv_cache<Storage>& cache, std::size_t tokens) const {
     if (!m_spec.kv_layer) return cache.next_position();
     if (tokens > cache.size())
-        detail::fail(errc::bad_value,
-                     "the block is given " + std::to_string(tokens) + " tokens, and the cache of layer " +
-                         std::to_string(*m_spec.kv_layer) + " holds " + std::to_string(cache.size()) +
-                         ": that layer's block goes first, and puts the keys and values of these tokens there",
-                     {.subject = "cache"});
+        detail::fail(
+            errc::bad_value,
+            detail::concat({"the block is given ", tokens, " tokens, and the cache of layer ", *m_spec.kv_layer,
+                            " holds ", cache.size(),
+                            ": that layer's block goes first, and puts the keys and values of these tokens there"}),
+            {.subject = "cache"});
     return cache.next_position() - tokens;
 }
 
@@ -213,8 +212,9 @@ template <class T>
 void attention_layer<T>::require_own_keys(const char* call) const {
     if (m_spec.kv_layer)
         detail::fail(errc::bad_value,
-                     "the block attends to keys and values of layer " + std::to_string(*m_spec.kv_layer) +
-                         " and has none of its own: forward takes the cache of that layer's block, which holds them",
+                     detail::concat(
+                         {"the block attends to keys and values of layer ", *m_spec.kv_layer,
+                          " and has none of its own: forward takes the cache of that layer's block, which holds them"}),
                      {.subject = call});
 }
 
@@ -223,8 +223,7 @@ void attention_layer<T>::require_width(const matrix_input<T>& x) const {
     const std::size_t width = m_spec.input_width();
     if (x.cols() != width)
         detail::fail(errc::shape_mismatch,
-                     "expected hidden states of width " + std::to_string(width) + ", got " + std::to_string(x.cols()),
-                     {.subject = "x"});
+                     detail::concat({"expected hidden states of width ", width, ", got ", x.cols()}), {.subject = "x"});
 }
 
 template <class T>
@@ -247,9 +246,8 @@ void attention_layer<T>::require_selection(const key_selection* given, std::size
     const bool missing = given == nullptr || given->empty();
     if (m_spec.indexer.shared && missing && m_spec.indexer.selects(tokens))
         detail::fail(errc::bad_value,
-                     "the block shares another's selection of " + std::to_string(m_spec.indexer.top_k) + " of " +
-                         std::to_string(tokens) +
-                         " keys, and none is given: pass that of the last block before it that makes one",
+                     detail::concat({"the block shares another's selection of ", m_spec.indexer.top_k, " of ", tokens,
+                                     " keys, and none is given: pass that of the last block before it that makes one"}),
                      {.subject = "selection"});
     if (!m_spec.indexer.shared && !missing)
         detail::fail(errc::bad_value, "is given, and the block has no use for it", {.subject = "selection"});
@@ -259,11 +257,11 @@ template <class T>
 void attention_layer<T>::require_one_call(std::size_t first_position, std::size_t longest) const {
     if (m_spec.rope.doubling && first_position != 0 && static_cast<double>(longest) > m_spec.rope.max_position)
         detail::fail(errc::bad_value,
-                     "a sequence of " + std::to_string(longest) +
-                         " tokens in several calls passes the trained length, " +
-                         std::to_string(static_cast<std::size_t>(m_spec.rope.max_position)) +
-                         ": the model's own code would go on with the frequencies of its first call, which the cache "
-                         "does not hold. Give the whole sequence in one call",
+                     detail::concat(
+                         {"a sequence of ", longest, " tokens in several calls passes the trained length, ",
+                          static_cast<std::size_t>(m_spec.rope.max_position),
+                          ": the model's own code would go on with the frequencies of its first call, which the cache "
+                          "does not hold. Give the whole sequence in one call"}),
                      {.subject = "first_position"});
 }
 
@@ -348,8 +346,8 @@ void attention_layer<T>::require_needed(const kv_cache<Storage>& cache, std::siz
     const std::size_t needed = first_needed(position);
     if (cache.first_position() > needed)
         detail::fail(errc::bad_value,
-                     "has dropped the tokens before position " + std::to_string(cache.first_position()) +
-                         ", and the next token sees those from " + std::to_string(needed) + " on",
+                     detail::concat({"has dropped the tokens before position ", cache.first_position(),
+                                     ", and the next token sees those from ", needed, " on"}),
                      {.subject = "cache"});
 }
 

@@ -36,7 +36,7 @@ void attention_layer<T>::project_into(const matrix_input<T>& x, std::span<const 
     require_width(x);
     if (positions.size() != x.rows())
         detail::fail(errc::shape_mismatch,
-                     std::to_string(positions.size()) + " positions, x has " + std::to_string(x.rows()) + " tokens",
+                     detail::concat({positions.size(), " positions, x has ", x.rows(), " tokens"}),
                      {.subject = "positions"});
     if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     if (sequence_length == 0) {
@@ -64,9 +64,8 @@ void attention_layer<T>::finish_into(const tensor<T, 3>& attended, const matrix_
     const std::size_t size = latent ? g.kv_lora_rank : g.v_head_dim;
     if (attended.shape(0) != x.rows() || attended.shape(1) != g.num_heads || attended.shape(2) != size)
         detail::fail(errc::shape_mismatch,
-                     "expected [" + std::to_string(x.rows()) + ", " + std::to_string(g.num_heads) + ", " +
-                         std::to_string(size) + "], got [" + std::to_string(attended.shape(0)) + ", " +
-                         std::to_string(attended.shape(1)) + ", " + std::to_string(attended.shape(2)) + "]",
+                     detail::concat({"expected [", x.rows(), ", ", g.num_heads, ", ", size, "], got [",
+                                     attended.shape(0), ", ", attended.shape(1), ", ", attended.shape(2), "]"}),
                      {.subject = "attended"});
     if (x.rows() == 0) return detail::fit_no_tokens(m_spec, r);
     detail::with_executor(given, worth_threads(x.rows()), [&](executor& threads) {
@@ -98,7 +97,7 @@ void attention_layer<T>::require_batch(std::span<const cached_sequence<Storage>>
         if (cache == nullptr ||
             std::any_of(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), same))
             detail::fail(errc::bad_value,
-                         "that of sequence " + std::to_string(i) + (cache == nullptr ? " is null" : " is given twice"),
+                         detail::concat({"that of sequence ", i, (cache == nullptr ? " is null" : " is given twice")}),
                          {.subject = "cache"});
         require_own(*cache);
         const std::size_t position = first_new(*cache, sequences[i].tokens);
@@ -110,15 +109,14 @@ void attention_layer<T>::require_batch(std::span<const cached_sequence<Storage>>
         tokens += sequences[i].tokens;
     }
     if (selection != nullptr && !selection->empty() && selection->tokens() != rows)
-        detail::fail(errc::shape_mismatch,
-                     "x has " + std::to_string(rows) + " rows, and there are lists for " +
-                         std::to_string(selection->tokens()) + " tokens",
-                     {.subject = "selection"});
-    if (tokens != rows)
         detail::fail(
             errc::shape_mismatch,
-            "x has " + std::to_string(rows) + " rows, the sequences have " + std::to_string(tokens) + " tokens",
-            {.subject = "sequences"});
+            detail::concat({"x has ", rows, " rows, and there are lists for ", selection->tokens(), " tokens"}),
+            {.subject = "selection"});
+    if (tokens != rows)
+        detail::fail(errc::shape_mismatch,
+                     detail::concat({"x has ", rows, " rows, the sequences have ", tokens, " tokens"}),
+                     {.subject = "sequences"});
 }
 
 template <class T>

@@ -28,8 +28,7 @@ namespace larql {
 LARQL_INLINE form_plan plan_form(std::span<const planned_block> blocks, attention_form form, std::uint64_t context) {
     constexpr std::uint64_t most = std::uint64_t{1} << 32;
     if (context == 0 || context > most)
-        detail::fail(errc::bad_value,
-                     "expected 1 to " + std::to_string(most) + " tokens, got " + std::to_string(context),
+        detail::fail(errc::bad_value, detail::concat({"expected 1 to ", most, " tokens, got ", context}),
                      {.subject = "context"});
     using detail::planned;
     using detail::saturating;

@@ -75,10 +75,10 @@ LARQL_INLINE void gguf_file::check_place(std::size_t position, std::size_t count
     const detail::gguf_split split = detail::read_gguf_split(m_contents[position], file);
     const auto expect = [&](std::string_view key, std::uint64_t expected, std::uint64_t got) {
         if (expected == got) return;
-        detail::fail(errc::bad_value,
-                     "the file's name and metadata disagree: expected " + std::to_string(expected) +
-                         " by its name, got " + std::to_string(got),
-                     {.file = file, .subject = std::string(key)});
+        detail::fail(
+            errc::bad_value,
+            detail::concat({"the file's name and metadata disagree: expected ", expected, " by its name, got ", got}),
+            {.file = file, .subject = std::string(key)});
     };
     expect("split.count", count, split.count);
     expect("split.no", position, split.number);
@@ -93,10 +93,10 @@ LARQL_INLINE void gguf_file::check_set() const {
         const std::string& file = shard_path(i);
         const auto count = detail::find_gguf_integer(m_contents[i], file, total);
         if (count && *count != tensors().size())
-            detail::fail(errc::shape_mismatch,
-                         "the shards do not add up: expected " + std::to_string(*count) + " tensors, got " +
-                             std::to_string(tensors().size()),
-                         {.file = file, .subject = std::string(total)});
+            detail::fail(
+                errc::shape_mismatch,
+                detail::concat({"the shards do not add up: expected ", *count, " tensors, got ", tensors().size()}),
+                {.file = file, .subject = std::string(total)});
         const gguf_value* repeated = m_contents[i].find(architecture);
         if (expected == nullptr || repeated == nullptr) continue;
         const error_where where{.file = file, .offset = repeated->offset(), .subject = std::string(architecture)};

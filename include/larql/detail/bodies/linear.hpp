@@ -31,8 +31,7 @@ LARQL_INLINE void linear(const matrix_input<float>& w, const float* x, std::size
                          const linear_options& options) {
     const std::size_t end = std::min(options.row_end, w.rows()), cols = w.cols();
     const auto disagree = [](const char* subject, std::size_t expected, std::size_t got) {
-        detail::fail(errc::shape_mismatch,
-                     "expected " + std::to_string(expected) + " or more, got " + std::to_string(got),
+        detail::fail(errc::shape_mismatch, detail::concat({"expected ", expected, " or more, got ", got}),
                      {.subject = subject});
     };
     if (options.row_begin > end) disagree("row_end", options.row_begin, end);
@@ -42,8 +41,7 @@ LARQL_INLINE void linear(const matrix_input<float>& w, const float* x, std::size
     if (x_stride < cols) disagree("x_stride", cols, x_stride);
     if (y_stride < rows) disagree("y_stride", rows, y_stride);
     if (!options.bias.empty() && options.bias.size() != rows)
-        detail::fail(errc::shape_mismatch,
-                     "expected " + std::to_string(rows) + " elements, got " + std::to_string(options.bias.size()),
+        detail::fail(errc::shape_mismatch, detail::concat({"expected ", rows, " elements, got ", options.bias.size()}),
                      {.subject = "bias"});
     constexpr std::size_t worth_threads = 4'000'000;  // a millisecond on one core
     detail::with_executor(options.threads, rows * cols * tokens > worth_threads, [&](executor& threads) {

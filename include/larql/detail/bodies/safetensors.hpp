@@ -60,8 +60,8 @@ LARQL_INLINE safetensors_file safetensors_file::open_vindex(const std::filesyste
         for (const tensor_info& info : infos)
             if (info.offset > file.size_bytes() || info.size_bytes > file.size_bytes() - info.offset)
                 detail::fail(errc::offset_out_of_range,
-                             "expected an end within " + std::to_string(file.size_bytes()) + " bytes, got " +
-                                 std::to_string(info.offset) + " + " + std::to_string(info.size_bytes),
+                             detail::concat({"expected an end within ", file.size_bytes(), " bytes, got ", info.offset,
+                                             " + ", info.size_bytes}),
                              {.file = detail::path_text(path), .offset = {}, .subject = std::string(info.name)});
         out.add_shard(path, file.identity(), std::move(infos));
     }
@@ -112,8 +112,8 @@ LARQL_INLINE void safetensors_file::load_index(const std::filesystem::path& path
         std::error_code ignored;
         if (!std::filesystem::exists(file, ignored))
             detail::fail(errc::missing_shard,
-                         "a shard is missing: expected the " + std::to_string(index.shards.size()) + " files of " +
-                             name + ", of which this one is absent",
+                         detail::concat({"a shard is missing: expected the ", index.shards.size(), " files of ", name,
+                                         ", of which this one is absent"}),
                          {.file = detail::path_text(file)});
         load_shard(file);
     }

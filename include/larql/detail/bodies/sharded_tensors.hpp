@@ -40,8 +40,8 @@ LARQL_INLINE std::span<const std::byte> shard_file::bytes() const {
         mapped_file opened = mapped_file::open(m_path);
         if (opened.identity() != m_identity)
             fail(errc::source_changed,
-                 "the file changed after its header was read: expected " + std::to_string(m_identity.size_bytes) +
-                     " bytes, got " + std::to_string(opened.size_bytes()) + ", or it was modified or replaced",
+                 concat({"the file changed after its header was read: expected ", m_identity.size_bytes, " bytes, got ",
+                         opened.size_bytes(), ", or it was modified or replaced"}),
                  {.file = m_text});
         m_map.emplace(std::move(opened));
     }
@@ -51,7 +51,7 @@ LARQL_INLINE std::span<const std::byte> shard_file::bytes() const {
 LARQL_INLINE const tensor_info& sharded_tensors::at_tensor(std::string_view name) const& {
     if (const tensor_info* info = find_tensor(name)) return *info;
     require_not_absent(name);
-    fail(errc::missing_tensor, "no such tensor among the " + std::to_string(m_tensors.size()) + " of the checkpoint",
+    fail(errc::missing_tensor, concat({"no such tensor among the ", m_tensors.size(), " of the checkpoint"}),
          {.file = m_path, .subject = std::string(name)});
 }
 
@@ -69,8 +69,8 @@ LARQL_INLINE std::span<const std::byte> sharded_tensors::bytes(const tensor_info
     const std::span<const std::byte> all = shard.bytes();
     if (info.offset > all.size() || info.size_bytes > all.size() - info.offset)
         fail(errc::bad_value,
-             "a tensor of another checkpoint: expected an end within " + std::to_string(all.size()) + " bytes, got " +
-                 std::to_string(info.offset) + " + " + std::to_string(info.size_bytes),
+             concat({"a tensor of another checkpoint: expected an end within ", all.size(), " bytes, got ", info.offset,
+                     " + ", info.size_bytes}),
              {.file = shard.text(), .subject = std::string(info.name)});
     return all.subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size_bytes));
 }
@@ -86,8 +86,7 @@ LARQL_INLINE void sharded_tensors::read_rows(const tensor_info& info, std::uint6
     const shard_file& shard = shard_of(info);
     if (out_stride == 0) out_stride = static_cast<std::size_t>(info.columns());
     if (out_stride < info.columns())
-        fail(errc::bad_value,
-             "expected a stride of at least " + std::to_string(info.columns()) + ", got " + std::to_string(out_stride),
+        fail(errc::bad_value, concat({"expected a stride of at least ", info.columns(), ", got ", out_stride}),
              {.file = shard.text(), .subject = std::string(info.name)});
     read_tensor_rows(shard.reopen(), info, shard.text(), row_begin, row_end, out, out_stride);
 }
@@ -113,16 +112,14 @@ LARQL_INLINE void sharded_tensors::index_names() {
     const tensor_info& first = m_tensors[twice->first];
     const tensor_info& second = m_tensors[twice->second];
     fail(errc::duplicate_name,
-         "tensor stored twice: in " + shard_path(first.shard) + " at byte " + std::to_string(first.offset) +
-             " and again",
+         concat({"tensor stored twice: in ", shard_path(first.shard), " at byte ", first.offset, " and again"}),
          {.file = shard_path(second.shard), .offset = second.offset, .subject = std::string(second.name)});
 }
 
 LARQL_INLINE const shard_file& sharded_tensors::shard_of(const tensor_info& info) const {
     if (info.shard >= m_shards.size())
         fail(errc::bad_value,
-             "a tensor of another checkpoint: expected a shard below " + std::to_string(m_shards.size()) + ", got " +
-                 std::to_string(info.shard),
+             concat({"a tensor of another checkpoint: expected a shard below ", m_shards.size(), ", got ", info.shard}),
              {.subject = std::string(info.name)});
     return *m_shards[info.shard];
 }

@@ -30,14 +30,12 @@ LARQL_INLINE void weight::read_rows(std::uint64_t row_begin, std::uint64_t row_e
                                     std::size_t out_stride) const {
     if (row_begin > row_end || row_end > m_rows)
         detail::fail(errc::shape_mismatch,
-                     "rows " + std::to_string(row_begin) + " to " + std::to_string(row_end) + " of a weight with " +
-                         std::to_string(m_rows) + " rows",
+                     detail::concat({"rows ", row_begin, " to ", row_end, " of a weight with ", m_rows, " rows"}),
                      {.subject = m_name});
     if (out_stride < columns())
-        detail::fail(
-            errc::shape_mismatch,
-            "expected a stride of at least " + std::to_string(columns()) + ", got " + std::to_string(out_stride),
-            {.subject = m_name});
+        detail::fail(errc::shape_mismatch,
+                     detail::concat({"expected a stride of at least ", columns(), ", got ", out_stride}),
+                     {.subject = m_name});
     if (row_begin != row_end && columns() != 0) m_source->read_rows(row_begin, row_end, out, out_stride);
 }
 
@@ -125,8 +123,8 @@ LARQL_INLINE detail::found_weight weight_reader::from_gguf(const tensor_info& in
         const std::uint64_t leading = info.shape.size() > 2 ? info.shape.front() : 1;
         if (count != 1 && count != leading)
             detail::fail(errc::shape_mismatch,
-                         "expected 1 or " + std::to_string(leading) + " factors for " + std::string(info.name) + " " +
-                             detail::shape_text(info.shape) + ", got " + std::to_string(count),
+                         detail::concat({"expected 1 or ", leading, " factors for ", info.name, " ",
+                                         detail::shape_text(info.shape), ", got ", count}),
                          where);
         factors = detail::stored_part{.file = m_gguf, .info = scale, .type = scale->type}.read_all();
         rows_per_factor = info.rows() / count;

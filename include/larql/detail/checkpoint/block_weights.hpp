@@ -83,8 +83,8 @@ inline matrix_input<float> checkpoint_state::part(const larql::stored_rows& rows
     if (transposed) std::swap(want_rows, want_cols);
     if (found.rows() != want_rows || found.columns() != want_cols)
         fail(errc::shape_mismatch,
-             "the configuration implies [" + std::to_string(want_rows) + ", " + std::to_string(want_cols) +
-                 "], the tensor has " + shape_text(found.shape()),
+             concat({"the configuration implies [", want_rows, ", ", want_cols, "], the tensor has ",
+                     shape_text(found.shape())}),
              {.file = files.path, .subject = rows.name});
     const matrix_input<float> whole =
         transposed ? transposed_rows(found, implied_rows, implied_cols) : matrix_of(found);
@@ -99,7 +99,7 @@ inline vector_input<float> checkpoint_state::vector(const std::string& name, std
     const bool by_rows = found.shape().size() == 2 && rows > 1 && found.rows() == rows;
     if ((found.shape().size() != 1 && !by_rows) || found.columns() * found.rows() != length)
         fail(errc::shape_mismatch,
-             "the configuration implies [" + std::to_string(length) + "], the tensor has " + shape_text(found.shape()),
+             concat({"the configuration implies [", length, "], the tensor has ", shape_text(found.shape())}),
              {.file = files.path, .subject = name});
     std::vector<float> elements(length), chosen;
     found.read_rows(0, found.rows(), elements.data(), static_cast<std::size_t>(found.columns()));
@@ -182,8 +182,8 @@ inline attention_weights<float> checkpoint_state::read_block(const attention_spe
     const model_config& model = require_config();
     if (block < model.block_begin || block >= model.block_end)
         fail(errc::bad_value,
-             "block " + std::to_string(block) + " was not converted: these files hold blocks " +
-                 std::to_string(model.block_begin) + " to " + std::to_string(model.block_end - 1),
+             concat({"block ", block, " was not converted: these files hold blocks ", model.block_begin, " to ",
+                     model.block_end - 1}),
              {.file = files.path, .subject = "layer"});
     held_weights held{storage};
     attention_weights<float> weights_by_role;

@@ -199,7 +199,7 @@ inline void checkpoint_state::place_tensors(const open_options& options) {
     constexpr std::size_t listed = 20;
     std::string all;
     for (std::size_t i = 0; i < std::min(unclaimed.size(), listed); ++i) all += (i == 0 ? "" : "; ") + unclaimed[i];
-    if (unclaimed.size() > listed) all += "; and " + std::to_string(unclaimed.size() - listed) + " more";
+    if (unclaimed.size() > listed) all += concat({"; and ", unclaimed.size() - listed, " more"});
     fail(errc::not_understood,
          all +
              ". Tensors within attention that nothing reads change its results: pass over them with "
@@ -210,8 +210,7 @@ inline void checkpoint_state::place_tensors(const open_options& options) {
 inline const attention_spec& checkpoint_state::spec(std::size_t block) const {
     const model_config& model = require_config();
     if (block >= model.blocks.size())
-        fail(errc::bad_value,
-             "expected a block from 0 to " + std::to_string(model.blocks.size() - 1) + ", got " + std::to_string(block),
+        fail(errc::bad_value, concat({"expected a block from 0 to ", model.blocks.size() - 1, ", got ", block}),
              {.file = files.path, .subject = "layer"});
     return model.blocks[block];
 }

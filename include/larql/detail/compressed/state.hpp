@@ -37,8 +37,7 @@ public:
     reserved_rows(std::size_t rows, std::size_t width) : m_rows(rows), m_width(width) {
         constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::ptrdiff_t>::max()) / sizeof(E);
         if (width != 0 && rows > most / width)
-            fail(errc::limit_exceeded,
-                 std::to_string(rows) + " rows of " + std::to_string(width) + " elements exceed the address space",
+            fail(errc::limit_exceeded, concat({rows, " rows of ", width, " elements exceed the address space"}),
                  {.subject = "kv_cache"});
         const std::size_t bytes = std::max<std::size_t>(rows * width * sizeof(E), 1);
         m_data.reset(static_cast<E*>(::operator new(bytes, std::align_val_t{64})));
@@ -124,8 +123,8 @@ public:
     void require_room(std::size_t tokens) const {
         if (tokens > m_shape.capacity - m_size)
             fail(errc::limit_exceeded,
-                 "holds " + std::to_string(m_size) + " tokens and " + std::to_string(tokens) +
-                     " more do not fit in its capacity of " + std::to_string(m_shape.capacity),
+                 concat({"holds ", m_size, " tokens and ", tokens, " more do not fit in its capacity of ",
+                         m_shape.capacity}),
                  {.subject = "kv_cache"});
     }
 
@@ -150,9 +149,9 @@ public:
         const std::size_t key = m_shape.first_key(size), row = m_shape.first_row(size);
         if ((key < size && key < m_first_key) || (row < size && row < m_first_row))
             fail(errc::limit_exceeded,
-                 "truncate to " + std::to_string(size) + " of " + std::to_string(m_size) +
-                     " tokens: a window that was left behind is gone; the cache can take back " +
-                     std::to_string(m_shape.rollback) + " tokens (make_cache's `rollback`)",
+                 concat({"truncate to ", size, " of ", m_size,
+                         " tokens: a window that was left behind is gone; the cache can take back ", m_shape.rollback,
+                         " tokens (make_cache's `rollback`)"}),
                  {.subject = "kv_cache"});
         m_size = size;
         m_first_key = std::min(m_first_key, size);

@@ -167,8 +167,8 @@ private:
     [[nodiscard]] bool is_left_out(const std::string& name) {
         if (!m_scope.published_gguf() || m_from_gguf) return false;
         if (const auto layer = m_predicting.left_out(name)) {
-            warn_once("tensors of blocks that predict further tokens (layer " + std::to_string(*layer) +
-                      "), which llama.cpp's files of this family do not have");
+            warn_once(concat({"tensors of blocks that predict further tokens (layer ", *layer,
+                              "), which llama.cpp's files of this family do not have"}));
             return true;
         }
         const auto matched = m_stored.match(name);
@@ -253,9 +253,8 @@ private:
             for (const auto& [expert, stored] : experts)
                 if (expert != number++ || stored.rows() != first.rows() || stored.columns() != first.columns())
                     fail(errc::shape_mismatch,
-                         "experts are missing, or differ in their sizes: expected number " +
-                             std::to_string(number - 1) + " with " + std::to_string(first.rows()) + " rows of " +
-                             std::to_string(first.columns()),
+                         concat({"experts are missing, or differ in their sizes: expected number ", number - 1,
+                                 " with ", first.rows(), " rows of ", first.columns()}),
                          {.file = m_source.shard_path(0), .subject = stored.name()});
             stack_experts(name, experts);
         }

@@ -94,8 +94,7 @@ inline converted_rows rows_after(const checkpoint& source, const conversion_scop
     for (std::size_t block = scope.block_begin; block < scope.block_end; ++block)
         if (of_block(block) != first)
             fail(errc::unsupported_architecture,
-                 "blocks " + std::to_string(scope.block_begin) + " and " + std::to_string(block) +
-                     " have rows in different orders",
+                 concat({"blocks ", scope.block_begin, " and ", block, " have rows in different orders"}),
                  {.file = source.shard_path(0), .subject = "layers"});
     return first;
 }

@@ -72,8 +72,8 @@ private:
             set(carried.gguf, stated->get<std::uint32_t>());
         else if (m_top.size(row->key) != stated->get<std::uint64_t>())
             refuse(carried, errc::unsupported_architecture,
-                   "GGUF has one number for it and for " + std::string(row->hf.front()) + ", " +
-                       std::to_string(m_top.size(row->key)) + ", got " + stated->dump());
+                   concat({"GGUF has one number for it and for ", row->hf.front(), ", ", m_top.size(row->key), ", got ",
+                           stated->dump()}));
     }
     [[nodiscard]] float number_of(const carried_value& carried, const nlohmann::json& stated) const {
         if (!stated.is_number()) refuse(carried, errc::bad_value, "expected a number, got " + stated.dump());

@@ -92,8 +92,8 @@ private:
         if (m_values.top.stated(model_key::first_k_dense_replace) &&
             m_values.top.size(model_key::first_k_dense_replace) != dense)
             fail(errc::shape_mismatch,
-                 "is " + std::to_string(m_values.top.size(model_key::first_k_dense_replace)) +
-                     ", and the first layer with the tensors of experts is " + std::to_string(dense),
+                 concat({"is ", m_values.top.size(model_key::first_k_dense_replace),
+                         ", and the first layer with the tensors of experts is ", dense}),
                  where);
         set("leading_dense_block_count", static_cast<std::uint32_t>(dense));
     }

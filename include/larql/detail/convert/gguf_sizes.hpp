@@ -77,7 +77,7 @@ inline std::string size_label(std::span<const conversion_row> rows) {
     std::snprintf(text.data(), text.size(), "%.*f%s", digits < 2 ? static_cast<int>(2 - digits) : 0, parameters,
                   suffix);
     if (tensors == 0.0) return text.data();
-    return std::to_string(static_cast<std::uint64_t>(experts / tensors)) + "x" + text.data();
+    return concat({static_cast<std::uint64_t>(experts / tensors), "x", text.data()});
 }
 
 }  // namespace larql::detail

@@ -128,7 +128,7 @@ private:
         const auto place = [&](const nlohmann::json& id, const std::string& text, std::int32_t type) {
             if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= std::max<std::size_t>(m_size, 1))
                 refuse("tokenizer.json",
-                       "a token's number is not below vocab_size: expected less than " + std::to_string(m_size));
+                       concat({"a token's number is not below vocab_size: expected less than ", m_size}));
             tokens[id.get<std::size_t>()] = {text, type, 0.0F};
             m_numbers[text] = id.get<std::uint32_t>();
         };
@@ -141,7 +141,7 @@ private:
                   added.value("special", false) || looks_special(text) ? control : user_defined);
         }
         for (std::size_t i = 0; i < tokens.size(); ++i)
-            if (tokens[i].text.empty()) tokens[i] = {"[PAD" + std::to_string(i) + "]", unused, 0.0F};
+            if (tokens[i].text.empty()) tokens[i] = {concat({"[PAD", i, "]"}), unused, 0.0F};
         m_out.set("tokenizer.ggml.model", "gpt2");
         m_out.set("tokenizer.ggml.pre", splitting_of(tokenizer, config));
         set_tokens(tokens, false);
@@ -207,8 +207,8 @@ private:
             tokens.push_back(std::move(one));
         });
         if (tokens.size() > std::max<std::size_t>(m_size, 1))
-            refuse("tokenizer.model", "expected at most vocab_size = " + std::to_string(m_size) + " pieces, got " +
-                                          std::to_string(tokens.size()));
+            refuse("tokenizer.model",
+                   concat({"expected at most vocab_size = ", m_size, " pieces, got ", tokens.size()}));
         const std::size_t pieces = tokens.size();
         tokens.resize(m_size);
         const nlohmann::json all_added = m_settings.value("added_tokens_decoder", nlohmann::json::object());
@@ -220,7 +220,7 @@ private:
                               -1000.0F};
         }
         for (std::size_t i = 0; i < tokens.size(); ++i) {
-            if (i >= pieces && tokens[i].text.empty()) tokens[i].text = "[PAD" + std::to_string(i) + "]";
+            if (i >= pieces && tokens[i].text.empty()) tokens[i].text = concat({"[PAD", i, "]"});
             m_numbers[tokens[i].text] = static_cast<std::uint32_t>(i);
         }
         m_out.set("tokenizer.ggml.model", "llama");

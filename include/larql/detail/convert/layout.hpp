@@ -197,8 +197,7 @@ inline conversion_layout lay_out_gguf(std::span<const conversion_row> rows, gguf
     std::size_t tensors = 0;
     for (const auto& shard : cut.shards()) tensors += shard.size();
     if (count > 65535)  // split.count is a uint16
-        fail(errc::limit_exceeded, "expected at most 65535 shards, got " + std::to_string(count),
-             {.subject = "shard size"});
+        fail(errc::limit_exceeded, concat({"expected at most 65535 shards, got ", count}), {.subject = "shard size"});
     const std::string_view prefix = name.substr(0, name.size() - std::string_view(".gguf").size());
     for (std::size_t i = 0; i < count; ++i) {
         gguf_metadata own;
@@ -216,8 +215,7 @@ inline conversion_layout lay_out_gguf(std::span<const conversion_row> rows, gguf
             if (info.shape.empty()) info.shape = {1};
             if (info.shape.size() > gguf_max_dimensions)
                 fail(errc::unsupported_architecture,
-                     "GGUF holds at most " + std::to_string(gguf_max_dimensions) + " dimensions, got " +
-                         std::to_string(info.shape.size()),
+                     concat({"GGUF holds at most ", gguf_max_dimensions, " dimensions, got ", info.shape.size()}),
                      {.subject = std::string(info.name)});
         }
         file.place(own.alignment());

@@ -74,8 +74,7 @@ inline std::map<std::string, finished_file> read_part_records(
         std::optional<journal_content> content;
         if (std::filesystem::exists(path, ignored)) content = parse_journal(read_text_file(path));
         const auto refuse = [&](const std::string& why) {
-            fail(errc::missing_shard, "part " + std::to_string(i) + " of " + std::to_string(count) + " " + why,
-                 {.file = path_text(path)});
+            fail(errc::missing_shard, concat({"part ", i, " of ", count, " ", why}), {.file = path_text(path)});
         };
         if (!content) refuse("has left no record here: run it first");
         if (content->plan != plan_print) refuse("was made by another command, or from other files: run it again");

@@ -61,9 +61,8 @@ inline conversion_scope scope_of(const checkpoint& source, const conversion_opti
     require_writable_type(options.to, scope.attention, "attn-dtype");
     if (scope.block_begin >= scope.block_end)
         fail(errc::bad_value,
-             "expected blocks within " + std::to_string(model.block_begin) + " to " + std::to_string(model.block_end) +
-                 ", got " + std::to_string(options.layer_begin) + " to " +
-                 std::to_string(std::min(options.layer_end, model.blocks.size())),
+             concat({"expected blocks within ", model.block_begin, " to ", model.block_end, ", got ",
+                     options.layer_begin, " to ", std::min(options.layer_end, model.blocks.size())}),
              {.subject = "layers"});
     scope.whole = scope.block_begin == 0 && scope.block_end == model.blocks.size();
     if (scope.published_gguf() && !source.has_gguf_names()) require_gguf_output(source);
@@ -71,8 +70,7 @@ inline conversion_scope scope_of(const checkpoint& source, const conversion_opti
     if (source.has_gguf_names() && !scope.published_gguf()) scope.of_vectors = most_of_matrices(source);
     const bool parts = options.part <= options.parts && (options.join || (options.part == 0) == (options.parts == 0));
     if (!parts)
-        fail(errc::bad_value,
-             "expected a number from 1 to " + std::to_string(options.parts) + ", got " + std::to_string(options.part),
+        fail(errc::bad_value, concat({"expected a number from 1 to ", options.parts, ", got ", options.part}),
              {.subject = "part"});
     return scope;
 }

@@ -81,9 +81,8 @@ private:
         const std::size_t want_rows = size_of(row.rows, spec()), want_cols = size_of(row.cols, spec());
         if (found.rows() != want_rows || found.columns() != want_cols)
             fail(errc::shape_mismatch,
-                 "the model's blocks imply [" + std::to_string(want_rows) + ", " + std::to_string(want_cols) +
-                     "], the tensor has [" + std::to_string(found.rows()) + ", " + std::to_string(found.columns()) +
-                     "]",
+                 concat({"the model's blocks imply [", want_rows, ", ", want_cols, "], the tensor has [", found.rows(),
+                         ", ", found.columns(), "]"}),
                  {.file = m_source.shard_path(0), .subject = name});
         return found;
     }

@@ -95,7 +95,7 @@ inline void require_reads_back(const checkpoint& source, const planned_file& fil
     std::error_code unknown;
     std::filesystem::path path = std::filesystem::temp_directory_path(unknown);
     if (unknown) path = ".";
-    path /= "larql-header-" + std::to_string(process_number()) + "-" + std::to_string(count++) + ".gguf";
+    path /= concat({"larql-header-", process_number(), "-", count++, ".gguf"});
     struct removed_later {
         const std::filesystem::path& path;
         ~removed_later() {
@@ -122,15 +122,14 @@ inline void require_reads_back(const checkpoint& source, const planned_file& fil
              {.file = source.shard_path(0)});
     };
     if (published.blocks.size() != found.blocks.size())
-        refuse(std::to_string(published.blocks.size()) + " attention blocks, it would read " +
-               std::to_string(found.blocks.size()));
+        refuse(concat({published.blocks.size(), " attention blocks, it would read ", found.blocks.size()}));
     if (published.hidden_size != found.hidden_size || published.num_hidden_layers != found.num_hidden_layers ||
         published.vocab_size != found.vocab_size)
         refuse("its width, layers or vocabulary");
     if (!nearly(published.rms_norm_eps, found.rms_norm_eps)) refuse("the eps of its norms");
     for (std::size_t block = 0; block < found.blocks.size(); ++block) {
         const std::string_view what = difference(published.blocks[block], found.blocks[block]);
-        if (!what.empty()) refuse("the " + std::string(what) + " of attention block " + std::to_string(block));
+        if (!what.empty()) refuse(concat({"the ", what, " of attention block ", block}));
     }
 }
 

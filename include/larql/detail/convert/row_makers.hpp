@@ -52,8 +52,8 @@ inline void encode_numbers(dtype type, std::span<const float> values, std::span<
     const quantize_report report = quantize(type, values, out);
     if (report.overflowed != 0)
         fail(errc::bad_value,
-             std::to_string(report.overflowed) + " numbers are beyond the range of " + std::string(to_string(type)) +
-                 "; BF16 and F32 hold them",
+             concat(
+                 {report.overflowed, " numbers are beyond the range of ", to_string(type), "; BF16 and F32 hold them"}),
              {.subject = name});
 }
 

@@ -82,8 +82,7 @@ private:
 
     [[nodiscard]] std::filesystem::path journal_path(const conversion_part& part) const {
         std::string name = m_order.journal_name;
-        if (part.count != 0 && !part.join)
-            name += "-" + std::to_string(part.number) + "-of-" + std::to_string(part.count);
+        if (part.count != 0 && !part.join) name += concat({"-", part.number, "-of-", part.count});
         return m_output.final_path(name);
     }
 
@@ -179,9 +178,7 @@ private:
             needed += size - std::min(size, there);
         }
         if (needed > space.available)
-            fail(errc::io,
-                 "not enough space on the disk: expected " + std::to_string(needed) + " bytes, got " +
-                     std::to_string(space.available),
+            fail(errc::io, concat({"not enough space on the disk: expected ", needed, " bytes, got ", space.available}),
                  {.file = path_text(m_order.folder)});
     }
 
@@ -236,7 +233,7 @@ private:
         const std::chrono::duration<double> since = std::chrono::steady_clock::now() - m_last_sync;
         if (since.count() < m_order.sync_seconds) return;
         m_output.sync();
-        for (const std::size_t r : m_pending) m_log->add("row " + std::to_string(r));
+        for (const std::size_t r : m_pending) m_log->add(concat({"row ", r}));
         m_log->sync();
         m_kept_rows += m_pending.size();
         m_pending.clear();
@@ -266,8 +263,8 @@ private:
             if (m_of_part[f]) mine.push_back(&m_order.layout->files[f]);
         std::vector<std::string> lines(mine.size());
         m_threads.run(mine.size(), [&](std::size_t i) {
-            lines[i] = "finished " + std::to_string(mine[i]->size_bytes) + " " +
-                       hash_of_file(m_output.temporary(mine[i]->name)) + " " + mine[i]->name;
+            lines[i] = concat({"finished ", mine[i]->size_bytes, " ", hash_of_file(m_output.temporary(mine[i]->name)),
+                               " ", mine[i]->name});
         });
         for (const std::string& line : lines) m_log->add(line);
         m_log->add("complete");

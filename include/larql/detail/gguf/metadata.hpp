@@ -109,8 +109,7 @@ inline void copy_gguf_elements(std::string& out, byte_reader& from, gguf_type ty
 inline void check_gguf_name(std::string_view name, std::uint64_t longest, const error_where& where) {
     if (name.empty() || name.size() > longest || name.find('\0') != std::string_view::npos || !is_utf8(name))
         fail(errc::corrupt_header,
-             "expected a name of 1 to " + std::to_string(longest) + " bytes in UTF-8 without NUL, got " +
-                 std::to_string(name.size()) + " bytes",
+             concat({"expected a name of 1 to ", longest, " bytes in UTF-8 without NUL, got ", name.size(), " bytes"}),
              where);
 }
 
@@ -205,8 +204,7 @@ private:
         if (type != gguf_type::uint32)
             fail(errc::wrong_type, "expected uint32, got " + std::string(to_string(type)), where);
         const auto value = load_little_endian<std::uint32_t>(reinterpret_cast<const std::byte*>(encoded.data()));
-        if (!std::has_single_bit(value))
-            fail(errc::bad_value, "expected a power of two, got " + std::to_string(value), where);
+        if (!std::has_single_bit(value)) fail(errc::bad_value, concat({"expected a power of two, got ", value}), where);
         m_alignment = value;
     }
 

@@ -88,11 +88,11 @@ private:
         const auto version = m_reader.read<std::uint32_t>("version");
         if (version != 0 && (version & 0xffffU) == 0)
             fail(errc::unsupported_version,
-                 "big-endian GGUF files are unsupported: expected a little-endian version 1 to 3, got " +
-                     std::to_string(version) + "; convert the file to little-endian",
+                 concat({"big-endian GGUF files are unsupported: expected a little-endian version 1 to 3, got ",
+                         version, "; convert the file to little-endian"}),
                  where);
         if (version < 1 || version > 3)
-            fail(errc::unsupported_version, "expected version 1, 2 or 3, got " + std::to_string(version), where);
+            fail(errc::unsupported_version, concat({"expected version 1, 2 or 3, got ", version}), where);
         m_out.version = version;
         m_short = version == 1;
     }
@@ -111,9 +111,8 @@ private:
     void check_count(std::string_view what, std::uint64_t count, std::uint64_t smallest) {
         if (count > m_reader.remaining() / smallest)
             fail(errc::truncated,
-                 "more entries than the file can hold: expected at most " +
-                     std::to_string(m_reader.remaining() / smallest) + " in the remaining " +
-                     std::to_string(m_reader.remaining()) + " bytes, got " + std::to_string(count),
+                 concat({"more entries than the file can hold: expected at most ", m_reader.remaining() / smallest,
+                         " in the remaining ", m_reader.remaining(), " bytes, got ", count}),
                  m_reader.where(what));
     }
 
@@ -127,15 +126,14 @@ private:
     std::string_view read_name(std::string_view kind, std::uint64_t number, std::uint64_t longest) {
         const std::uint64_t at = m_reader.offset();
         const auto refuse = [&](const std::string& problem) {
-            fail(errc::corrupt_header, problem, place(at, std::string(kind) + " " + std::to_string(number)));
+            fail(errc::corrupt_header, problem, place(at, concat({kind, " ", number})));
         };
         const std::uint64_t length = read_length(kind);
         if (length == 0 || length > longest)
-            refuse("length out of range: expected 1 to " + std::to_string(longest) + " bytes, got " +
-                   std::to_string(length));
+            refuse(concat({"length out of range: expected 1 to ", longest, " bytes, got ", length}));
         const std::string_view name = m_reader.read_text(length, kind);
         if (const std::size_t nul = name.find('\0'); nul != std::string_view::npos)
-            refuse("the name holds a NUL character at byte " + std::to_string(nul) + " of " + std::to_string(length));
+            refuse(concat({"the name holds a NUL character at byte ", nul, " of ", length}));
         if (!is_utf8(name)) refuse("the name is not UTF-8");
         return name;
     }
@@ -145,8 +143,7 @@ private:
         const auto number = m_reader.read<std::uint32_t>(subject);
         if (number >= gguf_types.size())
             fail(errc::corrupt_header,
-                 "unknown metadata type: expected 0 to " + std::to_string(gguf_types.size() - 1) + ", got " +
-                     std::to_string(number),
+                 concat({"unknown metadata type: expected 0 to ", gguf_types.size() - 1, ", got ", number}),
                  place(at, subject));
         return static_cast<gguf_type>(number);
     }
@@ -161,8 +158,7 @@ private:
             m_out.keys.build(m_out.entries.size(), [this](std::size_t i) { return m_out.entries[i].key; });
         if (twice)
             fail(errc::duplicate_name,
-                 "metadata key stored twice: entries " + std::to_string(twice->first) + " and " +
-                     std::to_string(twice->second),
+                 concat({"metadata key stored twice: entries ", twice->first, " and ", twice->second}),
                  {.file = m_file,
                   .offset = m_out.entries[twice->second].value.offset(),
                   .subject = std::string(m_out.entries[twice->second].key)});
@@ -212,8 +208,7 @@ private:
         check_count(key, count, m_short ? 8 : 12);
         if (depth >= gguf_max_array_depth)
             fail(errc::limit_exceeded,
-                 "arrays nested too deep: expected at most " + std::to_string(gguf_max_array_depth) + ", got " +
-                     std::to_string(depth + 1),
+                 concat({"arrays nested too deep: expected at most ", gguf_max_array_depth, ", got ", depth + 1}),
                  m_reader.where(key));
         for (std::uint64_t i = 0; i < count; ++i) {
             const gguf_type type = read_type(key);
@@ -227,8 +222,7 @@ private:
         const std::byte* bools = m_reader.take(count, key);
         for (std::uint64_t i = 0; i < count; ++i)
             if (const auto value = std::to_integer<unsigned>(bools[i]); value > 1)
-                fail(errc::bad_value, "not a bool: expected 0 or 1, got " + std::to_string(value),
-                     place(begin + i, key));
+                fail(errc::bad_value, concat({"not a bool: expected 0 or 1, got ", value}), place(begin + i, key));
     }
 
     void read_alignment() {
@@ -240,8 +234,7 @@ private:
             fail(errc::wrong_type, "metadata of another type: expected uint32, got " + value->type_name(), where);
         m_out.alignment = value->to<std::uint32_t>(where);
         if (!std::has_single_bit(m_out.alignment))
-            fail(errc::bad_value, "not an alignment: expected a power of two, got " + std::to_string(m_out.alignment),
-                 where);
+            fail(errc::bad_value, concat({"not an alignment: expected a power of two, got ", m_out.alignment}), where);
     }
 
     void read_tensors(std::uint64_t count) {
@@ -259,8 +252,7 @@ private:
         const auto dimensions = m_reader.read<std::uint32_t>(info.name);
         if (dimensions > gguf_max_dimensions)
             fail(errc::corrupt_header,
-                 "too many dimensions: expected at most " + std::to_string(gguf_max_dimensions) + ", got " +
-                     std::to_string(dimensions),
+                 concat({"too many dimensions: expected at most ", gguf_max_dimensions, ", got ", dimensions}),
                  place(at_shape, info.name));
         info.shape.resize(dimensions);
         for (std::uint32_t i = 0; i < dimensions; ++i) info.shape[dimensions - 1 - i] = read_length(info.name);
@@ -273,8 +265,7 @@ private:
         info.offset = m_reader.read<std::uint64_t>(info.name);
         if (info.offset % m_out.alignment != 0)
             fail(errc::misaligned,
-                 "misaligned data: expected a multiple of " + std::to_string(m_out.alignment) + ", got " +
-                     std::to_string(info.offset),
+                 concat({"misaligned data: expected a multiple of ", m_out.alignment, ", got ", info.offset}),
                  place(at_offset, info.name));
         m_out.tensors.push_back(std::move(info));
     }
@@ -286,22 +277,21 @@ private:
             const auto product = checked_multiply(elements, *extent);
             if (*extent >= limit || !product || *product >= limit)
                 fail(errc::corrupt_header,
-                     "too large: expected fewer than 2^63 elements, got a dimension of " + std::to_string(*extent) +
-                         " times " + std::to_string(elements),
+                     concat({"too large: expected fewer than 2^63 elements, got a dimension of ", *extent, " times ",
+                             elements}),
                      place(at_shape, info.name));
             elements = *product;
         }
         const dtype_traits& traits = traits_of(info.type);
         if (info.columns() % traits.block_elements != 0)
             fail(errc::shape_mismatch,
-                 "a row is no whole number of blocks: expected a multiple of " + std::to_string(traits.block_elements) +
-                     " for " + std::string(traits.name) + ", got " + std::to_string(info.columns()),
+                 concat({"a row is no whole number of blocks: expected a multiple of ", traits.block_elements, " for ",
+                         traits.name, ", got ", info.columns()}),
                  place(at_shape, info.name));
         const auto size = checked_multiply(elements / traits.block_elements, traits.block_bytes);
         if (!size)
             fail(errc::corrupt_header,
-                 "too large: expected a size below 2^64 bytes, got " + std::to_string(elements) + " elements of " +
-                     std::string(traits.name),
+                 concat({"too large: expected a size below 2^64 bytes, got ", elements, " elements of ", traits.name}),
                  place(at_shape, info.name));
         return *size;
     }
@@ -312,9 +302,8 @@ private:
         if (m_out.tensors.empty()) return refuse_joined_file(m_infos_end);
         if (!start || *start > m_memory.file_size())
             fail(errc::truncated,
-                 "the file ends before the tensor data: expected it at byte " +
-                     std::to_string(start.value_or(UINT64_MAX)) + ", got " + std::to_string(m_memory.file_size()) +
-                     " bytes",
+                 concat({"the file ends before the tensor data: expected it at byte ", start.value_or(UINT64_MAX),
+                         ", got ", m_memory.file_size(), " bytes"}),
                  {.file = m_file, .offset = m_infos_end});
         check_bounds();
         for (tensor_info& info : m_out.tensors) info.offset += m_out.data_offset;
@@ -329,8 +318,8 @@ private:
             const auto end = checked_add(info.offset, info.size_bytes);
             if (!end || !checked_add(*end, m_out.data_offset))
                 fail(errc::offset_out_of_range,
-                     "data beyond any file: expected an end below 2^64, got offset " + std::to_string(info.offset) +
-                         " and size " + std::to_string(info.size_bytes),
+                     concat({"data beyond any file: expected an end below 2^64, got offset ", info.offset, " and size ",
+                             info.size_bytes}),
                      {.file = m_file, .offset = m_infos_end, .subject = std::string(info.name)});
             if (*end <= held) continue;
             if (first == nullptr) first = &info;
@@ -338,8 +327,8 @@ private:
         }
         if (first != nullptr)
             fail(errc::truncated,
-                 "the file is cut short: expected " + std::to_string(m_out.data_offset + needed) + " bytes, got " +
-                     std::to_string(m_memory.file_size()) + ": " + std::to_string(needed - held) + " bytes are missing",
+                 concat({"the file is cut short: expected ", m_out.data_offset + needed, " bytes, got ",
+                         m_memory.file_size(), ": ", needed - held, " bytes are missing"}),
                  {.file = m_file, .offset = m_out.data_offset + first->offset, .subject = std::string(first->name)});
     }
 
@@ -359,8 +348,8 @@ private:
             if (info.size_bytes == 0) continue;
             if (info.offset < end)
                 fail(errc::offset_out_of_range,
-                     "overlaps tensor " + quoted_name(before->name) + ": expected a start at or after byte " +
-                         std::to_string(end) + ", got " + std::to_string(info.offset),
+                     concat({"overlaps tensor ", quoted_name(before->name), ": expected a start at or after byte ", end,
+                             ", got ", info.offset}),
                      {.file = m_file, .offset = info.offset, .subject = std::string(info.name)});
             end = info.offset + info.size_bytes;
             before = &info;
@@ -377,10 +366,9 @@ private:
             m_memory.peek(at, std::as_writable_bytes(std::span(next)));
             if (next == gguf_magic)
                 fail(errc::corrupt_header,
-                     "several GGUF files joined into one, as by cat: expected the end of the file at byte " +
-                         std::to_string(at) +
-                         ", got another \"GGUF\" header; split the file there, or download the "
-                         "shards again and merge them with a GGUF-aware tool",
+                     concat({"several GGUF files joined into one, as by cat: expected the end of the file at byte ", at,
+                             ", got another \"GGUF\" header; split the file there, or download the "
+                             "shards again and merge them with a GGUF-aware tool"}),
                      {.file = m_file, .offset = at});
         }
     }

@@ -38,7 +38,7 @@ inline gguf_split read_gguf_split(const gguf_contents& contents, const std::stri
     const auto number = find_gguf_integer(contents, file, "split.no");
     if (count.value_or(0) == 0) return {};  // merging tools leave a count of 0 behind
     if (!number)
-        fail(errc::missing_key, "split.count is " + std::to_string(*count) + " but split.no is absent",
+        fail(errc::missing_key, concat({"split.count is ", *count, " but split.no is absent"}),
              {.file = file, .subject = "split.no"});
     return {*number, *count};
 }
@@ -51,16 +51,16 @@ inline shard_set locate_gguf_shards(const std::filesystem::path& path, const ggu
     std::optional<shard_set> found = find_shard_set(path, gguf_ending);
     if (!found)
         fail(errc::bad_value,
-             "shard " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) +
-                 " by its metadata, but its name does not say so: expected a name that ends in "
-                 "-<number>-of-<count>.gguf, got " +
-                 path_text(path.filename()),
+             concat({"shard ", split.number + 1, " of ", split.count,
+                     " by its metadata, but its name does not say so: expected a name that ends in "
+                     "-<number>-of-<count>.gguf, got ",
+                     path_text(path.filename())}),
              {.file = path_text(path), .subject = "split.count"});
     const std::filesystem::path* missing = first_missing(*found);
     if (missing == nullptr) return *std::move(found);
     fail(errc::missing_shard,
-         "a shard is missing: expected " + std::to_string(found->files.size()) + " files, of which " +
-             path_text(missing->filename()) + " is absent",
+         concat({"a shard is missing: expected ", found->files.size(), " files, of which ",
+                 path_text(missing->filename()), " is absent"}),
          {.file = path_text(*missing)});
 }
 
@@ -81,9 +81,9 @@ inline std::filesystem::path find_gguf_in(const std::filesystem::path& folder) {
         fail(errc::not_a_file, "expected a GGUF model, got a folder without a .gguf file", {.file = path_text(folder)});
     if (models.size() > 1)
         fail(errc::bad_value,
-             "which model? expected 1 GGUF model in the folder, got " + std::to_string(models.size()) + ", such as " +
-                 path_text(models[0].first.filename()) + " and " + path_text(models[1].first.filename()) +
-                 "; name the file",
+             concat({"which model? expected 1 GGUF model in the folder, got ", models.size(), ", such as ",
+                     path_text(models[0].first.filename()), " and ", path_text(models[1].first.filename()),
+                     "; name the file"}),
              {.file = path_text(folder)});
     return models.front().first;
 }

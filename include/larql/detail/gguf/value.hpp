@@ -233,8 +233,8 @@ private:
     static T narrow(Stored value, const error_where& where) {
         if (!std::in_range<T>(value))
             detail::fail(errc::bad_value,
-                         "integer out of range: expected " + std::to_string(std::numeric_limits<T>::min()) + " to " +
-                             std::to_string(std::numeric_limits<T>::max()) + ", got " + std::to_string(value),
+                         detail::concat({"integer out of range: expected ", std::numeric_limits<T>::min(), " to ",
+                                         std::numeric_limits<T>::max(), ", got ", value}),
                          where);
         return static_cast<T>(value);
     }
@@ -243,8 +243,8 @@ private:
     static T narrow_float(double value, const error_where& where) {
         if (std::isfinite(value) && std::fabs(value) > static_cast<double>(std::numeric_limits<T>::max()))
             detail::fail(errc::bad_value,
-                         "number out of range: expected at most " + std::to_string(std::numeric_limits<T>::max()) +
-                             ", got " + std::to_string(value),
+                         detail::concat({"number out of range: expected at most ", std::numeric_limits<T>::max(),
+                                         ", got ", value}),
                          where);
         return static_cast<T>(value);
     }

@@ -85,7 +85,7 @@ public:
         const indexer_spec& spec = m_spec.indexer;
         const std::size_t first_position = cached.rows() - tokens;
         if (cached.rows() > std::numeric_limits<std::uint32_t>::max())
-            fail(errc::limit_exceeded, std::to_string(cached.rows()) + " keys, whose positions need more than 32 bits",
+            fail(errc::limit_exceeded, concat({cached.rows(), " keys, whose positions need more than 32 bits"}),
                  {.subject = "selection"});
         key_selection out;
         out.begins.assign(1, 0);

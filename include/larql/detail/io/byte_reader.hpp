@@ -115,8 +115,7 @@ private:
     void
     fail_truncated(std::uint64_t length, std::string_view what) const {
         fail(errc::truncated,
-             "the file ends within the header: expected " + std::to_string(length) + " more bytes, got " +
-                 std::to_string(remaining()),
+             concat({"the file ends within the header: expected ", length, " more bytes, got ", remaining()}),
              where(what));
     }
 

@@ -68,8 +68,8 @@ inline void require_writable_size(std::uint64_t offset, std::uint64_t more, cons
     const std::uint64_t most = limit.rlim_cur;
     if (offset <= most && more <= most - offset) return;
     fail(errc::io,
-         "cannot " + std::string(what) + ": the process may not write files that large: expected at most " +
-             std::to_string(most) + " bytes, got " + std::to_string(offset) + " + " + std::to_string(more),
+         concat({"cannot ", what, ": the process may not write files that large: expected at most ", most,
+                 " bytes, got ", offset, " + ", more}),
          {.file = path_text(path)});
 }
 

@@ -70,8 +70,7 @@ public:
         if (end <= m_loaded) return;
         if (end > m_reserved)
             fail(errc::limit_exceeded,
-                 "the header is too long: expected at most " + std::to_string(max_header_bytes) +
-                     " bytes, got at least " + std::to_string(end),
+                 concat({"the header is too long: expected at most ", max_header_bytes, " bytes, got at least ", end}),
                  where);
         // Ever larger steps: few reads for long headers, little beyond the end of short ones.
         const std::size_t step = std::clamp(m_loaded / 2, smallest_step, largest_step);

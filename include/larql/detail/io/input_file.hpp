@@ -180,7 +180,7 @@ inline void input_file::read_at(std::uint64_t offset, std::span<std::byte> out) 
             fail_system("read", static_cast<int>(::GetLastError()), m_path);
         if (got == 0)
             fail(errc::source_changed,
-                 "the file shrank while it was read: expected " + std::to_string(out.size()) + " more bytes, got 0",
+                 concat({"the file shrank while it was read: expected ", out.size(), " more bytes, got 0"}),
                  {.file = path_text(m_path), .offset = offset});
         out = out.subspan(got);
         offset += got;
@@ -263,7 +263,7 @@ inline void input_file::read_at(std::uint64_t offset, std::span<std::byte> out) 
         if (got < 0) fail_system("read", errno, m_path);
         if (got == 0)
             fail(errc::source_changed,
-                 "the file shrank while it was read: expected " + std::to_string(out.size()) + " more bytes, got 0",
+                 concat({"the file shrank while it was read: expected ", out.size(), " more bytes, got 0"}),
                  {.file = path_text(m_path), .offset = offset});
         out = out.subspan(static_cast<std::size_t>(got));
         offset += static_cast<std::uint64_t>(got);
@@ -274,9 +274,8 @@ inline const std::byte* input_file::map() const {
     if (size_bytes() == 0) return nullptr;
     if (size_bytes() > std::numeric_limits<std::size_t>::max())
         fail(errc::limit_exceeded,
-             "the file does not fit the address space: expected at most " +
-                 std::to_string(std::numeric_limits<std::size_t>::max()) + " bytes, got " +
-                 std::to_string(size_bytes()),
+             concat({"the file does not fit the address space: expected at most ",
+                     std::numeric_limits<std::size_t>::max(), " bytes, got ", size_bytes()}),
              {.file = path_text(m_path)});
     void* data = ::mmap(nullptr, static_cast<std::size_t>(size_bytes()), PROT_READ, MAP_PRIVATE, m_handle, 0);
     if (data == MAP_FAILED) fail_system("map", errno, m_path);
@@ -301,7 +300,7 @@ inline input_file open_unchanged(const std::filesystem::path& path, const file_i
     const file_identity& now = file.identity();
     if (!now.same_file(expected)) changed("another file has its name");
     if (now.size_bytes != expected.size_bytes)
-        changed("expected " + std::to_string(expected.size_bytes) + " bytes, got " + std::to_string(now.size_bytes));
+        changed(concat({"expected ", expected.size_bytes, " bytes, got ", now.size_bytes}));
     if (now.modified != expected.modified) changed("its modification time is another");
     return file;
 }

@@ -32,9 +32,8 @@ public:
     void open(bool object) override {
         if (m_dropped > 0 || m_open.size() >= m_limits.max_depth) {
             if (!m_limits.drop_deeper)
-                fail_here(errc::limit_exceeded, "nested too deep: expected at most " +
-                                                    std::to_string(m_limits.max_depth) + " levels, got " +
-                                                    std::to_string(m_open.size() + 1));
+                fail_here(errc::limit_exceeded, concat({"nested too deep: expected at most ", m_limits.max_depth,
+                                                        " levels, got ", m_open.size() + 1}));
             if (m_dropped++ == 0) place(nullptr);
             return;
         }

@@ -292,8 +292,7 @@ private:
         const std::string_view before = m_text.substr(0, at);
         const auto line = std::count(before.begin(), before.end(), '\n') + 1;
         const std::size_t column = at - (before.find_last_of('\n') + 1) + 1;  // no line end before it: npos + 1 is 0
-        fail_at(errc::corrupt_header,
-                "not JSON: line " + std::to_string(line) + ", column " + std::to_string(column) + ": " + problem, at);
+        fail_at(errc::corrupt_header, concat({"not JSON: line ", line, ", column ", column, ": ", problem}), at);
     }
     [[nodiscard]] std::string_view head() const { return m_text.substr(0, other_file_head_bytes); }
 

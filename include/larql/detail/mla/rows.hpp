@@ -56,16 +56,14 @@ void require_shape(const matrix_input<T>& matrix, std::size_t rows, std::size_t 
     if (matrix.empty()) fail(errc::missing_tensor, "required and not given", {.subject = std::string(name)});
     if (matrix.rows() != rows || matrix.cols() != cols)
         fail(errc::shape_mismatch,
-             "expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], got [" +
-                 std::to_string(matrix.rows()) + ", " + std::to_string(matrix.cols()) + "]",
+             concat({"expected [", rows, ", ", cols, "], got [", matrix.rows(), ", ", matrix.cols(), "]"}),
              {.subject = std::string(name)});
 }
 
 template <class T>
 void require_length(const vector_input<T>& vector, std::size_t length, std::string_view name) {
     if (!vector.empty() && vector.size() != length)
-        fail(errc::shape_mismatch,
-             "expected " + std::to_string(length) + " elements, got " + std::to_string(vector.size()),
+        fail(errc::shape_mismatch, concat({"expected ", length, " elements, got ", vector.size()}),
              {.subject = std::string(name)});
 }
 
@@ -84,9 +82,7 @@ head_range check_factors(const mla_factors<T>& factors, const mla_geometry& g, s
                          std::size_t head_end, bool others_latent = false) {
     const std::size_t kv_heads = g.kv_heads();
     if (g.num_heads == 0 || kv_heads == 0 || g.num_heads % kv_heads != 0)
-        fail(errc::shape_mismatch,
-             "expected kv heads to divide heads, got " + std::to_string(kv_heads) + " and " +
-                 std::to_string(g.num_heads),
+        fail(errc::shape_mismatch, concat({"expected kv heads to divide heads, got ", kv_heads, " and ", g.num_heads}),
              {.subject = "mla_geometry"});
     const std::size_t query_rows = g.num_heads * g.qk_head_dim();
     if (g.q_lora_rank == 0) {
@@ -107,8 +103,8 @@ head_range check_factors(const mla_factors<T>& factors, const mla_geometry& g, s
     const std::size_t group = g.num_heads / kv_heads;
     if (head_begin > head_end || head_begin % group != 0 || head_end % group != 0)
         fail(errc::shape_mismatch,
-             "expected heads in groups of " + std::to_string(group) + " up to " + std::to_string(g.num_heads) +
-                 ", got " + std::to_string(head_begin) + " to " + std::to_string(head_end),
+             concat({"expected heads in groups of ", group, " up to ", g.num_heads, ", got ", head_begin, " to ",
+                     head_end}),
              {.subject = "head range"});
     return {head_begin, head_end, head_begin / group, head_end / group};
 }
@@ -170,16 +166,13 @@ output_rows<T> output_of(Out& out, std::size_t rows, std::size_t cols, std::stri
     const auto got_rows = static_cast<std::size_t>(out.shape()[0]);
     const auto got_cols = static_cast<std::size_t>(out.shape()[1]);
     if (got_rows != rows || got_cols != cols)
-        fail(errc::shape_mismatch,
-             "expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], got [" + std::to_string(got_rows) +
-                 ", " + std::to_string(got_cols) + "]",
+        fail(errc::shape_mismatch, concat({"expected [", rows, ", ", cols, "], got [", got_rows, ", ", got_cols, "]"}),
              {.subject = std::string(name)});
     const auto row_stride = static_cast<std::ptrdiff_t>(out.strides()[0]);
     const auto col_stride = static_cast<std::ptrdiff_t>(out.strides()[1]);
     if ((cols > 1 && col_stride != 1) || (rows > 1 && row_stride < static_cast<std::ptrdiff_t>(cols)))
         fail(errc::shape_mismatch,
-             "expected rows of contiguous elements, got strides " + std::to_string(row_stride) + " and " +
-                 std::to_string(col_stride),
+             concat({"expected rows of contiguous elements, got strides ", row_stride, " and ", col_stride}),
              {.subject = std::string(name)});
     return {out.data() + out.data_offset(), rows > 1 ? static_cast<std::size_t>(row_stride) : cols};
 }

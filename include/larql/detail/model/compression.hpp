@@ -126,7 +126,7 @@ private:
     void require_entries(model_key key, std::size_t got, std::size_t count) const {
         if (got < count)
             m_problems.add(errc::bad_value, top().name(key),
-                           "expected at least " + std::to_string(count) + " entries, got " + std::to_string(got));
+                           concat({"expected at least ", count, " entries, got ", got}));
     }
 
     [[nodiscard]] std::vector<const compressed_layer*> layers_of(
@@ -151,8 +151,8 @@ private:
                     layers.push_back(&*row);
                 else
                     m_problems.add(errc::not_understood, top().name(model_key::compress_ratios),
-                                   "expected 0, 4 or 128, which tell the kinds of layers, got " +
-                                       std::to_string(ratio) + " and no layer_types");
+                                   concat({"expected 0, 4 or 128, which tell the kinds of layers, got ", ratio,
+                                           " and no layer_types"}));
             }
         } else {  // two heavy blocks, then every other one sparse
             for (std::size_t b = 0; b < count; ++b) layers.push_back(&compressed_layers[b < 2 || b % 2 == 0 ? 2 : 1]);
@@ -168,12 +168,11 @@ private:
         if (!rate && listed && layer.rate) ratio = static_cast<std::uint64_t>(*listed);
         if (listed && *listed != static_cast<double>(ratio))
             m_problems.add(errc::bad_value, top().name(model_key::compress_ratios),
-                           "block " + std::to_string(block) + ": expected " + std::to_string(ratio) + " for \"" +
-                               std::string(layer.name) + "\", got " + std::to_string(*listed));
+                           concat({"block ", block, ": expected ", ratio, " for \"", layer.name, "\", got ", *listed}));
         else if (layer.rate && ratio == 0)
-            m_problems.add(errc::bad_value, top().name(model_key::compress_ratios),
-                           "block " + std::to_string(block) + ": expected at least 1 token an entry for \"" +
-                               std::string(layer.name) + "\", got 0");
+            m_problems.add(
+                errc::bad_value, top().name(model_key::compress_ratios),
+                concat({"block ", block, ": expected at least 1 token an entry for \"", layer.name, "\", got 0"}));
         return ratio;
     }
 

@@ -98,8 +98,8 @@ private:
             if (position != nullptr) rates[sparse ? 0 : 1].insert(ratios.back());
             if (stated && b < stated->size() && (*stated)[b] != ratios.back())
                 m_fields.problems().add(errc::shape_mismatch, m_fields.key(key),
-                                        "metadata says " + shown((*stated)[b]) + " for block " + std::to_string(b) +
-                                            ", tensors imply " + shown(ratios.back()));
+                                        concat({"metadata says ", shown((*stated)[b]), " for block ", b,
+                                                ", tensors imply ", shown(ratios.back())}));
         }
         m_top.set(model_key::layer_types, std::move(types), m_fields.key(key));
         m_top.set(model_key::compress_ratios, std::move(ratios), m_fields.key(key));

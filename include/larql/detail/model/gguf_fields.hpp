@@ -95,11 +95,10 @@ public:
         const auto value = integer(name);
         if (!value || std::ranges::find(implied, *value) != implied.end()) return;
         std::string expected;
-        for (const std::uint64_t candidate : implied)
-            expected += (expected.empty() ? "" : " or ") + std::to_string(candidate);
+        for (const std::uint64_t candidate : implied) expected += concat({(expected.empty() ? "" : " or "), candidate});
         m_problems->add(errc::shape_mismatch, key(name),
-                        "metadata says " + std::to_string(*value) + ", tensors imply " + expected +
-                            (dialect.empty() ? "" : " (dialect " + std::string(dialect) + ")"));
+                        concat({"metadata says ", *value, ", tensors imply ", expected,
+                                (dialect.empty() ? "" : " (dialect " + std::string(dialect) + ")")}));
     }
 
     /// Whether a value says that something is off, or is a number that changes nothing.

@@ -70,20 +70,17 @@ private:
     [[nodiscard]] const tensor_info& matrix(tensor_role role) const {
         const tensor_info& info = vector(role);
         if (info.shape.size() != 2)
-            fail(errc::shape_mismatch, "expected 2 dimensions, got " + std::to_string(info.shape.size()), where(info));
+            fail(errc::shape_mismatch, concat({"expected 2 dimensions, got ", info.shape.size()}), where(info));
         return info;
     }
     [[nodiscard]] std::uint64_t per_head(const tensor_info& info, std::uint64_t whole, std::uint64_t heads) const {
         if (heads == 0 || whole % heads != 0)
-            fail(errc::shape_mismatch,
-                 "expected a multiple of " + std::to_string(heads) + " heads, got " + std::to_string(whole),
-                 where(info));
+            fail(errc::shape_mismatch, concat({"expected a multiple of ", heads, " heads, got ", whole}), where(info));
         return whole / heads;
     }
     [[nodiscard]] std::uint64_t subtract(const tensor_info& info, std::uint64_t whole, std::uint64_t part) const {
         if (whole <= part)
-            fail(errc::shape_mismatch,
-                 "expected more than " + std::to_string(part) + " rows, got " + std::to_string(whole), where(info));
+            fail(errc::shape_mismatch, concat({"expected more than ", part, " rows, got ", whole}), where(info));
         return whole - part;
     }
 
@@ -135,9 +132,8 @@ inline void read_gguf_latent_sizes(const gguf_file& file, const gguf_fields& fie
     const auto set = [&](model_key key, std::uint64_t value, const char* name) {
         const auto row = std::ranges::find(top_keys, key, &key_row::key);
         if (static_cast<double>(value) < row->low || static_cast<double>(value) > row->high)
-            fields.problems().add(
-                errc::bad_value, fields.key(name),
-                "expected " + shown(row->low) + " to " + shown(row->high) + ", got " + std::to_string(value));
+            fields.problems().add(errc::bad_value, fields.key(name),
+                                  concat({"expected ", shown(row->low), " to ", shown(row->high), ", got ", value}));
         else
             top.set(key, value, fields.key(name));
     };

@@ -37,8 +37,7 @@ inline void set_gguf_layer_types(std::vector<std::string> types, const std::stri
 inline bool is_gguf_size(const gguf_fields& fields, const std::string& name, std::uint64_t size) {
     const bool good = size >= 1 && static_cast<double>(size) <= max_dimension;
     if (!good)
-        fields.problems().add(errc::bad_value, name,
-                              "expected 1 to " + shown(max_dimension) + ", got " + std::to_string(size));
+        fields.problems().add(errc::bad_value, name, concat({"expected 1 to ", shown(max_dimension), ", got ", size}));
     return good;
 }
 
@@ -97,12 +96,11 @@ inline void read_gguf_head_counts(const gguf_fields& fields, model_key key, cons
     const auto list = fields.of_layers(name);
     if (!list) return;
     if (list->size() < layers.size())
-        return fields.problems().add(
-            errc::bad_value, fields.key(name),
-            "expected " + std::to_string(layers.size()) + " numbers, got " + std::to_string(list->size()));
+        return fields.problems().add(errc::bad_value, fields.key(name),
+                                     concat({"expected ", layers.size(), " numbers, got ", list->size()}));
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
         const std::uint64_t heads = (*list)[layer];
-        const std::string at = fields.key(name) + "[" + std::to_string(layer) + "]";
+        const std::string at = concat({fields.key(name), "[", layer, "]"});
         if (heads == 0 && values.family->block_configs) {  // or a linear map in its place
             if (key == model_key::num_key_value_heads) values.without_attention.push_back(layer);
         } else if (is_gguf_size(fields, at, heads)) {
@@ -124,9 +122,9 @@ inline void read_gguf_layers(const gguf_fields& fields, model_values& values) {
         const std::uint64_t own = fields.required("attention.key_length_swa");
         for (const char* same : {"attention.value_length_swa", "rope.dimension_count_swa"})  // they rotate whole
             if (const auto size = fields.integer(same); size && *size != own)
-                fields.problems().add(errc::shape_mismatch, fields.key(same),
-                                      "is " + std::to_string(*size) + ", and heads have " + std::to_string(own) +
-                                          " elements in blocks with a window");
+                fields.problems().add(
+                    errc::shape_mismatch, fields.key(same),
+                    concat({"is ", *size, ", and heads have ", own, " elements in blocks with a window"}));
         if (is_gguf_size(fields, name, own))
             for (std::size_t layer = 0; layer < std::min(all.size(), types->size()); ++layer)
                 if ((*types)[layer] == sliding_layer) all[layer].set(model_key::head_dim, own, name);

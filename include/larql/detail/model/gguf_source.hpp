@@ -83,8 +83,8 @@ inline std::vector<double> read_gguf_factors(const gguf_file& file, const tensor
     const dtype_kind kind = traits_of(stored.type).kind;
     if (stored.element_count() > most || kind != dtype_kind::floating)
         fail(errc::bad_value,
-             "expected at most " + std::to_string(most) + " numbers, got " + std::to_string(stored.element_count()) +
-                 " of type " + std::string(to_string(stored.type)),
+             concat({"expected at most ", most, " numbers, got ", stored.element_count(), " of type ",
+                     to_string(stored.type)}),
              {.file = file.shard_path(stored.shard), .subject = std::string(stored.name)});
     std::vector<std::byte> bytes(static_cast<std::size_t>(stored.size_bytes));
     file.read_bytes(stored, 0, bytes);
@@ -193,9 +193,8 @@ inline void check_gguf_heads(const gguf_fields& fields, model_values& values) {
         const auto stated = fields.integer(key);
         if (!stated || *stated == head_dim || head_dim == 0) return;
         fields.problems().add(errc::shape_mismatch, fields.key(key),
-                              "is " + std::to_string(*stated) + ", and heads have " + std::to_string(head_dim) +
-                                  " elements: \"" + std::string(values.family->name) +
-                                  "\" rotates and weighs all of them");
+                              concat({"is ", *stated, ", and heads have ", head_dim, " elements: \"",
+                                      values.family->name, "\" rotates and weighs all of them"}));
     };
     if (!values.family->partial_rotary || values.family->share_of_proportional)
         require("rope.dimension_count");

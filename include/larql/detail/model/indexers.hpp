@@ -43,9 +43,8 @@ public:
             spec.indexer.shared = is(types, [](std::string_view type) { return type == "shared"; });
             require_sizes(spec);
             if (first && spec.indexer.shared)
-                m_problems.add(
-                    errc::bad_value, m_types_name,
-                    "layer " + std::to_string(spec.layer) + " is \"shared\", and no block before it has an indexer");
+                m_problems.add(errc::bad_value, m_types_name,
+                               concat({"layer ", spec.layer, " is \"shared\", and no block before it has an indexer"}));
             first = false;
         }
     }
@@ -89,12 +88,12 @@ private:
                 m_problems.add(errc::missing_key, top().name(key, m_values.where + name), "required and null");
         if (spec.indexer.top_k % spec.indexer.pool != 0)
             m_problems.add(errc::bad_value, top().name(model_key::index_topk, m_values.where + "index_topk"),
-                           "expected a multiple of the " + std::to_string(spec.indexer.pool) + " keys of a pool, got " +
-                               std::to_string(spec.indexer.top_k));
+                           concat({"expected a multiple of the ", spec.indexer.pool, " keys of a pool, got ",
+                                   spec.indexer.top_k}));
         if (spec.indexer.head_dim < spec.rope.rotary_dim)
             m_problems.add(errc::bad_value, top().name(model_key::index_head_dim, m_values.where + "index_head_dim"),
-                           "expected at least the " + std::to_string(spec.rope.rotary_dim) +
-                               " elements that rotate, got " + std::to_string(spec.indexer.head_dim));
+                           concat({"expected at least the ", spec.rope.rotary_dim, " elements that rotate, got ",
+                                   spec.indexer.head_dim}));
         if (spec.geometry.q_lora_rank == 0 && !m_rule.from_input)
             m_problems.add(errc::bad_value, top().name(model_key::q_lora_rank, m_values.where + "q_lora_rank"),
                            "is null or 0, and the indexer's queries are made from that latent");
@@ -111,7 +110,7 @@ private:
         m_types_name = top().name(key, m_values.where + "indexer_types");
         if (types.size() != layers)
             m_problems.add(errc::bad_value, m_types_name,
-                           "expected " + std::to_string(layers) + " entries, got " + std::to_string(types.size()));
+                           concat({"expected ", layers, " entries, got ", types.size()}));
         for (const std::string& type : types)
             if (type != "full" && type != "shared") {
                 m_not_understood.push_back(m_types_name + ": indexer type \"" + type + "\" is unknown");

@@ -47,8 +47,7 @@ inline void read_json_window(const nlohmann::json& text, const std::string& path
     if (derived) window.set(model_key::qk_rope_head_dim, rotated, window.name(model_key::head_dim));
     if (head != 0 && head != other + rotated)
         problems.add(errc::bad_value, window.name(model_key::head_dim),
-                     "expected the sum of " + std::to_string(other) + " and " + std::to_string(rotated) + ", got " +
-                         std::to_string(head));
+                     concat({"expected the sum of ", other, " and ", rotated, ", got ", head}));
 }
 
 /// The keys that `per_layer_config` states for single layers: those that may differ, and what is outside attention.
@@ -72,8 +71,8 @@ inline void read_json_layers(const nlohmann::json& text, const std::string& path
         if (problem != std::errc{} || end != number.data() + number.size() || layer >= layers || !keys.is_object() ||
             keys.contains("skip")) {
             problems.add(errc::bad_value, name,
-                         "expected layers below " + std::to_string(layers) + " and objects of sizes, got \"" + number +
-                             "\": " + shown(keys));
+                         concat({"expected layers below ", layers, " and objects of sizes, got \"", number,
+                                 "\": ", shown(keys)}));
             continue;
         }
         const auto same = std::ranges::find_if(seen, [&](const nlohmann::json* other) { return *other == keys; });
@@ -96,10 +95,10 @@ inline void read_json_head_counts(const nlohmann::json& text, const std::string&
     const std::string name = path + "num_attention_heads_per_layer";
     const std::size_t layers = values.top.size(model_key::num_hidden_layers);
     if (!list->is_array() || list->size() != layers)
-        return problems.add(errc::bad_value, name, "expected a list of " + std::to_string(layers) + " numbers");
+        return problems.add(errc::bad_value, name, concat({"expected a list of ", layers, " numbers"}));
     values.by_layer = true;
     for (std::size_t layer = 0; layer < layers; ++layer) {
-        const std::string at = name + "[" + std::to_string(layer) + "]";
+        const std::string at = concat({name, "[", layer, "]"});
         auto heads = json_value_reader(top_row(model_key::num_attention_heads), at, problems).read((*list)[layer]);
         layer_values& own = values.layers.emplace_back();
         own.layers.push_back(layer);
@@ -116,11 +115,11 @@ inline void read_json_blocks(const nlohmann::json& text, const std::string& path
     const std::size_t layers = values.top.size(model_key::num_hidden_layers);
     if (list == text.end()) return problems.add(errc::missing_key, name, "required and absent");
     if (!list->is_array() || list->size() != layers)
-        return problems.add(errc::bad_value, name, "expected a list of " + std::to_string(layers) + " objects");
+        return problems.add(errc::bad_value, name, concat({"expected a list of ", layers, " objects"}));
     values.by_layer = true;
     const std::size_t heads = values.top.size(model_key::num_attention_heads);
     for (std::size_t layer = 0; layer < layers; ++layer) {
-        const std::string at = name + "[" + std::to_string(layer) + "].attention";
+        const std::string at = concat({name, "[", layer, "].attention"});
         const nlohmann::json* block = find_member((*list)[layer], "attention");
         if (block == nullptr || !block->is_object()) {
             problems.add(errc::missing_key, at, "required and absent");
@@ -139,8 +138,8 @@ inline void read_json_blocks(const nlohmann::json& text, const std::string& path
             shared != nullptr && shared->is_number_integer() && *shared > 0 && heads % shared->get<std::size_t>() == 0;
         if (!good) {
             problems.add(errc::bad_value, at + ".n_heads_in_group",
-                         "expected a divisor of num_attention_heads " + std::to_string(heads) + ", got " +
-                             (shared == nullptr ? "nothing" : shown(*shared)));
+                         concat({"expected a divisor of num_attention_heads ", heads, ", got ",
+                                 (shared == nullptr ? "nothing" : shown(*shared))}));
             continue;
         }
         layer_values& own = values.layers.emplace_back();
@@ -164,10 +163,10 @@ inline void read_json_rope_lists(const nlohmann::json& text, const std::vector<s
         const std::string name = values.where + list_name;
         if (!list->is_array() || (list->size() != types.size() && list->size() != whole)) {
             problems.add(errc::bad_value, name,
-                         "expected a list of " + std::to_string(types.size()) + " numbers, got " + shown(*list));
+                         concat({"expected a list of ", types.size(), " numbers, got ", shown(*list)}));
             continue;
         }
-        const auto at = [&](std::size_t layer) { return name + "[" + std::to_string(layer) + "]"; };
+        const auto at = [&](std::size_t layer) { return concat({name, "[", layer, "]"}); };
         auto value = json_value_reader(top_row(key), at(first), problems).read((*list)[first]);
         if (!rope.keys.stated(key))
             rope.keys.set(key, value ? std::move(*value) : config_value(refused_value{}), at(first));

@@ -111,7 +111,7 @@ private:
     void report_within(const nlohmann::json& value, const std::string& path) {
         if (value.is_object()) report_unclaimed(value, path + ".", {});
         if (!value.is_array()) return;
-        for (std::size_t i = 0; i < value.size(); ++i) report_within(value[i], path + "[" + std::to_string(i) + "]");
+        for (std::size_t i = 0; i < value.size(); ++i) report_within(value[i], concat({path, "[", i, "]"}));
     }
 
     /// The names under which the object states a row: the first one counts, and others must agree.

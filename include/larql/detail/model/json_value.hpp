@@ -102,7 +102,7 @@ private:
         const auto low = static_cast<std::uint64_t>(m_row.low), high = static_cast<std::uint64_t>(m_row.high);
         const bool negative = !value.is_number_unsigned() && value.get<std::int64_t>() < 0;
         if (negative || value.get<std::uint64_t>() < low || value.get<std::uint64_t>() > high)
-            return out_of_bounds(std::to_string(low) + " to " + std::to_string(high), value);
+            return out_of_bounds(concat({low, " to ", high}), value);
         return value.get<std::uint64_t>();
     }
     std::optional<config_value> number(const nlohmann::json& value) const {

@@ -78,12 +78,12 @@ public:
             if (plan.type == chunked_layer) plan.chunk = chunk;
             if (plan.type == sliding_layer && window == 0 && m_reported.insert(plan.type))
                 m_problems.add(errc::missing_key, m_values.where + "sliding_window",
-                               "layer_types calls block " + std::to_string(block) + " \"" + plan.type +
-                                   "\", and no window is stated or it is turned off");
+                               concat({"layer_types calls block ", block, " \"", plan.type,
+                                       "\", and no window is stated or it is turned off"}));
             if (plan.type == chunked_layer && chunk == 0 && m_reported.insert(plan.type))
-                m_problems.add(errc::missing_key, m_values.where + "attention_chunk_size",
-                               "layer_types calls block " + std::to_string(block) + " \"" + plan.type +
-                                   "\", and no size is stated");
+                m_problems.add(
+                    errc::missing_key, m_values.where + "attention_chunk_size",
+                    concat({"layer_types calls block ", block, " \"", plan.type, "\", and no size is stated"}));
         }
         check_window_pattern(all);
         stop_rotation(all, window != 0);
@@ -125,9 +125,8 @@ private:
         const auto listed = top.find<std::vector<double>>(model_key::no_rope_layers);
         if (listed && !listed->empty()) {  // an empty list is none, as in transformers
             if (listed->size() != all.size())
-                m_problems.add(
-                    errc::bad_value, top.name(model_key::no_rope_layers),
-                    "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(listed->size()));
+                m_problems.add(errc::bad_value, top.name(model_key::no_rope_layers),
+                               concat({"expected ", all.size(), " entries, got ", listed->size()}));
             for (std::size_t b = 0; b < std::min(all.size(), listed->size()); ++b) all[b].rotates = (*listed)[b] != 0.0;
             return;
         }
@@ -161,7 +160,7 @@ private:
         const auto types = top.find<std::vector<std::string>>(model_key::feed_forward_types);
         if (types && types->size() != all.size())
             m_problems.add(errc::bad_value, top.name(model_key::feed_forward_types),
-                           "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(types->size()));
+                           concat({"expected ", all.size(), " entries, got ", types->size()}));
         for (std::size_t b = 0; b < all.size(); ++b)
             if (types ? b < types->size() && (*types)[b] == "dense" : b < first_dense()) all[b].rotates = true;
     }
@@ -175,9 +174,8 @@ private:
         const auto listed = top.find<std::vector<double>>(model_key::layer_rope_theta);
         if (!listed) return;
         if (listed->size() != all.size())
-            m_problems.add(
-                errc::bad_value, top.name(model_key::layer_rope_theta),
-                "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(listed->size()));
+            m_problems.add(errc::bad_value, top.name(model_key::layer_rope_theta),
+                           concat({"expected ", all.size(), " entries, got ", listed->size()}));
         for (std::size_t b = 0; b < std::min(all.size(), listed->size()); ++b) {
             all[b].rotates = (*listed)[b] != 0.0;
             all[b].theta = (*listed)[b];
@@ -202,8 +200,7 @@ private:
         }
         const std::string name = top.name(model_key::layer_types);
         if (types->size() != all.size())
-            m_problems.add(errc::bad_value, name,
-                           "expected " + std::to_string(all.size()) + " entries, got " + std::to_string(types->size()));
+            m_problems.add(errc::bad_value, name, concat({"expected ", all.size(), " entries, got ", types->size()}));
         for (const std::string& stated : *types) {
             const std::string_view type = current_name(stated);
             const bool chunked = type == chunked_layer && m_family.windows == window_rule::chunks;
@@ -283,9 +280,8 @@ private:
         for (const double number : listed) {
             const auto layer = static_cast<std::size_t>(number);
             if (layer < first || layer - first >= all.size() || static_cast<double>(layer) != number)
-                m_problems.add(
-                    errc::bad_value, m_values.top.name(key),
-                    "expected numbers from " + std::to_string(first) + " to " + std::to_string(all.size() - 1 + first));
+                m_problems.add(errc::bad_value, m_values.top.name(key),
+                               concat({"expected numbers from ", first, " to ", all.size() - 1 + first}));
             else
                 all[layer - first].type = type;
         }
@@ -310,9 +306,8 @@ private:
         const std::size_t period = m_values.size_or_default(model_key::attention_layer_period);
         const std::size_t offset = m_values.size_or_default(model_key::attention_layer_offset);
         if (offset >= period)
-            m_problems.add(
-                errc::bad_value, m_values.where + "attn_layer_offset",
-                "expected less than attn_layer_period " + std::to_string(period) + ", got " + std::to_string(offset));
+            m_problems.add(errc::bad_value, m_values.where + "attn_layer_offset",
+                           concat({"expected less than attn_layer_period ", period, ", got ", offset}));
         for (std::size_t b = 0; b < all.size(); ++b)
             all[b].type = b % std::max<std::size_t>(period, 1) == offset ? full_layer : linear_layer;
         return true;
@@ -324,9 +319,7 @@ private:
         if (!pattern) return false;
         const std::string name = m_values.top.name(model_key::hybrid_pattern);
         if (pattern->size() != all.size())
-            m_problems.add(
-                errc::bad_value, name,
-                "expected " + std::to_string(all.size()) + " letters, got " + std::to_string(pattern->size()));
+            m_problems.add(errc::bad_value, name, concat({"expected ", all.size(), " letters, got ", pattern->size()}));
         if (pattern->find_first_not_of("*ME-") != pattern->npos)
             m_not_understood.push_back(name + " has letters other than M, E, * and -");
         for (std::size_t b = 0; b < std::min(all.size(), pattern->size()); ++b)
@@ -382,8 +375,7 @@ inline void require_groups(const mla_geometry& g, const key_values& top, config_
     const bool global = top.size(model_key::num_global_key_value_heads) == g.num_kv_heads;
     problems.add(errc::bad_value,
                  top.name(global ? model_key::num_global_key_value_heads : model_key::num_key_value_heads),
-                 "expected a divisor of num_attention_heads " + std::to_string(g.num_heads) + ", got " +
-                     std::to_string(g.num_kv_heads));
+                 concat({"expected a divisor of num_attention_heads ", g.num_heads, ", got ", g.num_kv_heads}));
 }
 
 }  // namespace larql::detail

@@ -203,8 +203,7 @@ inline model_config resolve_model(model_values values, const std::optional<store
         if (stored->layers) std::tie(model.block_begin, model.block_end) = *stored->layers;
         if (model.block_end > model.blocks.size())
             problems.add(errc::bad_value, "larql.layers",
-                         "ends at " + std::to_string(model.block_end) + ", the model has " +
-                             std::to_string(model.blocks.size()) + " blocks");
+                         concat({"ends at ", model.block_end, ", the model has ", model.blocks.size(), " blocks"}));
     }
     for (std::size_t b = 0; b < model.blocks.size(); ++b) {
         attention_spec& spec = model.blocks[b];

@@ -80,8 +80,8 @@ public:
             m_layers = required(model_key::num_hidden_layers, "num_hidden_layers");
             if (m_layers % m_family.attentions_per_layer != 0)
                 m_problems.add(errc::bad_value, top().name(model_key::num_hidden_layers),
-                               "counts attentions: expected a multiple of " +
-                                   std::to_string(m_family.attentions_per_layer) + ", got " + std::to_string(m_layers));
+                               concat({"counts attentions: expected a multiple of ", m_family.attentions_per_layer,
+                                       ", got ", m_layers}));
             m_layers /= m_family.attentions_per_layer;
         }
         return m_layers;
@@ -158,9 +158,9 @@ private:
         const bool normed = !m_family.lists(model_key::qk_norm) || m_values.flag_or_default(model_key::qk_norm);
         if (m_values.from_gguf && m_family.gguf_normed_experts != 0 && !top().stated(model_key::qk_norm))
             m_problems.add(errc::missing_key, m_values.where + "use_qk_norm",
-                           "GGUF has no place for it, and no published model has " +
-                               std::to_string(top().size(model_key::n_routed_experts)) +
-                               " experts: state it with --config (checkpoint::open's `config`)");
+                           concat({"GGUF has no place for it, and no published model has ",
+                                   top().size(model_key::n_routed_experts),
+                                   " experts: state it with --config (checkpoint::open's `config`)"}));
         if (normed) spec.q_norm = with_eps(m_family.q_norm);
         if (normed) spec.k_norm = with_eps(m_family.k_norm);
         spec.v_norm = with_eps(m_family.v_norm);
@@ -235,8 +235,8 @@ private:
         if (dim == 0 && g.num_heads != 0) {
             if (g.hidden_size % g.num_heads != 0)
                 m_problems.add(errc::bad_value, top().name(model_key::hidden_size),
-                               "without head_dim, expected a multiple of num_attention_heads " +
-                                   std::to_string(g.num_heads) + ", got " + std::to_string(g.hidden_size));
+                               concat({"without head_dim, expected a multiple of num_attention_heads ", g.num_heads,
+                                       ", got ", g.hidden_size}));
             dim = g.hidden_size / g.num_heads;
         }
         g.order = head_order::rope_nope;
@@ -283,7 +283,7 @@ private:
         g.q_lora_rank = required(model_key::q_lora_rank, "q_lora_rank");
         if (g.num_kv_heads != 1)
             m_problems.add(errc::bad_value, top().name(model_key::num_key_value_heads, "num_key_value_heads"),
-                           "expected 1, got " + std::to_string(g.num_kv_heads));
+                           concat({"expected 1, got ", g.num_kv_heads}));
         base.sliding_window = planner().sliding_window();
         if (base.sliding_window == 0)
             m_problems.add(errc::bad_value, top().name(model_key::sliding_window), "expected a window, got none");
@@ -291,8 +291,8 @@ private:
         base.output_rank = required(model_key::o_lora_rank, "o_lora_rank");
         if (base.output_groups != 0 && g.num_heads * g.v_head_dim % base.output_groups != 0)
             m_problems.add(errc::bad_value, top().name(model_key::o_groups),
-                           "expected a divisor of " + std::to_string(g.num_heads * g.v_head_dim) +
-                               ", the heads' outputs, got " + std::to_string(base.output_groups));
+                           concat({"expected a divisor of ", g.num_heads * g.v_head_dim, ", the heads' outputs, got ",
+                                   base.output_groups}));
         std::vector<attention_spec> all(top().size(model_key::num_hidden_layers), base);
         const compression_reader reader(m_values, m_problems, m_not_understood);
         reader.check_ropes();

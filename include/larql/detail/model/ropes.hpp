@@ -92,16 +92,15 @@ public:
         } else if (share) {
             const auto rotated = static_cast<std::size_t>(static_cast<double>(g.qk_head_dim()) * *share);
             if (latent() && rotated != whole)  // there the share is that of a whole head, and says nothing new
-                m_not_understood.push_back("partial_rotary_factor rotates " + std::to_string(rotated) +
-                                           " elements of a head, and qk_rope_head_dim is " + std::to_string(whole));
+                m_not_understood.push_back(concat({"partial_rotary_factor rotates ", rotated,
+                                                   " elements of a head, and qk_rope_head_dim is ", whole}));
             if (!latent()) rope.rotary_dim = rotated;
         } else if (dim) {
             rope.rotary_dim = *dim;
         }
         if (rope.rotary_dim > whole) {
             m_problems.add(errc::bad_value, top().name(model_key::rotary_dim, m_values.where + "rotary_dim"),
-                           "expected at most " + std::to_string(whole) + ", the elements of a head, got " +
-                               std::to_string(rope.rotary_dim));
+                           concat({"expected at most ", whole, ", the elements of a head, got ", rope.rotary_dim}));
             rope.rotary_dim = whole;
         }
         if (!latent()) {
@@ -110,7 +109,7 @@ public:
         }
         if (rope.rotary_dim % 2 != 0)
             m_problems.add(errc::bad_value, m_values.where + "rope",
-                           "expected an even number of rotated elements, got " + std::to_string(rope.rotary_dim));
+                           concat({"expected an even number of rotated elements, got ", rope.rotary_dim}));
         const auto theta = first<double>(keys, model_key::rope_theta);
         if (!theta && !m_family.default_rope_theta)
             m_problems.add(errc::missing_key, m_values.where + "rope_theta", "required and absent");
@@ -160,9 +159,9 @@ private:
         if (m_family.rotary_dim_unread) {
             const double share = default_share().value_or(1.0) * static_cast<double>(whole);
             if (dim != 0 && static_cast<double>(dim) != share && m_reported.insert("rotary_dim"))
-                m_not_understood.push_back(top().name(model_key::rotary_dim) + " is " + std::to_string(dim) +
-                                           ", which \"" + std::string(m_family.name) + "\" does not read: it rotates " +
-                                           shown(share) + " elements of a head");
+                m_not_understood.push_back(
+                    concat({top().name(model_key::rotary_dim), " is ", dim, ", which \"", m_family.name,
+                            "\" does not read: it rotates ", shown(share), " elements of a head"}));
             return std::nullopt;
         }
         if (null && m_family.default_of(model_key::rotary_dim))
@@ -214,8 +213,8 @@ private:
         rope.max_position = static_cast<double>(top().size(model_key::max_position_embeddings));
         const auto repeated = keys.find<std::uint64_t>(model_key::max_position_embeddings);
         if (repeated && static_cast<double>(*repeated) != rope.max_position)
-            m_not_understood.push_back(keys.name(model_key::max_position_embeddings) + " is " +
-                                       std::to_string(*repeated) + ", and the model's own is another");
+            m_not_understood.push_back(concat({keys.name(model_key::max_position_embeddings), " is ", *repeated,
+                                               ", and the model's own is another"}));
         if (over_original) {
             // The configuration's own statement goes before that of the dictionary.
             auto original = top().find<std::uint64_t>(model_key::rope_original_max_position);
@@ -294,9 +293,8 @@ private:
         if (rope.kind != needed_by) return {};
         if (!stated) missing(keys, rope, name);
         if (stated && stated->size() != rope.rotary_dim / 2)
-            m_problems.add(
-                errc::shape_mismatch, keys.name(key),
-                "expected " + std::to_string(rope.rotary_dim / 2) + " numbers, got " + std::to_string(stated->size()));
+            m_problems.add(errc::shape_mismatch, keys.name(key),
+                           concat({"expected ", rope.rotary_dim / 2, " numbers, got ", stated->size()}));
         return stated.value_or(std::vector<double>{});
     }
 

@@ -41,7 +41,7 @@ public:
         spec.scale *= m_values.number_or(model_key::key_multiplier, 1.0);
         if (!(spec.scale >= above_zero && spec.scale <= any_finite))
             m_problems.add(errc::bad_value, m_values.where + "rope_scaling.mscale_all_dim",
-                           "gives a softmax scale of " + std::to_string(spec.scale));
+                           concat({"gives a softmax scale of ", spec.scale}));
     }
 
     /// Sets what multiplies latents after their norm.
@@ -74,8 +74,8 @@ private:
             return static_cast<double>(g.hidden_size / g.num_heads);
         if (std::ranges::find(m_family.gguf_head_blocks, blocks) == m_family.gguf_head_blocks.end())
             m_problems.add(errc::missing_key, m_values.where + "query_pre_attn_scalar",
-                           "GGUF has no place for it, and no published model has " + std::to_string(blocks) +
-                               " blocks: state it with --config (checkpoint::open's `config`)");
+                           concat({"GGUF has no place for it, and no published model has ", blocks,
+                                   " blocks: state it with --config (checkpoint::open's `config`)"}));
         return head;
     }
 

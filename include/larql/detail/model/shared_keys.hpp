@@ -29,8 +29,8 @@ inline std::size_t shared_layers(const model_values& values, std::size_t layers,
     const std::size_t shared = values.size_or_default(key);
     if (shared < layers) return shared;
     problems.add(errc::bad_value, name,
-                 "expected less than the " + std::to_string(layers) + " layers, some of which must have the keys and " +
-                     "values that the others share; got " + std::to_string(shared));
+                 concat({"expected less than the ", layers, " layers, some of which must have the keys and ",
+                         "values that the others share; got ", shared}));
     return 0;
 }
 
@@ -50,17 +50,16 @@ inline void share_keys(const model_values& values, const std::vector<std::string
         const std::string name = values.top.name(model_key::num_kv_shared_layers, "num_kv_shared_layers");
         if (source == all.rend()) {
             problems.add(errc::bad_value, name,
-                         "layer " + std::to_string(spec.layer) + " shares keys and values, and none of the " +
-                             std::to_string(first) + " layers that have their own is \"" + type + "\"");
+                         concat({"layer ", spec.layer, " shares keys and values, and none of the ", first,
+                                 " layers that have their own is \"", type, "\""}));
             continue;
         }
         const mla_geometry &g = spec.geometry, &h = source->geometry;
         if (g.kv_heads() != h.kv_heads() || g.qk_head_dim() != h.qk_head_dim() || g.v_head_dim != h.v_head_dim)
             problems.add(errc::bad_value, name,
-                         "layer " + std::to_string(spec.layer) + " has " + std::to_string(g.kv_heads()) +
-                             " key/value heads of " + std::to_string(g.qk_head_dim()) + ", and layer " +
-                             std::to_string(source->layer) + ", whose keys and values it shares, " +
-                             std::to_string(h.kv_heads()) + " of " + std::to_string(h.qk_head_dim()));
+                         concat({"layer ", spec.layer, " has ", g.kv_heads(), " key/value heads of ", g.qk_head_dim(),
+                                 ", and layer ", source->layer, ", whose keys and values it shares, ", h.kv_heads(),
+                                 " of ", h.qk_head_dim()}));
         spec.kv_layer = source->layer;
         spec.k_norm = spec.v_norm = norm_spec{};
         spec.value_is_key = false;
@@ -77,8 +76,7 @@ inline std::optional<std::vector<std::size_t>> latent_sources(const model_values
     if (!values.family->lists(key) || !stated || layers == 0) return std::nullopt;
     const std::string name = values.top.name(key);
     if (stated->size() != layers) {
-        problems.add(errc::bad_value, name,
-                     "expected " + std::to_string(layers) + " entries, got " + std::to_string(stated->size()));
+        problems.add(errc::bad_value, name, concat({"expected ", layers, " entries, got ", stated->size()}));
         return std::nullopt;
     }
     std::vector<std::size_t> sources;
@@ -87,10 +85,10 @@ inline std::optional<std::vector<std::size_t>> latent_sources(const model_values
         const std::size_t layer = sources.size();
         sources.push_back(source);
         if (source <= layer && static_cast<double>(source) == number && sources[source] == source) continue;
-        problems.add(errc::bad_value, name,
-                     "layer " + std::to_string(layer) +
-                         " is to take the latents of an earlier layer that has its own, or to have its own; got " +
-                         std::to_string(number));
+        problems.add(
+            errc::bad_value, name,
+            concat({"layer ", layer,
+                    " is to take the latents of an earlier layer that has its own, or to have its own; got ", number}));
         return std::nullopt;
     }
     return sources;
@@ -124,12 +122,12 @@ inline void share_latents(const model_values& values, std::size_t layers, std::v
                 other.geometry.qk_rope_head_dim == spec.geometry.qk_rope_head_dim)
                 handed = other.layer;
         if (handed == *spec.kv_layer) continue;
-        problems.add(errc::bad_value, values.top.name(model_key::kv_source_layers),
-                     "layer " + std::to_string(spec.layer) + " is to take the latents of layer " +
-                         std::to_string(*spec.kv_layer) +
-                         ", which is not the last before it whose latents are shared and that rotates, or does not, "
-                         "as it does: transformers would take those of " +
-                         (handed == layers ? "none" : "layer " + std::to_string(handed)));
+        problems.add(
+            errc::bad_value, values.top.name(model_key::kv_source_layers),
+            concat({"layer ", spec.layer, " is to take the latents of layer ", *spec.kv_layer,
+                    ", which is not the last before it whose latents are shared and that rotates, or does not, "
+                    "as it does: transformers would take those of ",
+                    (handed == layers ? "none" : concat({"layer ", handed}))}));
     }
 }
 

@@ -109,7 +109,7 @@ private:
         constexpr std::int64_t limit = std::int64_t{1} << 31;
         const bool huge = value.is_number_unsigned() && value.get<std::uint64_t>() >= limit;
         if (huge || value.get<std::int64_t>() < low || value.get<std::int64_t>() >= limit)
-            fail(errc::bad_value, "expected " + std::to_string(low) + " to 2^31 - 1, got " + value.dump(), at(key));
+            fail(errc::bad_value, concat({"expected ", low, " to 2^31 - 1, got ", value.dump()}), at(key));
         return value.get<std::int64_t>();
     }
     [[noreturn]] void wrong(std::string_view key, const std::string& wanted, const nlohmann::json& got) const {
@@ -240,8 +240,7 @@ inline std::string parse_auto_round_format(const quant_fields& fields) {
         }
     // Its activation kernels store zero points in another way under the same name.
     const auto activation_bits = fields.integer("act_bits", 0);
-    if (activation_bits && *activation_bits <= 8)
-        name += " with " + std::to_string(*activation_bits) + " bits of activations";
+    if (activation_bits && *activation_bits <= 8) name += concat({" with ", *activation_bits, " bits of activations"});
     if (const std::string type = fields.text("data_type"); !type.empty() && type != "int") name += " of " + type;
     return name;
 }

@@ -22,13 +22,13 @@ namespace larql::detail {
 inline unsigned quantised_linear_bits(weight_parts& p, const tensor_info& info, bool awq) {
     if (p.config().bits.size() != 1)
         fail(errc::missing_key,
-             "expected one number of bits in quantization_config, got " + std::to_string(p.config().bits.size()),
+             concat({"expected one number of bits in quantization_config, got ", p.config().bits.size()}),
              p.where(info));
     const std::uint64_t bits = p.config().bits.front();
     if (bits != 4 && (awq || (bits != 8 && bits != 2)))
         fail(errc::unsupported_dtype,
-             p.config().method + " with " + std::to_string(bits) + " bits is not supported; larql reads " +
-                 (awq ? "4" : "2, 4 and 8"),
+             concat({p.config().method, " with ", bits, " bits is not supported; larql reads ",
+                     (awq ? "4" : "2, 4 and 8")}),
              p.where(info));
     return static_cast<unsigned>(bits);
 }
@@ -68,16 +68,15 @@ inline unsigned gptq_zero_increment(weight_parts& p, const tensor_info& zero, un
     if (p.config().symmetric == true) {
         if (decides) return middle - *stored;
         fail(errc::bad_value,
-             "sym is true in quantization_config, and the stored zero points are not symmetric: expected " +
-                 std::to_string(middle) + " or " + std::to_string(middle - 1) + " throughout, got " +
-                 (stored ? std::to_string(*stored) : "different ones"),
+             concat({"sym is true in quantization_config, and the stored zero points are not symmetric: expected ",
+                     middle, " or ", middle - 1, " throughout, got ",
+                     (stored ? std::to_string(*stored) : "different ones")}),
              p.where(zero));
     }
     if (decides && *stored + by_format != middle)
         fail(errc::missing_key,
-             "every stored zero point is " + std::to_string(*stored) + ", which means " + std::to_string(middle) +
-                 " if they are symmetric, and " + std::to_string(*stored + by_format) +
-                 " otherwise: expected sym in quantization_config",
+             concat({"every stored zero point is ", *stored, ", which means ", middle, " if they are symmetric, and ",
+                     *stored + by_format, " otherwise: expected sym in quantization_config"}),
              p.where(zero));
     return by_format;
 }
@@ -108,8 +107,7 @@ inline found_weight find_quantised_linear(weight_parts& p, const tensor_info& in
     p.require_type(zero, {dtype::i32});
     p.require_shape(zero, std::array{layer.groups, ceil_div(layer.outputs, per_word)});
     if (layer.outputs % per_word != 0)
-        fail(errc::shape_mismatch,
-             "expected a multiple of " + std::to_string(per_word) + " outputs, got " + std::to_string(layer.outputs),
+        fail(errc::shape_mismatch, concat({"expected a multiple of ", per_word, " outputs, got ", layer.outputs}),
              p.where(info));
     layer.codes = p.map(info);
     layer.zeros = p.map(zero);

@@ -40,8 +40,7 @@ inline std::vector<std::uint64_t> packed_shape(weight_parts& p, const tensor_inf
         // A word of 32 bits holds at most 32 codes; packed_bits(p) then checks the exact count.
         if (last ? extent / 32 > shape[i] : extent != shape[i])
             fail(errc::shape_mismatch,
-                 "dimension " + std::to_string(i) + " is " + std::to_string(extent) + ", but " +
-                     std::string(info.name) + " is " + shape_text(info.shape),
+                 concat({"dimension ", i, " is ", extent, ", but ", info.name, " is ", shape_text(info.shape)}),
                  p.where(stored));
         shape[i] = extent;
     }
@@ -55,24 +54,23 @@ inline unsigned packed_bits(weight_parts& p, const tensor_info& info, std::uint6
     std::uint64_t found = 0;
     std::string tried;
     for (const std::uint64_t bits : widths) {
-        tried += (tried.empty() ? "" : " or ") + std::to_string(bits);
+        tried += concat({(tried.empty() ? "" : " or "), bits});
         if (bits > 8 || ceil_div(columns * bits, 32) != info.columns()) continue;
         if (found != 0)
             fail(errc::bad_value,
-                 std::to_string(info.columns()) + " words for " + std::to_string(columns) + " codes fit " +
-                     std::to_string(found) + " and " + std::to_string(bits) +
-                     " bits: expected num_bits in quantization_config",
+                 concat({info.columns(), " words for ", columns, " codes fit ", found, " and ", bits,
+                         " bits: expected num_bits in quantization_config"}),
                  p.where(info));
         found = bits;
     }
     if (found == 0)
         fail(errc::shape_mismatch,
-             "expected the words of " + std::to_string(columns) + " codes of " + tried + " bits, got " +
-                 std::to_string(info.columns()) + " words a row",
+             concat({"expected the words of ", columns, " codes of ", tried, " bits, got ", info.columns(),
+                     " words a row"}),
              p.where(info));
     if (found != 2 && found != 4 && found != 8)
         fail(errc::unsupported_dtype,
-             "pack-quantized codes of " + std::to_string(found) + " bits are not supported; larql reads 2, 4 and 8",
+             concat({"pack-quantized codes of ", found, " bits are not supported; larql reads 2, 4 and 8"}),
              p.where(info));
     return static_cast<unsigned>(found);
 }
@@ -141,8 +139,7 @@ inline found_weight find_packed(weight_parts& p, const tensor_info& info) {
     if (layout.group_index.empty() && (layout.grid.block_columns * bits) % 8 != 0 &&
         layout.grid.block_columns < layout.columns)
         fail(errc::unsupported_dtype,
-             "groups of " + std::to_string(layout.grid.block_columns) + " codes do not fill whole bytes",
-             p.where(info));
+             concat({"groups of ", layout.grid.block_columns, " codes do not fill whole bytes"}), p.where(info));
     return p.finish(shape, info.type,
                     bits == 4   ? "int4-packed"
                     : bits == 8 ? "int8-packed"

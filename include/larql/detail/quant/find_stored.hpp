@@ -23,7 +23,7 @@ namespace larql::detail {
 inline found_weight find_plain(weight_parts& p, const tensor_info& info) {
     const std::uint32_t block = traits_of(info.type).block_elements;
     if (info.columns() % block != 0)
-        fail(errc::shape_mismatch, "rows of " + std::to_string(info.columns()) + " elements do not fill whole bytes",
+        fail(errc::shape_mismatch, concat({"rows of ", info.columns(), " elements do not fill whole bytes"}),
              p.where(info));
     auto source = std::make_unique<plain_source>(p.take(info), std::vector<float>{}, 1, p.where(info));
     found_weight out = p.finish(info.shape, info.type, "", std::move(source));
@@ -49,7 +49,7 @@ inline std::vector<std::uint64_t> unpacked_f4_shape(weight_parts& p, const tenso
     if (shape.size() < 2)
         fail(errc::shape_mismatch, "expected at least 2 dimensions, got " + shape_text(shape), p.where(info));
     if (shape.back() > std::numeric_limits<std::uint64_t>::max() / 2)
-        fail(errc::shape_mismatch, "a row of " + std::to_string(shape.back()) + " bytes is too long", p.where(info));
+        fail(errc::shape_mismatch, concat({"a row of ", shape.back(), " bytes is too long"}), p.where(info));
     shape.back() *= 2;
     return shape;
 }
@@ -66,8 +66,7 @@ inline void add_global_scale(weight_parts& p, grid_layout& layout, const matrix_
     p.require_type(factor, {dtype::f32, dtype::bf16, dtype::f16});
     const std::uint64_t elements = factor.element_count();
     if (elements != 1 && elements != matrix.count)
-        fail(errc::shape_mismatch,
-             "expected 1 or " + std::to_string(matrix.count) + " numbers, got " + shape_text(factor.shape),
+        fail(errc::shape_mismatch, concat({"expected 1 or ", matrix.count, " numbers, got ", shape_text(factor.shape)}),
              p.where(factor));
     layout.factors = p.take(factor).read_all();
     layout.divide_by_factor = global != nullptr;

@@ -72,9 +72,8 @@ private:
     void require_whole_blocks(const dtype_traits& traits) const {
         if (m_columns % traits.block_elements != 0)
             fail(errc::shape_mismatch,
-                 "rows that do not begin and end on bytes: expected a multiple of " +
-                     std::to_string(traits.block_elements) + " elements of " + std::string(traits.name) + ", got " +
-                     std::to_string(m_columns),
+                 concat({"rows that do not begin and end on bytes: expected a multiple of ", traits.block_elements,
+                         " elements of ", traits.name, ", got ", m_columns}),
                  m_where);
     }
 

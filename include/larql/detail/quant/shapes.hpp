@@ -46,8 +46,7 @@ inline bool block_fits(const matrix_shape& weight, const quantization_config::bl
 
 inline std::string blocks_text(std::span<const quantization_config::block_size> blocks) {
     std::string text;
-    for (const auto& block : blocks)
-        text += (text.empty() ? "" : " or ") + std::to_string(block.rows) + " x " + std::to_string(block.columns);
+    for (const auto& block : blocks) text += concat({(text.empty() ? "" : " or "), block.rows, " x ", block.columns});
     return text;
 }
 

@@ -161,7 +161,7 @@ inline std::uint32_t load_u32_le(const std::byte* in) noexcept {
 /// A shape as "[a, b]", for messages.
 inline std::string shape_text(std::span<const std::uint64_t> shape) {
     std::string text = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+    for (std::size_t i = 0; i < shape.size(); ++i) text += concat({(i == 0 ? "" : ", "), shape[i]});
     return text + "]";
 }
 
@@ -197,8 +197,8 @@ inline std::vector<std::uint32_t> read_group_index(dtype type, std::span<const s
     for (std::size_t i = 0; i < index.size(); ++i)
         if (index[i] >= groups)
             fail(errc::bad_value,
-                 "g_idx[" + std::to_string(i) + "] is " + std::to_string(static_cast<std::int32_t>(index[i])) +
-                     ", expected a group below " + std::to_string(groups),
+                 concat(
+                     {"g_idx[", i, "] is ", static_cast<std::int32_t>(index[i]), ", expected a group below ", groups}),
                  where);
     return index;
 }

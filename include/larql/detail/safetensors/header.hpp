@@ -86,7 +86,7 @@ public:
                    to_json(value).dump(-1, ' ', true));
         auto& list = m_field == field::shape ? m_shape : m_offsets;
         if (list.size() == safetensors_max_rank)
-            refuse(field_name() + ": expected at most " + std::to_string(safetensors_max_rank) + " numbers, got more",
+            refuse(concat({field_name(), ": expected at most ", safetensors_max_rank, " numbers, got more"}),
                    errc::limit_exceeded);
         list.push_back(*number);
     }
@@ -114,8 +114,7 @@ private:
         if (text == nullptr)
             refuse("metadata " + quoted_name(m_metadata_key) + ": expected a string, got a " + type_name(value));
         if (m_out.metadata.size() == safetensors_max_metadata)
-            refuse("too much metadata: expected at most " + std::to_string(safetensors_max_metadata) +
-                       " entries, got more",
+            refuse(concat({"too much metadata: expected at most ", safetensors_max_metadata, " entries, got more"}),
                    errc::limit_exceeded);
         m_out.metadata.emplace(std::move(m_metadata_key), *text);
     }
@@ -124,12 +123,10 @@ private:
         for (const auto& [name, present] : {std::pair{"dtype", m_has.dtype}, std::pair{"shape", m_has.shape},
                                             std::pair{"data_offsets", m_has.offsets}})
             if (!present) refuse("expected dtype, shape and data_offsets, got no " + std::string(name));
-        if (m_offsets.size() != 2) refuse("data_offsets: expected 2 integers, got " + std::to_string(m_offsets.size()));
+        if (m_offsets.size() != 2) refuse(concat({"data_offsets: expected 2 integers, got ", m_offsets.size()}));
         const std::uint64_t begin = m_offsets[0];
         const std::uint64_t end = m_offsets[1];
-        if (begin > end)
-            refuse("data_offsets: expected an end at or after " + std::to_string(begin) + ", got " +
-                   std::to_string(end));
+        if (begin > end) refuse(concat({"data_offsets: expected an end at or after ", begin, ", got ", end}));
         const dtype_traits* traits = find_safetensors_dtype(m_dtype);
         if (traits == nullptr) refuse("expected a known dtype, got " + quoted_name(m_dtype), errc::unknown_dtype);
         check_size(*traits, end - begin);
@@ -153,11 +150,10 @@ private:
         if (!elements || (!bytes && *elements % traits.block_elements == 0))
             refuse("too large: expected a size below 2^64 bytes, got a product of dimensions beyond it");
         if (!bytes)
-            refuse("expected a multiple of " + std::to_string(traits.block_elements) + " elements of " +
-                       std::string(traits.name) + ", got " + std::to_string(*elements),
+            refuse(concat({"expected a multiple of ", traits.block_elements, " elements of ", traits.name, ", got ",
+                           *elements}),
                    errc::shape_mismatch);
-        refuse("shape and data_offsets disagree: expected " + std::to_string(*bytes) + " bytes, got " +
-                   std::to_string(stored),
+        refuse(concat({"shape and data_offsets disagree: expected ", *bytes, " bytes, got ", stored}),
                errc::shape_mismatch);
     }
 
@@ -188,24 +184,23 @@ inline void place_safetensors(safetensors_contents& contents, std::uint64_t file
     for (const tensor_info& info : tensors) longest = std::max(longest, ends(info));
     if (longest > held)
         fail(errc::truncated,
-             "the file is cut short: expected " + std::to_string(longest) + " bytes of data, got " +
-                 std::to_string(held) + ": " + std::to_string(longest - held) + " bytes are missing",
+             concat({"the file is cut short: expected ", longest, " bytes of data, got ", held, ": ", longest - held,
+                     " bytes are missing"}),
              {.file = file, .offset = file_size});
     std::uint64_t end = 0;
     for (tensor_info& info : tensors) {
         if (info.offset != end)
-            fail(errc::offset_out_of_range,
-                 std::string(info.offset < end ? "overlaps the tensor before it"
-                                               : "leaves a gap after the tensor before it") +
-                     ": expected data at " + std::to_string(end) + ", got " + std::to_string(info.offset),
-                 {.file = file, .offset = contents.data_offset + info.offset, .subject = std::string(info.name)});
+            fail(
+                errc::offset_out_of_range,
+                concat({info.offset < end ? "overlaps the tensor before it" : "leaves a gap after the tensor before it",
+                        ": expected data at ", end, ", got ", info.offset}),
+                {.file = file, .offset = contents.data_offset + info.offset, .subject = std::string(info.name)});
         end = ends(info);
         info.offset += contents.data_offset;
     }
     if (end != held)
         fail(errc::offset_out_of_range,
-             "bytes after the last tensor: expected " + std::to_string(end) + " bytes of data, got " +
-                 std::to_string(held),
+             concat({"bytes after the last tensor: expected ", end, " bytes of data, got ", held}),
              {.file = file, .offset = contents.data_offset + end});
 }
 
@@ -217,25 +212,20 @@ inline safetensors_contents parse_safetensors(std::uint64_t file_size, const std
     std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(file_size, other_file_head_bytes)), '\0');
     read(std::uint64_t{0}, std::as_writable_bytes(std::span(head)));
     if (file_size < 8)
-        fail(
-            errc::truncated,
-            "not a safetensors file: expected at least 8 bytes, got " + std::to_string(file_size) + or_what_it_is(head),
-            {.file = file, .offset = 0});
+        fail(errc::truncated,
+             concat({"not a safetensors file: expected at least 8 bytes, got ", file_size, or_what_it_is(head)}),
+             {.file = file, .offset = 0});
     const auto length = load_little_endian<std::uint64_t>(std::as_bytes(std::span(head)).data());
     const bool object_follows = file_size > 8 && head[8] == '{';
     // Zeros are a header's length too, and are judged below.
     if (!object_follows && length != 0) refuse_other_file(head, "a safetensors file", file);
     const error_where at_length{.file = file, .offset = 0, .subject = "header length"};
     if (length > safetensors_max_header_bytes)
-        fail(errc::limit_exceeded,
-             "expected at most " + std::to_string(safetensors_max_header_bytes) + " bytes, got " +
-                 std::to_string(length),
+        fail(errc::limit_exceeded, concat({"expected at most ", safetensors_max_header_bytes, " bytes, got ", length}),
              at_length);
     if (length > file_size - 8)
         fail(errc::truncated,
-             "the file ends within the header: expected " + std::to_string(length) + " bytes, got " +
-                 std::to_string(file_size - 8),
-             at_length);
+             concat({"the file ends within the header: expected ", length, " bytes, got ", file_size - 8}), at_length);
     std::string text(static_cast<std::size_t>(length), '\0');
     read(std::uint64_t{8}, std::as_writable_bytes(std::span(text)));
     const error_where where{.file = file, .offset = 8, .subject = "header"};

@@ -32,8 +32,7 @@ inline constexpr std::uint64_t max_config_bytes = 16'000'000;    // likewise; it
 inline std::string read_text_file(const std::filesystem::path& path, std::uint64_t most = max_index_bytes) {
     const input_file file = input_file::open(path);
     if (file.size_bytes() > most)
-        fail(errc::limit_exceeded,
-             "expected at most " + std::to_string(most) + " bytes of text, got " + std::to_string(file.size_bytes()),
+        fail(errc::limit_exceeded, concat({"expected at most ", most, " bytes of text, got ", file.size_bytes()}),
              {.file = path_text(path)});
     std::string text(static_cast<std::size_t>(file.size_bytes()), '\0');
     file.read_at(0, std::as_writable_bytes(std::span(text)));
@@ -98,7 +97,7 @@ private:
         const auto [at, added] = m_numbers.try_emplace(std::move(file), static_cast<std::uint32_t>(m_numbers.size()));
         if (added && m_numbers.size() > max_index_shards)
             fail_here(errc::limit_exceeded,
-                      "too many shards: expected at most " + std::to_string(max_index_shards) + ", got more", m_name);
+                      concat({"too many shards: expected at most ", max_index_shards, ", got more"}), m_name);
         return at->second;
     }
 
@@ -153,13 +152,13 @@ inline std::vector<std::filesystem::path> numbered_shards(const std::filesystem:
     for (std::size_t i = 0; i < set.files.size(); ++i) {
         std::error_code ignored;
         if (std::filesystem::exists(set.files[i], ignored) || ++count > 8) continue;
-        missing += (missing.empty() ? "" : ", ") + std::to_string(i + 1);
+        missing += concat({(missing.empty() ? "" : ", "), i + 1});
     }
     if (count == 0) return std::move(set.files);
     fail(errc::missing_shard,
-         (count == 1 ? "a shard is missing: number " : std::to_string(count) + " shards are missing: numbers ") +
-             missing + (count > 8 ? " and more" : "") + " of " + std::to_string(set.files.size()) +
-             ", and there is no " + index_name_of(name) + " that lists the model's files",
+         concat({(count == 1 ? "a shard is missing: number " : concat({count, " shards are missing: numbers "})),
+                 missing, (count > 8 ? " and more" : ""), " of ", set.files.size(), ", and there is no ",
+                 index_name_of(name), " that lists the model's files"}),
          {.file = path_text(*first_missing(set))});
 }
 
@@ -204,8 +203,8 @@ inline std::filesystem::path find_safetensors_in(const std::filesystem::path& fo
     if (found.empty()) fail(errc::not_a_file, "expected a safetensors model, got a folder without one", where);
     const bool numbered = indices.empty() && !sets.empty();
     fail(errc::bad_value,
-         "which model? expected 1 index or file in the folder, got " + std::to_string(found.size()) + ", such as " +
-             list_names(found) + (numbered ? " (numbered shards count once)" : "") + "; name the file",
+         concat({"which model? expected 1 index or file in the folder, got ", found.size(), ", such as ",
+                 list_names(found), (numbered ? " (numbered shards count once)" : ""), "; name the file"}),
          where);
 }
 

@@ -57,22 +57,21 @@ public:
             const auto product = checked_multiply(elements, extent);
             if (!product || *product >= std::uint64_t{1} << 63)
                 fail(errc::bad_value,
-                     "too large: expected fewer than 2^63 elements, got a dimension of " + std::to_string(extent) +
-                         " times " + std::to_string(elements),
+                     concat({"too large: expected fewer than 2^63 elements, got a dimension of ", extent, " times ",
+                             elements}),
                      where(name));
             elements = *product;
         }
         const std::uint64_t columns = shape.empty() ? 1 : shape.back();
         if (columns % traits.block_elements != 0)
             fail(errc::shape_mismatch,
-                 "a row is no whole number of blocks: expected a multiple of " + std::to_string(traits.block_elements) +
-                     " for " + std::string(traits.name) + ", got " + std::to_string(columns),
+                 concat({"a row is no whole number of blocks: expected a multiple of ", traits.block_elements, " for ",
+                         traits.name, ", got ", columns}),
                  where(name));
         const auto bytes = checked_multiply(elements / traits.block_elements, traits.block_bytes);
         if (!bytes || *bytes >= std::uint64_t{1} << 63)
             fail(errc::bad_value,
-                 "too large: expected fewer than 2^63 bytes, got " + std::to_string(elements) + " elements of " +
-                     std::string(traits.name),
+                 concat({"too large: expected fewer than 2^63 bytes, got ", elements, " elements of ", traits.name}),
                  where(name));
         m_names.emplace_back(name);
         m_tensors.push_back({.name = m_names.back(),
@@ -95,8 +94,7 @@ public:
             const auto aligned = next ? checked_align(*next, alignment) : next;
             if (!aligned || *aligned >= std::uint64_t{1} << 63)
                 fail(errc::limit_exceeded,
-                     "expected fewer than 2^63 bytes of data, got " + std::to_string(end) + " + " +
-                         std::to_string(info.size_bytes),
+                     concat({"expected fewer than 2^63 bytes of data, got ", end, " + ", info.size_bytes}),
                      where(info.name));
             end = *aligned;
         }
@@ -119,8 +117,8 @@ public:
         std::uint64_t& written = m_written[*at];
         if (bytes.size() > info.size_bytes - written)
             fail(errc::bad_value,
-                 "more data than declared: expected at most " + std::to_string(info.size_bytes - written) +
-                     " more bytes, got " + std::to_string(bytes.size()),
+                 concat({"more data than declared: expected at most ", info.size_bytes - written, " more bytes, got ",
+                         bytes.size()}),
                  where(name));
         m_file->write_at(info.offset + written, bytes);
         written += bytes.size();
@@ -132,8 +130,7 @@ public:
         for (std::size_t i = 0; i < m_tensors.size(); ++i)
             if (m_written[i] != m_tensors[i].size_bytes)
                 fail(errc::bad_value,
-                     "incomplete: expected " + std::to_string(m_tensors[i].size_bytes) + " bytes of data, got " +
-                         std::to_string(m_written[i]),
+                     concat({"incomplete: expected ", m_tensors[i].size_bytes, " bytes of data, got ", m_written[i]}),
                      where(m_tensors[i].name));
         m_file->finish(m_size_bytes);
         try {
@@ -155,8 +152,8 @@ private:
         }
         if (!same)
             fail(errc::source_changed,
-                 "the file does not read back as it was written: expected " + std::to_string(m_tensors.size()) +
-                     " tensors, got " + std::to_string(found.size()) + " or others",
+                 concat({"the file does not read back as it was written: expected ", m_tensors.size(), " tensors, got ",
+                         found.size(), " or others"}),
                  where());
     }
 

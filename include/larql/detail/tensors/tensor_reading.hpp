@@ -37,8 +37,8 @@ inline void read_tensor_bytes(const input_file& source, const tensor_info& info,
                               std::uint64_t first, std::span<std::byte> out) {
     if (first > info.size_bytes || out.size() > info.size_bytes - first)
         fail(errc::bad_value,
-             "read beyond the tensor: expected at most " + std::to_string(info.size_bytes) + " bytes, got " +
-                 std::to_string(first) + " + " + std::to_string(out.size()),
+             concat({"read beyond the tensor: expected at most ", info.size_bytes, " bytes, got ", first, " + ",
+                     out.size()}),
              place_of(info, file));
     source.read_at(info.offset + first, out);
 }
@@ -72,16 +72,15 @@ inline void read_tensor_rows(const input_file& source, const tensor_info& info, 
              place_of(info, file));
     if (row_begin > row_end || row_end > info.rows())
         fail(errc::bad_value,
-             "rows out of range: expected rows within 0 to " + std::to_string(info.rows()) + ", got " +
-                 std::to_string(row_begin) + " to " + std::to_string(row_end),
+             concat(
+                 {"rows out of range: expected rows within 0 to ", info.rows(), ", got ", row_begin, " to ", row_end}),
              place_of(info, file));
     const std::uint64_t first = row_begin * info.columns();
     const std::uint64_t last = row_end * info.columns();
     if (first % traits.block_elements != 0 || last % traits.block_elements != 0)
         fail(errc::shape_mismatch,
-             "rows that do not begin and end on bytes: expected a multiple of " +
-                 std::to_string(traits.block_elements) + " elements of " + std::string(traits.name) + ", got " +
-                 std::to_string(first) + " to " + std::to_string(last),
+             concat({"rows that do not begin and end on bytes: expected a multiple of ", traits.block_elements,
+                     " elements of ", traits.name, ", got ", first, " to ", last}),
              place_of(info, file));
     if (stride == info.columns()) {  // as if it were one row
         if (info.type == dtype::f32)
@@ -94,9 +93,8 @@ inline void read_tensor_rows(const input_file& source, const tensor_info& info, 
     }
     if (info.columns() % traits.block_elements != 0)
         fail(errc::shape_mismatch,
-             "rows that do not begin and end on bytes: expected a multiple of " +
-                 std::to_string(traits.block_elements) + " elements of " + std::string(traits.name) + ", got " +
-                 std::to_string(info.columns()),
+             concat({"rows that do not begin and end on bytes: expected a multiple of ", traits.block_elements,
+                     " elements of ", traits.name, ", got ", info.columns()}),
              place_of(info, file));
     for_each_piece(
         source, info, first, last, [&](std::span<const std::byte> piece, std::uint64_t at, std::size_t count) {
@@ -117,8 +115,7 @@ inline void read_tensor_rows(const input_file& source, const tensor_info& info, 
 template <std::size_t Rank>
 std::array<std::size_t, Rank> fixed_shape(const tensor_info& info, const std::string& file) {
     if (info.shape.size() != Rank)
-        fail(errc::shape_mismatch,
-             "expected " + std::to_string(Rank) + " dimensions, got " + std::to_string(info.shape.size()),
+        fail(errc::shape_mismatch, concat({"expected ", Rank, " dimensions, got ", info.shape.size()}),
              place_of(info, file));
     std::array<std::size_t, Rank> out{};
     for (std::size_t i = 0; i < Rank; ++i) out[i] = static_cast<std::size_t>(info.shape[i]);
@@ -140,8 +137,8 @@ void convert_checked(std::span<const std::byte> piece, T* out, const tensor_info
         const From value = load_little_endian<From>(piece.data() + i * sizeof(From));
         if (!std::in_range<T>(value))
             fail(errc::bad_value,
-                 "integer out of range: expected " + std::to_string(std::numeric_limits<T>::min()) + " to " +
-                     std::to_string(std::numeric_limits<T>::max()) + ", got " + std::to_string(value),
+                 concat({"integer out of range: expected ", std::numeric_limits<T>::min(), " to ",
+                         std::numeric_limits<T>::max(), ", got ", value}),
                  place_of(info, file));
         out[i] = static_cast<T>(value);
     }

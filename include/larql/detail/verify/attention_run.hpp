@@ -198,8 +198,7 @@ inline void run_attention(const checkpoint& a, const checkpoint& b, double toler
     if (check.error > tolerance)
         check.problem = "error " + short_number(check.error) + ", allowed " + short_number(tolerance);
     else if (static_cast<double>(check.chosen_otherwise) > 10.0 * tolerance * static_cast<double>(check.selected))
-        check.problem = "the indexers choose other keys: " + std::to_string(check.chosen_otherwise) + " of " +
-                        std::to_string(check.selected);
+        check.problem = concat({"the indexers choose other keys: ", check.chosen_otherwise, " of ", check.selected});
 }
 
 }  // namespace larql::detail

@@ -190,9 +190,9 @@ inline std::vector<std::string> configuration_differences(const checkpoint& a, c
         for (std::size_t block = begin; block < both; ++block) {
             const std::string sentence = sentence_of(x.blocks[block], y.blocks[block]);
             if (sentence.empty()) continue;
-            if (blocks++ == 0) said = "block " + std::to_string(block) + ": " + sentence;
+            if (blocks++ == 0) said = concat({"block ", block, ": ", sentence});
         }
-        if (blocks > 1) said += ", and in " + std::to_string(blocks - 1) + " other blocks";
+        if (blocks > 1) said += concat({", and in ", blocks - 1, " other blocks"});
         if (blocks != 0) out.push_back(said);
     };
     for (const compared_fact& fact : compared_facts)

@@ -124,9 +124,8 @@ public:
     tensor_check run() {
         const bool alike = m_a.type == m_b.type && m_a.scheme == m_b.scheme;
         if (m_a.rows * m_a.columns != m_b.rows * m_b.columns || (m_a.columns != m_b.columns && !(alike && stored())))
-            return differs("has [" + std::to_string(m_a.rows) + ", " + std::to_string(m_a.columns) +
-                           "] numbers in the first and [" + std::to_string(m_b.rows) + ", " +
-                           std::to_string(m_b.columns) + "] in the second");
+            return differs(concat({"has [", m_a.rows, ", ", m_a.columns, "] numbers in the first and [", m_b.rows, ", ",
+                                   m_b.columns, "] in the second"}));
         if (alike && stored()) return by_bytes();
         if (m_a.kind() == dtype_kind::integer || m_b.kind() == dtype_kind::integer)
             if (m_a.scheme.empty() || m_b.scheme.empty()) return differs("holds integers on one side only");
@@ -161,7 +160,7 @@ private:
             if (std::memcmp(x.data(), y.data(), x.size()) == 0) continue;
             const auto at = static_cast<std::uint64_t>(std::ranges::mismatch(x, y).in1 - x.begin());
             m_check.problem =
-                "is " + m_check.type_a + " in both, and the bits differ, first in byte " + std::to_string(first + at);
+                concat({"is ", m_check.type_a, " in both, and the bits differ, first in byte ", first + at});
             m_check.result = tensor_agreement::different;
             if (m_a.kind() != dtype_kind::integer && m_a.columns == m_b.columns) measure();
             return m_check;
@@ -223,9 +222,10 @@ private:
             return;
         }
         m_check.result = tensor_agreement::different;
-        m_check.problem = std::to_string(m_beyond) + " of " + std::to_string(m_check.elements) + " numbers differ" +
-                          (exact ? "" : " by more than " + m_check.type_a + " and " + m_check.type_b + " allow") +
-                          ", first number " + std::to_string(m_first);
+        m_check.problem =
+            concat({m_beyond, " of ", m_check.elements, " numbers differ",
+                    (exact ? "" : " by more than " + m_check.type_a + " and " + m_check.type_b + " allow"),
+                    ", first number ", m_first});
     }
 
     void compare(float x, float y, bool exact, double steps, std::uint64_t at) {

@@ -111,7 +111,7 @@ private:
         for (std::uint64_t expert = 0; expert < experts; ++expert) {
             key.expert = static_cast<std::size_t>(expert);
             parts.emplace(key, tensor_part{name, expert * rows, (expert + 1) * rows, stored.stored_bytes() / experts,
-                                           name + "[" + std::to_string(expert) + "]"});
+                                           concat({name, "[", expert, "]"})});
         }
     }
 

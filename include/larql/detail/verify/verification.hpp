@@ -46,8 +46,7 @@ public:
     verification(const checkpoint& a, const checkpoint& b, const verify_options& options)
         : m_a(a), m_b(b), m_options(options) {
         if (options.parts == 0 || options.part == 0 || options.part > options.parts)
-            fail(errc::bad_value,
-                 "expected a part from 1 to " + std::to_string(options.parts) + ", got " + std::to_string(options.part),
+            fail(errc::bad_value, concat({"expected a part from 1 to ", options.parts, ", got ", options.part}),
                  {.subject = "part"});
         choose_blocks();
         m_report.configuration = configuration_differences(a, b, m_begin, m_end);
@@ -87,8 +86,8 @@ private:
         m_end = std::min(m_options.layer_end, std::max(x.blocks.size(), y.blocks.size()));
         if (m_begin >= m_end && !(x.blocks.empty() && y.blocks.empty()))
             fail(errc::bad_value,
-                 "expected attention blocks within 0 to " + std::to_string(std::max(x.blocks.size(), y.blocks.size())) +
-                     ", got " + std::to_string(m_begin) + " to " + std::to_string(m_end),
+                 concat({"expected attention blocks within 0 to ", std::max(x.blocks.size(), y.blocks.size()), ", got ",
+                         m_begin, " to ", m_end}),
                  {.subject = "layers"});
         const auto holds = [](const model_config& model, std::size_t block) {
             return block >= model.block_begin && block < model.block_end;
@@ -97,8 +96,8 @@ private:
         for (std::size_t block = m_begin; block < m_end; ++block) {
             const bool in_a = holds(x, block), in_b = holds(y, block);
             if (in_a && in_b) m_blocks.push_back(block);
-            if (in_a && !in_b) m_report.only_in_a.push_back("attention block " + std::to_string(block));
-            if (in_b && !in_a) m_report.only_in_b.push_back("attention block " + std::to_string(block));
+            if (in_a && !in_b) m_report.only_in_a.push_back(concat({"attention block ", block}));
+            if (in_b && !in_a) m_report.only_in_b.push_back(concat({"attention block ", block}));
             if (block < x.blocks.size()) m_layers.layers.insert(x.blocks[block].layer);
         }
     }

@@ -112,8 +112,8 @@ private:
         }
         if (tensor.size_bytes != elements * 4 && tensor.size_bytes != elements * 2)
             refuse(errc::shape_mismatch, key,
-                   "expected 4 or 2 bytes for each of " + std::to_string(elements) + " elements, got " +
-                       std::to_string(tensor.size_bytes) + " bytes");
+                   concat({"expected 4 or 2 bytes for each of ", elements, " elements, got ", tensor.size_bytes,
+                           " bytes"}));
         if (elements != 0 && tensor.size_bytes == elements * 2) tensor.type = dtype::f16;
         return tensor;
     }
