@@ -6,6 +6,7 @@
 #ifndef LARQL_ATTENTION_BATCH_HPP
 #define LARQL_ATTENTION_BATCH_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/gqa_attention.hpp>

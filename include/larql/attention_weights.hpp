@@ -5,6 +5,7 @@
 #define LARQL_ATTENTION_WEIGHTS_HPP
 
 #include <larql/attention_spec.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/mla/rows.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/error.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DTYPE_HPP
 #define LARQL_DTYPE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 
 #include <bit>

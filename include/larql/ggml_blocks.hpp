@@ -5,6 +5,7 @@
 #ifndef LARQL_GGML_BLOCKS_HPP
 #define LARQL_GGML_BLOCKS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml/decoders.hpp>
 #include <larql/detail/ggml/quantize_k.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_GGUF_WRITER_HPP
 #define LARQL_GGUF_WRITER_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/gguf/parse.hpp>
 #include <larql/detail/io/header_memory.hpp>

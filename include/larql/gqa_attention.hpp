@@ -15,6 +15,7 @@
 #include <larql/detail/attention/problem.hpp>
 #include <larql/detail/attention/score_factors.hpp>
 #include <larql/detail/attention/weights.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml/quantize.hpp>
 #include <larql/detail/xtensor.hpp>

@@ -10,6 +10,7 @@
 #include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/compressed/shape.hpp>
 #include <larql/detail/compressed/state.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_MATRIX_INPUT_HPP
 #define LARQL_MATRIX_INPUT_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/gemm/stored_matrix.hpp>
 #include <larql/detail/ggml/convert.hpp>

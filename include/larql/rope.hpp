@@ -5,6 +5,7 @@
 #ifndef LARQL_ROPE_HPP
 #define LARQL_ROPE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/error.hpp>
 #include <larql/rope_config.hpp>

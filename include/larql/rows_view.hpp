@@ -8,6 +8,7 @@
 #include <larql/detail/attention/problem.hpp>
 #include <larql/detail/attention/stored_element.hpp>
 #include <larql/detail/ceil_div.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 
 #include <array>

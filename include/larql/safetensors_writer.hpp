@@ -4,6 +4,7 @@
 #ifndef LARQL_SAFETENSORS_WRITER_HPP
 #define LARQL_SAFETENSORS_WRITER_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/json_string.hpp>
 #include <larql/detail/io/utf8.hpp>
 #include <larql/detail/safetensors/header.hpp>

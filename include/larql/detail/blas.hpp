@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_BLAS_HPP
 #define LARQL_DETAIL_BLAS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 
 #if !__has_include(<xflens/cxxblas/drivers/cblas.h>)

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_GEMM_HPP
 #define LARQL_DETAIL_GEMM_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/function_ref.hpp>
 #include <larql/detail/gemm/amx_slot.hpp>

@@ -6,6 +6,7 @@
 
 #include <larql/detail/attention/operand.hpp>
 #include <larql/detail/attention/stored_element.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/cpu.hpp>
 #include <larql/detail/ggml/quantize.hpp>
 #include <larql/dtype.hpp>

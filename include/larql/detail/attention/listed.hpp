@@ -9,6 +9,7 @@
 #include <larql/detail/attention/blocked.hpp>
 #include <larql/detail/attention/problem.hpp>
 #include <larql/detail/ceil_div.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 #include <larql/executor.hpp>
 #include <larql/key_selection.hpp>

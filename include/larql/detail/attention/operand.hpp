@@ -7,6 +7,7 @@
 
 #include <larql/detail/attention/problem.hpp>
 #include <larql/detail/attention/stored_element.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/xtensor.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_ATTENTION_STORED_ELEMENT_HPP
 #define LARQL_DETAIL_ATTENTION_STORED_ELEMENT_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/dtype.hpp>
 #include <larql/error.hpp>
 

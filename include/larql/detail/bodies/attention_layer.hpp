@@ -10,6 +10,7 @@
 #include <larql/detail/attention/alibi.hpp>
 #include <larql/detail/bodies/attention_layer_parts.hpp>
 #include <larql/detail/compressed/attention.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/selector.hpp>
 #include <larql/detail/mla/expanded.hpp>

@@ -7,6 +7,7 @@
 #include <larql/attention_layer.hpp>
 
 #include <larql/attention_batch.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/indexer/selector.hpp>
 #include <larql/detail/mla/expanded.hpp>
 #include <larql/detail/mla/layer_rows.hpp>

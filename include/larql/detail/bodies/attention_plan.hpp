@@ -8,6 +8,7 @@
 #include <larql/attention_plan.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/planned_costs.hpp>
 #include <larql/detail/saturating.hpp>
 #include <larql/detail/separate.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_BODIES_GGUF_HPP
 #define LARQL_DETAIL_BODIES_GGUF_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/parse.hpp>
 #include <larql/detail/gguf/shards.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_BODIES_LINEAR_HPP
 #define LARQL_DETAIL_BODIES_LINEAR_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/quant/source.hpp>
 #include <larql/detail/separate.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_BODIES_SAFETENSORS_HPP
 #define LARQL_DETAIL_BODIES_SAFETENSORS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/name_arena.hpp>
 #include <larql/detail/io/shard_names.hpp>

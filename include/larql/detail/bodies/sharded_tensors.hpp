@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_BODIES_SHARDED_TENSORS_HPP
 #define LARQL_DETAIL_BODIES_SHARDED_TENSORS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/separate.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_BODIES_WEIGHT_READER_HPP
 #define LARQL_DETAIL_BODIES_WEIGHT_READER_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/quant/find.hpp>
 #include <larql/detail/quant/parts.hpp>
 #include <larql/detail/quant/plain.hpp>

@@ -7,6 +7,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/detail/checkpoint/state.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/detail/quant/source.hpp>
 #include <larql/detail/xtensor.hpp>

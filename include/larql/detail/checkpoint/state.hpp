@@ -9,6 +9,7 @@
 #include <larql/checkpoint.hpp>
 #include <larql/detail/checkpoint/files.hpp>
 #include <larql/detail/checkpoint/tensors.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/read.hpp>
 #include <larql/detail/model/roles.hpp>

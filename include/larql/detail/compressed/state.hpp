@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_COMPRESSED_STATE_HPP
 
 #include <larql/detail/compressed/shape.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 
 #include <algorithm>

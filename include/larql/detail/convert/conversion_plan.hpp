@@ -7,6 +7,7 @@
 #include <larql/checkpoint.hpp>
 #include <larql/detail/checkpoint/own_names.hpp>
 #include <larql/detail/checkpoint/tensors.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/attention_planner.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/number_formats.hpp>

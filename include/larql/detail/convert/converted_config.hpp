@@ -8,6 +8,7 @@
 #include <larql/attention_form.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/convert/target_names.hpp>
 #include <larql/detail/model/json_wrapper.hpp>

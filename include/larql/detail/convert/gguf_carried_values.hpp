@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_GGUF_CARRIED_VALUES_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/model/json_value.hpp>
 #include <larql/detail/model/json_wrapper.hpp>

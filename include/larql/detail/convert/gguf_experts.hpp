@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_CONVERT_GGUF_EXPERTS_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/model/keys.hpp>

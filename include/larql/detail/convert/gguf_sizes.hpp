@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_CONVERT_GGUF_SIZES_HPP
 #define LARQL_DETAIL_CONVERT_GGUF_SIZES_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/dtype.hpp>
 

@@ -9,6 +9,7 @@
 
 #include <larql/checkpoint.hpp>
 #include <larql/detail/checkpoint/files.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/metadata.hpp>
 #include <larql/detail/io/file_names.hpp>
 #include <larql/detail/io/json.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_CONVERT_LAYOUT_HPP
 #define LARQL_DETAIL_CONVERT_LAYOUT_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/number_formats.hpp>
 #include <larql/detail/gguf/metadata.hpp>

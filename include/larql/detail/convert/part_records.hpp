@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_CONVERT_PART_RECORDS_HPP
 #define LARQL_DETAIL_CONVERT_PART_RECORDS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/journal.hpp>
 #include <larql/detail/convert/row_runner.hpp>
 #include <larql/detail/io/file_names.hpp>

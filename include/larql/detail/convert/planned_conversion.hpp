@@ -7,6 +7,7 @@
 #include <larql/checkpoint.hpp>
 #include <larql/container.hpp>
 #include <larql/convert.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/conversion_plan.hpp>
 #include <larql/detail/convert/converted_config.hpp>
 #include <larql/detail/convert/fingerprint.hpp>

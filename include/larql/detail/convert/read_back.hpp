@@ -7,6 +7,7 @@
 
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/layout.hpp>
 #include <larql/detail/io/owned_file.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_CONVERT_RUN_HPP
 #define LARQL_DETAIL_CONVERT_RUN_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/convert/commit.hpp>
 #include <larql/detail/convert/conversion_row.hpp>
 #include <larql/detail/convert/journal.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_GGUF_METADATA_HPP
 #define LARQL_DETAIL_GGUF_METADATA_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/parse.hpp>
 #include <larql/detail/io/utf8.hpp>
 #include <larql/error.hpp>

@@ -6,6 +6,7 @@
 #ifndef LARQL_DETAIL_GGUF_PARSE_HPP
 #define LARQL_DETAIL_GGUF_PARSE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/contents.hpp>
 #include <larql/detail/gguf/value.hpp>
 #include <larql/detail/io/byte_reader.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_GGUF_SHARDS_HPP
 #define LARQL_DETAIL_GGUF_SHARDS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gguf/parse.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/shard_names.hpp>

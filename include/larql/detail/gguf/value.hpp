@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_GGUF_VALUE_HPP
 #define LARQL_DETAIL_GGUF_VALUE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 
 #include <array>

@@ -7,6 +7,7 @@
 #include <larql/attention_spec.hpp>
 #include <larql/attention_weights.hpp>
 #include <larql/detail/ceil_div.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/indexer/top_k.hpp>
 #include <larql/detail/mla/norm.hpp>

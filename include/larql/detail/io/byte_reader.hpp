@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_IO_BYTE_READER_HPP
 #define LARQL_DETAIL_IO_BYTE_READER_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/header_memory.hpp>
 #include <larql/error.hpp>
 

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_IO_FILE_WRITING_HPP
 #define LARQL_DETAIL_IO_FILE_WRITING_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/error.hpp>
 

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_IO_HEADER_MEMORY_HPP
 #define LARQL_DETAIL_IO_HEADER_MEMORY_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/error.hpp>
 

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_IO_INPUT_FILE_HPP
 #define LARQL_DETAIL_IO_INPUT_FILE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 
 #include <algorithm>

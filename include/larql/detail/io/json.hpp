@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_IO_JSON_HPP
 #define LARQL_DETAIL_IO_JSON_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/json_text.hpp>
 #include <larql/error.hpp>
 

@@ -6,6 +6,7 @@
 #ifndef LARQL_DETAIL_IO_JSON_TEXT_HPP
 #define LARQL_DETAIL_IO_JSON_TEXT_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/json_keys.hpp>
 #include <larql/detail/io/not_a_checkpoint.hpp>
 #include <larql/detail/io/utf8.hpp>

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_MLA_ROWS_HPP
 
 #include <larql/attention_form.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gemm.hpp>
 #include <larql/detail/huge_pages.hpp>
 #include <larql/detail/xtensor.hpp>

@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_MODEL_COMPRESSION_HPP
 
 #include <larql/attention_spec.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/values.hpp>
 
 #include <algorithm>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_GGUF_COMPRESSED_HPP
 #define LARQL_DETAIL_MODEL_GGUF_COMPRESSED_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/compression.hpp>
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/names.hpp>

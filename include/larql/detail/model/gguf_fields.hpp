@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_MODEL_GGUF_FIELDS_HPP
 #define LARQL_DETAIL_MODEL_GGUF_FIELDS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/inert_keys.hpp>
 #include <larql/detail/model/json_source.hpp>
 #include <larql/detail/model/keys.hpp>

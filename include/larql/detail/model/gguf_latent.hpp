@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_GGUF_LATENT_HPP
 #define LARQL_DETAIL_MODEL_GGUF_LATENT_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/names.hpp>

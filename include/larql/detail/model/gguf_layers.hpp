@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_GGUF_LAYERS_HPP
 #define LARQL_DETAIL_MODEL_GGUF_LAYERS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 #define LARQL_DETAIL_MODEL_GGUF_SOURCE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/gguf_compressed.hpp>
 #include <larql/detail/model/gguf_fields.hpp>
 #include <larql/detail/model/gguf_indexer.hpp>

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_MODEL_INDEXERS_HPP
 
 #include <larql/attention_spec.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/model_family.hpp>

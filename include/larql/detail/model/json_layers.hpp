@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_JSON_LAYERS_HPP
 #define LARQL_DETAIL_MODEL_JSON_LAYERS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/json_source.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_JSON_SOURCE_HPP
 #define LARQL_DETAIL_MODEL_JSON_SOURCE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/inert_keys.hpp>
 #include <larql/detail/model/json_value.hpp>
 #include <larql/detail/model/keys.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_MODEL_READ_HPP
 #define LARQL_DETAIL_MODEL_READ_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/model_config.hpp>
 
 #include <larql/detail/io/json.hpp>

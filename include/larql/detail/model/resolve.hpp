@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_RESOLVE_HPP
 #define LARQL_DETAIL_MODEL_RESOLVE_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/compression.hpp>
 #include <larql/detail/model/indexers.hpp>
 #include <larql/detail/model/keys.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_MODEL_ROPES_HPP
 #define LARQL_DETAIL_MODEL_ROPES_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/json_value.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/layers.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_MODEL_SCALES_HPP
 #define LARQL_DETAIL_MODEL_SCALES_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 #include <larql/rope.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_MODEL_SHARED_KEYS_HPP
 #define LARQL_DETAIL_MODEL_SHARED_KEYS_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/keys.hpp>
 #include <larql/detail/model/values.hpp>
 

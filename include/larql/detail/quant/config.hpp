@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_QUANT_CONFIG_HPP
 #define LARQL_DETAIL_QUANT_CONFIG_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/error.hpp>
 #include <larql/quantization_config.hpp>
 

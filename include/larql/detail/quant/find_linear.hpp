@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_QUANT_FIND_LINEAR_HPP
 #define LARQL_DETAIL_QUANT_FIND_LINEAR_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/quant/parts.hpp>
 #include <larql/detail/quant/transposed.hpp>
 

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_QUANT_FIND_PACKED_HPP
 #define LARQL_DETAIL_QUANT_FIND_PACKED_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/quant/find_stored.hpp>
 #include <larql/detail/quant/grid.hpp>
 #include <larql/detail/quant/parts.hpp>

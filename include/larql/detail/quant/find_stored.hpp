@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_QUANT_FIND_STORED_HPP
 #define LARQL_DETAIL_QUANT_FIND_STORED_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/quant/config.hpp>
 #include <larql/detail/quant/grid.hpp>
 #include <larql/detail/quant/parts.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_QUANT_PLAIN_HPP
 #define LARQL_DETAIL_QUANT_PLAIN_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/ggml/stored.hpp>
 #include <larql/detail/quant/source.hpp>
 

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_QUANT_SHAPES_HPP
 #define LARQL_DETAIL_QUANT_SHAPES_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/quant/config.hpp>
 #include <larql/detail/quant/grid.hpp>
 #include <larql/detail/quant/source.hpp>

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_QUANT_SOURCE_HPP
 
 #include <larql/detail/ceil_div.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/gemm/source.hpp>
 #include <larql/detail/gemm/stored_matrix.hpp>
 #include <larql/detail/tensors/sharded_tensors.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_SAFETENSORS_HEADER_HPP
 #define LARQL_DETAIL_SAFETENSORS_HEADER_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/function_ref.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/json_text.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_SAFETENSORS_INDEX_HPP
 #define LARQL_DETAIL_SAFETENSORS_INDEX_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/json_text.hpp>
 #include <larql/detail/io/name_arena.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_TENSORS_TENSOR_OUTPUT_HPP
 #define LARQL_DETAIL_TENSORS_TENSOR_OUTPUT_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/name_index.hpp>
 #include <larql/detail/io/output_file.hpp>

@@ -5,6 +5,7 @@
 #ifndef LARQL_DETAIL_TENSORS_TENSOR_READING_HPP
 #define LARQL_DETAIL_TENSORS_TENSOR_READING_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/xtensor.hpp>

@@ -7,6 +7,7 @@
 #include <larql/attention_layer.hpp>
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/detail/verify/report.hpp>
 #include <larql/detail/xtensor.hpp>

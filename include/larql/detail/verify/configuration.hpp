@@ -7,6 +7,7 @@
 
 #include <larql/attention_spec.hpp>
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/json_source.hpp>
 #include <larql/detail/model/json_wrapper.hpp>
 #include <larql/model_config.hpp>

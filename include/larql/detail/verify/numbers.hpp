@@ -6,6 +6,7 @@
 #define LARQL_DETAIL_VERIFY_NUMBERS_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/verify/report.hpp>
 #include <larql/detail/verify/steps.hpp>
 #include <larql/dtype.hpp>

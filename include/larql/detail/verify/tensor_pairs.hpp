@@ -8,6 +8,7 @@
 #include <larql/checkpoint.hpp>
 #include <larql/detail/checkpoint/own_names.hpp>
 #include <larql/detail/checkpoint/tensors.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/names.hpp>
 #include <larql/detail/model/stored_otherwise.hpp>
 #include <larql/detail/verify/numbers.hpp>

@@ -5,6 +5,7 @@
 #define LARQL_DETAIL_VERIFY_VERIFICATION_HPP
 
 #include <larql/checkpoint.hpp>
+#include <larql/detail/concat.hpp>
 #include <larql/detail/model/roles.hpp>
 #include <larql/detail/verify/attention_run.hpp>
 #include <larql/detail/verify/attention_tensors.hpp>

@@ -4,6 +4,7 @@
 #ifndef LARQL_DETAIL_VINDEX_READ_HPP
 #define LARQL_DETAIL_VINDEX_READ_HPP
 
+#include <larql/detail/concat.hpp>
 #include <larql/detail/io/byte_reader.hpp>
 #include <larql/detail/io/input_file.hpp>
 #include <larql/detail/io/json.hpp>
