@@ -289,9 +289,9 @@ TEST_CASE("q8_0: a block attends to what its cache holds of the tokens, in one c
     for (const attention_form form : {attention_form::factored, attention_form::latent}) {
         CAPTURE(std::string(larql::to_string(form)));
         const auto layer = random_block(form);
-        for (const std::size_t tokens : {1U, 3U, 30U}) {
+        for (const std::size_t tokens : {1U, 3U, 200U}) {  // the latter by way of each head's keys
             const auto before = random_rows(random, 40, 96), x = random_rows(random, tokens, 96);
-            auto cache = layer.make_cache<q8_0_block>(80);
+            auto cache = layer.make_cache<q8_0_block>(240);
             (void)layer.forward(before, cache);
             const auto got = layer.forward(x, cache);
             std::vector<std::size_t> positions(tokens);
@@ -304,13 +304,13 @@ TEST_CASE("q8_0: a block attends to what its cache holds of the tokens, in one c
             CHECK(relative_error(layer.finish(attended, x), got.out) < 5e-6);
 
             // Rounding costs what it costs: half a step of 127 in each number.
-            auto exact = layer.make_cache<float>(80);
+            auto exact = layer.make_cache<float>(240);
             (void)layer.forward(before, exact);
             const double loss = relative_error(layer.forward(x, exact).out, got.out);
             CHECK(loss < 0.02);
             CHECK(loss > 1e-5);
 
-            auto steps = layer.make_cache<q8_0_block>(80), batched = layer.make_cache<q8_0_block>(80);
+            auto steps = layer.make_cache<q8_0_block>(240), batched = layer.make_cache<q8_0_block>(240);
             for (auto* to : {&steps, &batched}) (void)layer.forward(before, *to);
             const std::vector<cached_sequence<q8_0_block>> list = {{.cache = &batched, .tokens = tokens}};
             CHECK(relative_error(layer.forward_batch(x, std::span(list)).out, got.out) < 5e-6);
