@@ -2,16 +2,22 @@
 //
 // gqa_attention over the shapes of prefill and decoding. Keys and values lie as a cache holds them, [S, G, D]. Rows of
 // every result are compared with the plain reference before anything is timed.
+#include <larql/ggml_blocks.hpp>
 #include <larql/gqa_attention.hpp>
+#include <larql/rows_view.hpp>
 
 #include <support/random.hpp>
 #include <support/reference_attention.hpp>
 
 #include <benchmark/benchmark.h>
 
+#include <array>
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "least_time.hpp"
 
@@ -58,34 +64,77 @@ bool agrees(const Q& q, const K& k, const V& v, const Out& out) {
     return true;
 }
 
-template <class E, class K, class V>
-void run(benchmark::State& state, const attention_case& c, const K& k, const V& v) {
+/// @param k_numbers, v_numbers  what k and v hold
+template <class E, class K, class V, class KNumbers, class VNumbers>
+void run(benchmark::State& state, const attention_case& c, const K& k, const V& v, const KNumbers& k_numbers,
+         const VNumbers& v_numbers) {
     const auto q = random_tensor<float>(c.tokens, c.heads, c.key_size, 1);
     larql::tensor<float, 3> out({c.tokens, c.heads, c.value_size});
     larql::attention_scratch scratch;
     const larql::attention_options options{.threads = &threads(c.one_thread)};
     larql::gqa_attention_into(q, k, v, out, options, scratch);
-    if (!agrees(q, k, v, out)) return state.SkipWithError("differs from the reference");
+    if (!agrees(q, k_numbers, v_numbers, out)) return state.SkipWithError("differs from the reference");
     larql::benchmarks::time_least(state, [&] { larql::gqa_attention_into(q, k, v, out, options, scratch); });
     const double pairs = static_cast<double>(c.heads * c.tokens) * static_cast<double>(c.keys);
     const double flops = (c.tokens > 1 ? 1.0 : 2.0) * pairs * static_cast<double>(c.key_size + c.value_size);
     const double row = static_cast<double>(c.latent ? c.key_size : c.key_size + c.value_size);
-    const double bytes = static_cast<double>(c.keys * c.kv_heads * sizeof(E)) * row;
+    const double bytes = static_cast<double>(c.keys * c.kv_heads * sizeof(E)) * row /
+                         static_cast<double>(larql::detail::element_numbers<E>);
     state.counters["scratch_bytes"] = static_cast<double>(scratch.size_bytes());
     state.counters["flop"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
     state.counters["bytes"] = benchmark::Counter(bytes, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// The first columns of the rows of one head, as a view.
+template <class E>
+auto first_columns(const larql::tensor<E, 3>& rows, std::size_t columns) {
+    const std::array<std::size_t, 3> shape{rows.shape(0), 1, columns};
+    const std::array<std::size_t, 3> strides{rows.shape(2), rows.shape(2), 1};
+    return xt::adapt(rows.data(), rows.shape(0) * columns, xt::no_ownership(), shape, strides);
 }
 
 template <class E>
 void bench(benchmark::State& state, const attention_case& c) {
     const auto k = random_tensor<E>(c.keys, c.kv_heads, c.key_size, 2);
     if (c.latent) {
-        const std::array<std::size_t, 3> shape{c.keys, c.kv_heads, c.value_size};
-        const std::array<std::size_t, 3> strides{c.key_size, c.key_size, 1};
-        const auto v = xt::adapt(k.data(), c.keys * c.value_size, xt::no_ownership(), shape, strides);
-        return run<E>(state, c, k, v);
+        const auto v = first_columns(k, c.value_size);
+        return run<E>(state, c, k, v, k, v);
     }
-    run<E>(state, c, k, random_tensor<E>(c.keys, c.kv_heads, c.value_size, 3));
+    const auto v = random_tensor<E>(c.keys, c.kv_heads, c.value_size, 3);
+    run<E>(state, c, k, v, k, v);
+}
+
+/// Keys or values as blocks, and the numbers that they hold.
+struct quantised {
+    larql::tensor<float, 3> numbers;
+    std::vector<larql::q8_0_block> blocks;
+
+    explicit quantised(larql::tensor<float, 3> floats) : numbers(std::move(floats)), blocks(numbers.size() / 32) {
+        const auto bytes = std::as_writable_bytes(std::span(blocks));
+        larql::quantize(larql::dtype::q8_0, {numbers.data(), numbers.size()}, bytes);
+        larql::dequantize(larql::dtype::q8_0, bytes, {numbers.data(), numbers.size()});
+    }
+    /// The first columns of each row.
+    [[nodiscard]] larql::rows_view<const larql::q8_0_block> view(std::size_t columns) const {
+        const std::size_t heads = numbers.shape(1), width = numbers.shape(2) / 32;
+        return {.data = blocks.data(),
+                .tokens = numbers.shape(0),
+                .heads = heads,
+                .size = columns,
+                .token_stride = static_cast<std::ptrdiff_t>(heads * width),
+                .head_stride = static_cast<std::ptrdiff_t>(width)};
+    }
+};
+
+void bench_q8_0(benchmark::State& state, const attention_case& c) {
+    using block = larql::q8_0_block;
+    const quantised k(random_tensor<float>(c.keys, c.kv_heads, c.key_size, 2));
+    if (c.latent) {
+        return run<block>(state, c, k.view(c.key_size), k.view(c.value_size), k.numbers,
+                          first_columns(k.numbers, c.value_size));
+    }
+    const quantised v(random_tensor<float>(c.keys, c.kv_heads, c.value_size, 3));
+    run<block>(state, c, k.view(c.key_size), v.view(c.value_size), k.numbers, v.numbers);
 }
 
 const attention_case cases[] = {
@@ -119,6 +168,7 @@ const bool registered = [] {
         add(c, "/f32", bench<float>);
         add(c, "/bf16", bench<larql::bf16>);
         add(c, "/f16", bench<larql::f16>);
+        if (c.tokens == 1) add(c, "/q8_0", bench_q8_0);
     }
     for (const attention_case& c : float_cases) add(c, "/f32", bench<float>);
     for (const attention_case& c : half_cases) add(c, "/f16", bench<larql::f16>);

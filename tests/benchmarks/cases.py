@@ -18,7 +18,7 @@ GGML_TYPES = {
     "iq2_s": 22, "iq4_xs": 23, "iq1_m": 29, "bf16": 30, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40,
     "q1_0": 41, "q2_0": 42,
 }
-STORAGE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+STORAGE_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
 # Bytes of a number, of the types that a block's weights have.
 WEIGHT_BYTES = {"bf16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_K": 144 / 256}
 
@@ -46,7 +46,7 @@ class Case:
     group: str
     label: str  # the part of the name between group and variants
     shape: dict = field(default_factory=dict)  # empty if the form is unknown
-    storage: str = ""  # f32, f16, bf16, of a block also q8_0, q4_0, q4_K; empty if the name does not say
+    storage: str = ""  # f32, f16, bf16, q8_0, of a block also q4_0, q4_K; empty if the name does not say
     threads: int = 0  # 0 if the name does not say
     extra: tuple = ()  # variants that mean nothing here; such a case has no peer
 

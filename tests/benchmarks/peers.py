@@ -242,6 +242,11 @@ class Ggml:
         numpy = self.numpy
         tensor = self.ggml_new_tensor_4d(context, cases.GGML_TYPES[kind], *shape)
         count = math.prod(shape)
+        if kind == "q8_0":
+            floats = numpy.resize(values, count)
+            self.ggml_quantize_chunk(cases.GGML_TYPES[kind], floats.ctypes.data, self.ggml_get_data(tensor), 0,
+                                     count // shape[0], shape[0], None)
+            return tensor, floats
         kinds = {"f32": numpy.float32, "f16": numpy.float16, "bf16": numpy.uint16}
         size = count * cases.STORAGE_BYTES[kind]
         memory = numpy.frombuffer((ctypes.c_uint8 * size).from_address(self.ggml_get_data(tensor)), kinds[kind])
