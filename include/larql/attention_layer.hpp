@@ -193,7 +193,7 @@ public:
     ///                   The selection of a sparse block has a list for each token, unless none needs one
     /// @throws error as forward, errc::shape_mismatch if the tokens do not sum up, or a selection is not theirs;
     ///         errc::bad_value for a cache that is missing or given twice; errc::unsupported_architecture for
-    ///         compressed attention and the factored form of shared latents, whose sequences take forward one by one.
+    ///         compressed attention, whose sequences take forward one by one.
     ///         What is thrown leaves all caches as they were.
     template <class Sequences>
     void forward_batch_into(const matrix_input<T>& x, const Sequences& sequences, attention_result<T>& r,
@@ -297,7 +297,7 @@ private:
     /// Refuses a call that a block with keys and values of its own alone can serve.
     void require_own_keys(const char* call) const;
     /// Refuses attention that is more than attention over keys of each token.
-    void require_plain(const char* call, bool or_sparse = false) const;
+    void require_plain(const char* call, bool in_batch = false) const;
     /// Whether threads of a call's own are worth starting.
     [[nodiscard]] bool worth_threads(std::size_t tokens) const noexcept;
     template <class Storage>

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <support/failing_executor.hpp>
 #include <support/files.hpp>
+#include <support/random.hpp>
 #include <support/tiny_model.hpp>
 
 #include <doctest/doctest.h>
@@ -323,15 +324,11 @@ TEST_CASE("shared latents: a block with an indexer of its own has a cache of tha
         // An empty call changes nothing.
         CHECK(block.forward(hidden(4, 0), cache, index).out.shape(0) == 0);
         const std::vector<larql::cached_sequence<float>> sequences{{&cache, 0}};
-        if (form == attention_form::latent)
-            CHECK(plain.forward_batch(hidden(2, 0), sequences).out.shape(0) == 0);
-        else
-            LARQL_CHECK_ERROR(plain.forward_batch(hidden(2, 0), sequences), errc::unsupported_architecture,
-                              "in its factored form");
+        CHECK(plain.forward_batch(hidden(2, 0), sequences).out.shape(0) == 0);
     }
 }
 
-TEST_CASE("shared latents: without an indexer they are attended to as well, in batches in latent form alone") {
+TEST_CASE("shared latents: without an indexer they are attended to as well, in batches, too") {
     const checkpoint model = checkpoint::open(folder_of(shared));
     const auto reference = reference_of(shared);
     const tensor<float, 2> of_source = reference.read<2>("layer5.hidden"), hidden = reference.read<2>("layer6.hidden");
@@ -352,7 +349,17 @@ TEST_CASE("shared latents: without an indexer they are attended to as well, in b
     const std::vector<larql::cached_sequence<float>> one{{&latents, 43}}, another{{&cache, 43}};
     CHECK(relative_error(latent.forward_batch(hidden, one).out, whole.out) <= 1e-5);
     CHECK(latents.size() == 43);
-    LARQL_CHECK_ERROR(block.forward_batch(hidden, another), errc::unsupported_architecture,
+    // The source's cache has the tokens already; a batch of the source adds them to another's.
+    CHECK(relative_error(block.forward_batch(hidden, another).out, whole.out) <= 1e-6);
+    CHECK(cache.size() == 43);
+    auto first = source.make_cache(64), second = source.make_cache(64);
+    (void)source.forward(larql::testing::rows_of(of_source, 0, 7), second);
+    auto mixed = of_source;  // 43 tokens of one sequence, of which the last 36 are another's next
+    const std::vector<larql::cached_sequence<float>> two{{&first, 7}, {&second, 36}};
+    const auto got = source.forward_batch(mixed, two).out;
+    CHECK(relative_error(larql::testing::rows_of(got, 7, 36), larql::testing::rows_of(a.out, 7, 36)) <= 1e-5);
+    CHECK(relative_error(larql::testing::rows_of(got, 0, 7), larql::testing::rows_of(a.out, 0, 7)) <= 1e-5);
+    LARQL_CHECK_ERROR(block.finish(tensor<float, 3>::from_shape({43, 1, 1}), hidden), errc::unsupported_architecture,
                       "made of shared latents, in its factored form");
 }
 

@@ -328,10 +328,10 @@ bool attention_layer<T>::worth_threads(std::size_t tokens) const noexcept {
 }
 
 template <class T>
-void attention_layer<T>::require_plain(const char* call, bool or_sparse) const {
-    const bool compressed = m_spec.kind == attention_kind::compressed, sparse = m_spec.indexer.any() && !or_sparse;
+void attention_layer<T>::require_plain(const char* call, bool in_batch) const {
+    const bool compressed = m_spec.kind == attention_kind::compressed, sparse = m_spec.indexer.any();
     const bool expands = detail::expanded_attention<T>::is_needed(m_spec);
-    if (!compressed && !sparse && !expands) return;
+    if (!compressed && (in_batch || (!sparse && !expands))) return;
     detail::fail(errc::unsupported_architecture,
                  std::string("is for attention to keys of each token, and that of this block is ") +
                      (compressed ? "compressed"

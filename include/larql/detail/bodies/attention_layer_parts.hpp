@@ -143,8 +143,10 @@ void attention_layer<T>::attend_batch(std::span<const cached_sequence<Storage>> 
         return selections.empty() ? key_list_view{}
                                   : selections[static_cast<std::size_t>(&s - sequences.data())].view();
     };
+    using expanded = detail::expanded_attention<T>;
     const auto expands = [&](const cached_sequence<Storage>& s) {
-        return lists_of(s).empty() && detail::expanded_attention<T>::pays(m_spec, s.tokens, s.cache->size());
+        return expanded::is_needed(m_spec) ||
+               (lists_of(s).empty() && expanded::pays(m_spec, s.tokens, s.cache->size()));
     };
     auto& list = memory.batch().template sequences<Storage>();
     list.clear();
@@ -171,16 +173,16 @@ void attention_layer<T>::attend_batch(std::span<const cached_sequence<Storage>> 
         row += s.tokens;
     }
     attend_list(rows);
-    if (!latent) return;
-    project.from_latent(memory.attended(), r.context);
+    if (latent) project.from_latent(memory.attended(), r.context);
     row = 0;
     for (const cached_sequence<Storage>& s : sequences) {
         if (expands(s)) {
             options.first_position = s.cache->next_position() - s.tokens;
             options.first_key_position = s.cache->first_position();
-            detail::expanded_attention<T>(m_spec, m_weights, memory.expanded(), threads)
+            options.key_lists = lists_of(s);
+            expanded(m_spec, m_weights, memory.expanded(), threads)
                 .run(
-                    memory.projections().query, row, s.tokens, s.cache->size(),
+                    latent ? memory.projections().query : r.q, row, s.tokens, s.cache->size(),
                     [&](T* to) { detail::copy_rows_of(*s.cache, to); }, options, memory.scratch(), r.context);
         }
         row += s.tokens;
@@ -210,7 +212,7 @@ template <class T>
 template <class Storage>
 void attention_layer<T>::append_batch(std::span<const cached_sequence<Storage>> sequences,
                                       const tensor<T, 3>& index_keys, const attention_result<T>& r) const {
-    const bool latent = m_spec.form == attention_form::latent, indexed = m_spec.indexer.own();
+    const bool latent = caches_latents(m_spec), indexed = m_spec.indexer.own();
     std::size_t row = 0;
     for (const cached_sequence<Storage>& s : sequences) {
         const auto rows = [&](const tensor<T, 3>& all) {
