@@ -143,10 +143,10 @@ TEST_CASE("q8_0: every code and every kind of scale is read as ggml reads it") {
     auto one = tensor<float, 3>::from_shape({1, 1, 32});
     one.fill(0.5F);
     stored k = store(tensor<float, 3>({1, 1, 32}, 0.0F));
-    for (const std::uint16_t scale : {0x0000, 0x0001, 0x03ff, 0x0400, 0x3c00, 0x7bff, 0x8001, 0xbc00, 0x7c00, 0x7e00}) {
+    for (const int scale : {0x0000, 0x0001, 0x03ff, 0x0400, 0x3c00, 0x7bff, 0x8001, 0xbc00, 0x7c00, 0x7e00}) {
         stored v = store(tensor<float, 3>({1, 1, 256}, 0.0F));
         for (std::size_t i = 0; i < 256; ++i) {
-            v.blocks[i / 32].scale.bits = scale;
+            v.blocks[i / 32].scale.bits = static_cast<std::uint16_t>(scale);
             v.blocks[i / 32].codes[i % 32] = static_cast<std::int8_t>(static_cast<int>(i) - 128);
         }
         const auto want = decoded(v.view());
