@@ -334,7 +334,7 @@ struct f8_e4m3 {
 };
 
 /// 32 numbers of ggml's Q8_0, for K/V caches of half the memory of f16 and nearly its exactness: a number is
-/// scale * code. Encoding divides by the largest magnitude of the block over 127, so that errors are at most 1/254 of
+/// scale * code. Encoding divides by the largest magnitude of the block over 127, so that errors are about 1/254 of
 /// it. A block with a number that is not finite, or whose scale is beyond f16's range, holds NaN.
 struct q8_0_block {
     static constexpr std::size_t elements = 32;

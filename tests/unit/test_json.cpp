@@ -56,7 +56,7 @@ TEST_CASE("json: rejects what is not JSON, with the byte") {
     LARQL_CHECK_ERROR(parse("{\n \"a\": 1,\n \"b\" 2}"), errc::corrupt_header,
                       "f.json @ 16: not JSON: line 3, column 6: expected ':', got \"2\"");
     LARQL_CHECK_ERROR(parse(std::string_view("{}\0", 3)), errc::corrupt_header,
-                      "f.json @ 2: not JSON: line 1, column 3: expected the end of the text, got a NUL character");
+                      "f.json @ 2: not JSON: line 1, column 3: expected text, got a NUL character");
     LARQL_CHECK_ERROR(parse(std::string_view("{}\0{", 4)), errc::corrupt_header, "f.json @ 2");
     LARQL_CHECK_ERROR(parse("[1, 2, x]", {}, 100), errc::corrupt_header, "f.json @ 107: not JSON");
 }

@@ -5,6 +5,8 @@
 #ifndef LARQL_DETAIL_CONCAT_HPP
 #define LARQL_DETAIL_CONCAT_HPP
 
+#include <larql/detail/language.hpp>
+
 #include <bit>
 #include <concepts>
 #include <cstddef>

@@ -17,12 +17,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <clocale>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <iterator>
-#include <locale>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -87,6 +88,10 @@ public:
         : m_consumer(consumer), m_text(text), m_where(where), m_non_finite(non_finite) {}
 
     void run() {
+        if (const std::size_t nul = m_text.find('\0'); nul != std::string_view::npos) {  // a binary file, most likely
+            m_at = nul;
+            expected("text");
+        }
         if (m_text.starts_with("\xef\xbb\xbf")) m_at = 3;
         value();
         while (!m_is_object.empty()) {
@@ -149,7 +154,7 @@ private:
         if (!take(':')) expected("':'");
     }
 
-    /// The next character, 0 at the end of the text (where a NUL in it is as wrong).
+    /// The next character, 0 at the end of the text.
     [[nodiscard]] char peek(std::size_t ahead = 0) const noexcept {
         return m_at + ahead < m_text.size() ? m_text[m_at + ahead] : '\0';
     }
@@ -199,14 +204,19 @@ private:
         if (parsed(text, real)) return real;
 #endif
         // What lies outside double's range, and everything for libraries that cannot read double.
-        std::istringstream in{std::string(text)};
-        in.imbue(std::locale::classic());
-        if (!(in >> real)) not_json("expected a number within double's range", begin);
+        real = read_real(std::string(text));
+        if (!std::isfinite(real)) not_json("expected a number within double's range", begin);
         return real;
     }
     void digits() {
         if (!is_digit(peek())) expected("a digit");
         while (is_digit(peek())) ++m_at;
+    }
+    /// A number too small for double is 0, one too large is infinite.
+    static double read_real(std::string text) {
+        const char point = *std::localeconv()->decimal_point;
+        std::replace(text.begin(), text.end(), '.', point);
+        return std::strtod(text.c_str(), nullptr);
     }
     template <class T>
     static bool parsed(std::string_view text, T& out) {
