@@ -2,10 +2,9 @@
 //
 // gqa_attention over the shapes of prefill and decoding. Keys and values lie as a cache holds them, [S, G, D]. Rows of
 // every result are compared with the plain reference before anything is timed.
-#include <larql/ggml_blocks.hpp>
 #include <larql/gqa_attention.hpp>
-#include <larql/rows_view.hpp>
 
+#include <support/q8_0_rows.hpp>
 #include <support/random.hpp>
 #include <support/reference_attention.hpp>
 
@@ -14,9 +13,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
-#include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "least_time.hpp"
@@ -104,36 +101,14 @@ void bench(benchmark::State& state, const attention_case& c) {
     run<E>(state, c, k, v, k, v);
 }
 
-/// Keys or values as blocks, and the numbers that they hold.
-struct quantised {
-    larql::tensor<float, 3> numbers;
-    std::vector<larql::q8_0_block> blocks;
-
-    explicit quantised(larql::tensor<float, 3> floats) : numbers(std::move(floats)), blocks(numbers.size() / 32) {
-        const auto bytes = std::as_writable_bytes(std::span(blocks));
-        larql::quantize(larql::dtype::q8_0, {numbers.data(), numbers.size()}, bytes);
-        larql::dequantize(larql::dtype::q8_0, bytes, {numbers.data(), numbers.size()});
-    }
-    /// The first columns of each row.
-    [[nodiscard]] larql::rows_view<const larql::q8_0_block> view(std::size_t columns) const {
-        const std::size_t heads = numbers.shape(1), width = numbers.shape(2) / 32;
-        return {.data = blocks.data(),
-                .tokens = numbers.shape(0),
-                .heads = heads,
-                .size = columns,
-                .token_stride = static_cast<std::ptrdiff_t>(heads * width),
-                .head_stride = static_cast<std::ptrdiff_t>(width)};
-    }
-};
-
 void bench_q8_0(benchmark::State& state, const attention_case& c) {
     using block = larql::q8_0_block;
-    const quantised k(random_tensor<float>(c.keys, c.kv_heads, c.key_size, 2));
+    const larql::testing::q8_0_rows k(random_tensor<float>(c.keys, c.kv_heads, c.key_size, 2));
     if (c.latent) {
         return run<block>(state, c, k.view(c.key_size), k.view(c.value_size), k.numbers,
                           first_columns(k.numbers, c.value_size));
     }
-    const quantised v(random_tensor<float>(c.keys, c.kv_heads, c.value_size, 3));
+    const larql::testing::q8_0_rows v(random_tensor<float>(c.keys, c.kv_heads, c.value_size, 3));
     run<block>(state, c, k.view(c.key_size), v.view(c.value_size), k.numbers, v.numbers);
 }
 

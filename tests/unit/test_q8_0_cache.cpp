@@ -8,6 +8,7 @@
 #include <larql/kv_cache.hpp>
 
 #include <support/attention_checks.hpp>
+#include <support/q8_0_rows.hpp>
 #include <support/random.hpp>
 #include <support/tiny_model.hpp>
 
@@ -39,63 +40,47 @@ using larql::rows_view;
 using larql::tensor;
 using larql::tensor_role;
 using larql::testing::code_of;
+using larql::testing::q8_0_rows;
 using larql::testing::random_rows;
 using larql::testing::random_source;
 using larql::testing::random_tensor;
 using larql::testing::relative_error;
 
-/// Rows of blocks, and the numbers that they stand for by ggml's decoding.
-struct stored {
-    std::vector<q8_0_block> blocks{};
-    tensor<float, 3> numbers = tensor<float, 3>::from_shape({0, 0, 0});
-    std::vector<std::uint32_t> pages{};
-    std::size_t page_tokens = 0;
-
-    [[nodiscard]] rows_view<const q8_0_block> view(std::size_t columns) const {
-        const std::size_t heads = numbers.shape(1), width = numbers.shape(2) / 32;
-        return {.data = blocks.data(),
-                .tokens = numbers.shape(0),
-                .heads = heads,
-                .size = columns,
-                .token_stride = static_cast<std::ptrdiff_t>(heads * width),
-                .head_stride = static_cast<std::ptrdiff_t>(width),
-                .pages = pages,
-                .page_tokens = page_tokens,
-                .page_stride = static_cast<std::ptrdiff_t>(page_tokens * heads * width)};
-    }
-    [[nodiscard]] rows_view<const q8_0_block> view() const { return view(numbers.shape(2)); }
-    /// The first columns, as floats.
-    [[nodiscard]] tensor<float, 3> floats(std::size_t columns) const {
-        auto out = tensor<float, 3>::from_shape({numbers.shape(0), numbers.shape(1), columns});
-        for (std::size_t t = 0; t < out.shape(0); ++t)
-            for (std::size_t h = 0; h < out.shape(1); ++h)
-                for (std::size_t c = 0; c < columns; ++c) out(t, h, c) = numbers(t, h, c);
-        return out;
-    }
-    /// The same tokens in pages, last page first.
-    [[nodiscard]] stored in_pages(std::size_t tokens) const {
-        stored out = *this;
-        const std::size_t count = (numbers.shape(0) + tokens - 1) / tokens;
-        const std::size_t row = numbers.shape(1) * numbers.shape(2) / 32;
-        out.page_tokens = tokens;
-        out.blocks.assign(count * tokens * row, {});
-        for (std::size_t p = 0; p < count; ++p) out.pages.push_back(static_cast<std::uint32_t>(count - 1 - p));
-        for (std::size_t t = 0; t < numbers.shape(0); ++t)
-            std::copy_n(blocks.data() + t * row, row,
-                        out.blocks.data() + (out.pages[t / tokens] * tokens + t % tokens) * row);
-        return out;
-    }
-};
-
-stored store(const tensor<float, 3>& numbers) {
-    stored out;
-    out.blocks.resize(numbers.size() / 32);
-    const auto bytes = std::as_writable_bytes(std::span(out.blocks));
-    larql::quantize(larql::dtype::q8_0, {numbers.data(), numbers.size()}, bytes);
-    out.numbers = numbers;
-    larql::dequantize(larql::dtype::q8_0, bytes, {out.numbers.data(), out.numbers.size()});
+/// The first columns of the numbers.
+tensor<float, 3> floats(const q8_0_rows& rows, std::size_t columns) {
+    auto out = tensor<float, 3>::from_shape({rows.numbers.shape(0), rows.numbers.shape(1), columns});
+    for (std::size_t t = 0; t < out.shape(0); ++t)
+        for (std::size_t h = 0; h < out.shape(1); ++h)
+            for (std::size_t c = 0; c < columns; ++c) out(t, h, c) = rows.numbers(t, h, c);
     return out;
 }
+
+/// The same rows in pages, last page first.
+class paged_rows {
+public:
+    paged_rows(const q8_0_rows& rows, std::size_t tokens) : m_rows(rows), m_tokens(tokens) {
+        const std::size_t held = rows.numbers.shape(0), count = (held + tokens - 1) / tokens, width = rows.width();
+        m_blocks.resize(count * tokens * width);
+        for (std::size_t p = 0; p < count; ++p) m_pages.push_back(static_cast<std::uint32_t>(count - 1 - p));
+        for (std::size_t t = 0; t < held; ++t)
+            std::copy_n(rows.blocks.data() + t * width, width,
+                        m_blocks.data() + (m_pages[t / tokens] * tokens + t % tokens) * width);
+    }
+    [[nodiscard]] rows_view<const q8_0_block> view() const {
+        auto view = m_rows.view();
+        view.data = m_blocks.data();
+        view.pages = m_pages;
+        view.page_tokens = m_tokens;
+        view.page_stride = static_cast<std::ptrdiff_t>(m_tokens * m_rows.width());
+        return view;
+    }
+
+private:
+    const q8_0_rows& m_rows;
+    std::size_t m_tokens;
+    std::vector<q8_0_block> m_blocks{};
+    std::vector<std::uint32_t> m_pages{};
+};
 
 /// The numbers that a cache holds.
 tensor<float, 3> decoded(const rows_view<const q8_0_block>& rows) {
@@ -118,9 +103,9 @@ TEST_CASE("q8_0: attention to blocks is attention to their numbers, bit for bit,
         for (const std::size_t group : {1U, 2U, 4U, 12U})
             for (const std::size_t keys : {1U, 9U, 150U, 700U}) {
                 const auto q = random_tensor<float>(random, tokens, 2 * group, 96);
-                const stored k = store(random_tensor<float>(random, keys, 2, 96));
-                const stored v = store(random_tensor<float>(random, keys, 2, 160));
-                const stored paged_k = k.in_pages(16), paged_v = v.in_pages(16);
+                const q8_0_rows k(random_tensor<float>(random, keys, 2, 96));
+                const q8_0_rows v(random_tensor<float>(random, keys, 2, 160));
+                const paged_rows paged_k(k, 16), paged_v(v, 16);
                 for (const attention_options& options :
                      {attention_options{}, attention_options{.causal = false, .softcap = 3.0, .sliding_window = 20}})
                     for (const auto level : larql::testing::usable_levels()) {
@@ -132,7 +117,7 @@ TEST_CASE("q8_0: attention to blocks is attention to their numbers, bit for bit,
                         CHECK(attend_at(level, q, k.view(), v.numbers, options) == want);
                         // Values that are the first columns of the keys.
                         CHECK(attend_at(level, q, k.view(), k.view(64), options) ==
-                              attend_at(level, q, k.numbers, k.floats(64), options));
+                              attend_at(level, q, k.numbers, floats(k, 64), options));
                     }
             }
 }
@@ -142,9 +127,9 @@ TEST_CASE("q8_0: every code and every kind of scale is read as ggml reads it") {
     q.fill(0.5F);
     auto one = tensor<float, 3>::from_shape({1, 1, 32});
     one.fill(0.5F);
-    stored k = store(tensor<float, 3>({1, 1, 32}, 0.0F));
+    q8_0_rows k(tensor<float, 3>({1, 1, 32}, 0.0F));
     for (const int scale : {0x0000, 0x0001, 0x03ff, 0x0400, 0x3c00, 0x7bff, 0x8001, 0xbc00, 0x7c00, 0x7e00}) {
-        stored v = store(tensor<float, 3>({1, 1, 256}, 0.0F));
+        q8_0_rows v(tensor<float, 3>({1, 1, 256}, 0.0F));
         for (std::size_t i = 0; i < 256; ++i) {
             v.blocks[i / 32].scale.bits = static_cast<std::uint16_t>(scale);
             v.blocks[i / 32].codes[i % 32] = static_cast<std::int8_t>(static_cast<int>(i) - 128);
@@ -163,7 +148,7 @@ TEST_CASE("q8_0: every code and every kind of scale is read as ggml reads it") {
 TEST_CASE("q8_0: lists of keys, weights, batches and double queries read blocks, too") {
     random_source random(2);
     const auto q = random_tensor<float>(random, 5, 8, 64);
-    const stored k = store(random_tensor<float>(random, 60, 2, 64)), v = store(random_tensor<float>(random, 60, 2, 32));
+    const q8_0_rows k(random_tensor<float>(random, 60, 2, 64)), v(random_tensor<float>(random, 60, 2, 32));
     larql::key_selection lists;
     for (std::size_t t = 0; t < 5; ++t) {
         std::vector<std::uint32_t> list;
@@ -197,7 +182,7 @@ TEST_CASE("q8_0: lists of keys, weights, batches and double queries read blocks,
 TEST_CASE("q8_0: rows that are not whole blocks are refused by name") {
     random_source random(3);
     const auto q = random_tensor<float>(random, 1, 2, 48);
-    const stored k = store(random_tensor<float>(random, 4, 2, 64));
+    const q8_0_rows k(random_tensor<float>(random, 4, 2, 64));
     std::string text;
     CHECK(code_of([&] { (void)larql::gqa_attention_asym(q, k.view(48), k.view(32)); }, &text) == errc::shape_mismatch);
     CHECK(text == "k: rows of 48 numbers are not whole blocks of 32");
@@ -212,7 +197,7 @@ TEST_CASE("q8_0: rows that are not whole blocks are refused by name") {
 TEST_CASE("q8_0: a cache holds what quantize makes of the rows, and forks, drops and truncates like others") {
     random_source random(4);
     const auto k = random_tensor<float>(random, 9, 2, 96), v = random_tensor<float>(random, 9, 2, 64);
-    const stored want_k = store(k), want_v = store(v);
+    const q8_0_rows want_k(k), want_v(v);
     const auto rows = [](const tensor<float, 3>& from, std::size_t begin, std::size_t end) {
         auto out = tensor<float, 3>::from_shape({end - begin, from.shape(1), from.shape(2)});
         std::copy_n(from.data() + begin * from.shape(1) * from.shape(2), out.size(), out.data());
@@ -293,15 +278,19 @@ TEST_CASE("q8_0: a block attends to what its cache holds of the tokens, in one c
             const auto before = random_rows(random, 40, 96), x = random_rows(random, tokens, 96);
             auto cache = layer.make_cache<q8_0_block>(240);
             (void)layer.forward(before, cache);
+            // What the block makes of attention to the numbers that a cache holds: rows of x are the last in it.
+            const auto by_numbers = [&](const kv_cache<q8_0_block>& held, const tensor<float, 2>& rows) {
+                const std::size_t first = held.size() - rows.shape(0);
+                std::vector<std::size_t> positions(rows.shape(0));
+                std::iota(positions.begin(), positions.end(), first);
+                attention_options options = layer.options();
+                options.first_position = first;
+                const auto attended = larql::gqa_attention_asym(
+                    layer.project(rows, positions).q, decoded(held.key_rows()), decoded(held.value_rows()), options);
+                return layer.finish(attended, rows);
+            };
             const auto got = layer.forward(x, cache);
-            std::vector<std::size_t> positions(tokens);
-            std::iota(positions.begin(), positions.end(), std::size_t{40});
-            const auto parts = layer.project(x, positions);
-            attention_options options = layer.options();
-            options.first_position = 40;
-            const auto attended =
-                larql::gqa_attention_asym(parts.q, decoded(cache.key_rows()), decoded(cache.value_rows()), options);
-            CHECK(relative_error(layer.finish(attended, x), got.out) < 5e-6);
+            CHECK(relative_error(by_numbers(cache, x), got.out) < 5e-6);
 
             // Rounding costs what it costs: half a step of 127 in each number.
             auto exact = layer.make_cache<float>(240);
@@ -313,11 +302,14 @@ TEST_CASE("q8_0: a block attends to what its cache holds of the tokens, in one c
             auto steps = layer.make_cache<q8_0_block>(240), batched = layer.make_cache<q8_0_block>(240);
             for (auto* to : {&steps, &batched}) (void)layer.forward(before, *to);
             const std::vector<cached_sequence<q8_0_block>> list = {{.cache = &batched, .tokens = tokens}};
-            CHECK(relative_error(layer.forward_batch(x, std::span(list)).out, got.out) < 5e-6);
+            const auto of_batch = layer.forward_batch(x, std::span(list)).out;
+            CHECK(relative_error(by_numbers(batched, x), of_batch) < 5e-6);
             CHECK(decoded(batched.key_rows()) == decoded(cache.key_rows()));
-            for (std::size_t t = 0; t < tokens; ++t)
-                CHECK(relative_error(layer.forward(larql::testing::rows_of(x, t, 1), steps).out,
-                                     larql::testing::rows_of(got.out, t, 1)) < 1e-3);
+            for (std::size_t t = 0; t < tokens; ++t) {
+                const auto one = larql::testing::rows_of(x, t, 1);
+                const auto step = layer.forward(one, steps).out;
+                CHECK(relative_error(by_numbers(steps, one), step) < 5e-6);
+            }
         }
     }
 }
