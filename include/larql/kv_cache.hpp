@@ -108,24 +108,10 @@ public:
         }
     }
 
-    kv_cache(kv_cache&& other) noexcept
-        : m_shape(std::exchange(other.m_shape, {})),
-          m_size(std::exchange(other.m_size, 0)),
-          m_longest(std::exchange(other.m_longest, 0)),
-          m_dropped(std::exchange(other.m_dropped, 0)),
-          m_keys(std::move(other.m_keys)),
-          m_values(std::move(other.m_values)),
-          m_compressed(std::move(other.m_compressed)),
-          m_index(std::move(other.m_index)) {}
+    kv_cache(kv_cache&& other) noexcept { swap(other); }  // which is then empty, without capacity
     kv_cache& operator=(kv_cache&& other) noexcept {
-        m_shape = std::exchange(other.m_shape, {});
-        m_size = std::exchange(other.m_size, 0);
-        m_longest = std::exchange(other.m_longest, 0);
-        m_dropped = std::exchange(other.m_dropped, 0);
-        m_keys = std::move(other.m_keys);
-        m_values = std::move(other.m_values);
-        m_compressed = std::move(other.m_compressed);
-        m_index = std::move(other.m_index);
+        kv_cache taken(std::move(other));
+        swap(taken);
         return *this;
     }
     kv_cache(const kv_cache&) = delete;
@@ -225,7 +211,7 @@ public:
     }
     [[nodiscard]] rows_view<const T> value_rows() const {
         require_rows();
-        return is_latent() ? plain_rows(m_keys.get(), 1, m_shape.key_size, m_shape.value_size)
+        return is_latent() ? plain_rows(m_keys.get(), m_shape.kv_heads, m_shape.key_size, m_shape.value_size)
                            : plain_rows(m_values.get(), m_shape.kv_heads, m_shape.value_size, m_shape.value_size);
     }
     [[nodiscard]] rows_view<const T> index_rows() const {
@@ -256,13 +242,9 @@ public:
                                          next_position()}),
                          {.subject = "append_from"});
         check_room(end - begin);
-        const auto copy = [&](const memory& from, const memory& to, std::size_t numbers) {
-            const std::size_t row = width(numbers);
-            if (from != nullptr) std::copy_n(from.get() + begin * row, (end - begin) * row, to.get() + m_size * row);
-        };
-        copy(other.m_keys, m_keys, a.kv_heads * a.key_size);
-        copy(other.m_values, m_values, a.kv_heads * a.value_size);
-        copy(other.m_index, m_index, a.index_size);
+        for_each_memory([&](memory kv_cache::*rows, std::size_t row) {
+            std::copy_n((other.*rows).get() + begin * row, (end - begin) * row, (this->*rows).get() + m_size * row);
+        });
         m_longest = std::max(longest(), other.longest());
         m_size += end - begin;
     }
@@ -277,13 +259,9 @@ public:
             detail::fail(errc::limit_exceeded, detail::concat({"drop ", tokens, " tokens, holds ", m_size}),
                          {.subject = "kv_cache"});
         const std::size_t kept = m_size - tokens;
-        const auto move = [&](const memory& rows, std::size_t numbers) {
-            const std::size_t row = width(numbers);
-            if (rows != nullptr) std::copy_n(rows.get() + tokens * row, kept * row, rows.get());
-        };
-        move(m_keys, m_shape.kv_heads * m_shape.key_size);
-        move(m_values, m_shape.kv_heads * m_shape.value_size);
-        move(m_index, m_shape.index_size);
+        for_each_memory([&](memory kv_cache::*rows, std::size_t row) {
+            std::copy_n((this->*rows).get() + tokens * row, kept * row, (this->*rows).get());
+        });
         m_longest = longest();
         m_dropped += tokens;
         m_size = kept;
@@ -314,6 +292,17 @@ private:
     using memory = detail::cached_memory<T>;
 
     kv_cache() = default;
+
+    void swap(kv_cache& other) noexcept {
+        std::swap(m_shape, other.m_shape);
+        std::swap(m_size, other.m_size);
+        std::swap(m_longest, other.m_longest);
+        std::swap(m_dropped, other.m_dropped);
+        m_keys.swap(other.m_keys);
+        m_values.swap(other.m_values);
+        m_compressed.swap(other.m_compressed);
+        m_index.swap(other.m_index);
+    }
 
     void require_no_index() const {
         if (m_shape.index_size != 0)
@@ -357,6 +346,14 @@ private:
             detail::fail(errc::shape_mismatch,
                          "is compressed: it has no row for each token, and attention_layer::forward alone fills it",
                          {.subject = "kv_cache"});
+    }
+
+    /// Calls use(memory, elements of a token in it) for each memory that there is.
+    template <class F>
+    void for_each_memory(const F& use) const {
+        use(&kv_cache::m_keys, m_shape.kv_heads * width(m_shape.key_size));
+        if (m_values != nullptr) use(&kv_cache::m_values, m_shape.kv_heads * width(m_shape.value_size));
+        if (m_index != nullptr) use(&kv_cache::m_index, width(m_shape.index_size));
     }
 
     /// Elements of a row of so many numbers.

@@ -147,7 +147,8 @@ private:
     }
 
     void key() {
-        if (skip_space(), peek() != '"') expected("a key in quotes");
+        skip_space();
+        if (peek() != '"') expected("a key in quotes");
         const std::string_view name = string();
         m_keys.add(name);
         m_consumer.key(name);
@@ -169,6 +170,9 @@ private:
     /// Skips white space and a character, if it comes next.
     bool take(char c) noexcept {
         skip_space();
+        return take_next(c);
+    }
+    bool take_next(char c) noexcept {
         if (peek() != c) return false;
         ++m_at;
         return true;
@@ -181,17 +185,12 @@ private:
 
     json_scalar number() {
         const std::size_t begin = m_at;
-        const bool negative = peek() == '-';
-        if (negative) ++m_at;
-        if (peek() == '0')
-            ++m_at;
-        else
-            digits();
+        const bool negative = take_next('-');
+        if (!take_next('0')) digits();
         const std::size_t whole = m_at;
-        if (peek() == '.') ++m_at, digits();
-        if (peek() == 'e' || peek() == 'E') {
-            ++m_at;
-            if (peek() == '+' || peek() == '-') ++m_at;
+        if (take_next('.')) digits();
+        if (take_next('e') || take_next('E')) {
+            if (!take_next('+')) take_next('-');
             digits();
         }
         const std::string_view text = m_text.substr(begin, m_at - begin);
